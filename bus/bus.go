@@ -1,0 +1,286 @@
+// Package bus is a typed view of NATS: it sends and serves the commands and
+// events that package contract defines, with deadlines, error envelopes,
+// idempotency and trace context.
+//
+// Order: events of one publisher on one subject arrive in order; commands are
+// served concurrently, at most [maxInFlight] for each endpoint, and answered with
+// "busy" beyond that. Blocking: nothing here waits for a slow reader; a
+// subscriber that falls behind by [pendingLimit] messages loses the newest and its
+// loss is counted and logged. A lost connection is re-established for ever.
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/propagation"
+	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/bus/contract"
+)
+
+// DefaultTimeout bounds a command whose context has no deadline.
+const DefaultTimeout = 5 * time.Second
+
+// pendingLimit bounds what a subscription holds in memory; at 1 KiB a message
+// it is 16 MiB, several seconds of a busy room.
+const pendingLimit = 16 << 10
+
+// Options say how to reach the bus.
+type Options struct {
+	URL   string // "nats://127.0.0.1:4223"
+	Creds string // path of the credentials file
+	Name  string // the process, as the server shows it; also its inbox prefix
+	Log   *zap.Logger
+}
+
+// Conn is one process's connection. It is safe for concurrent use.
+type Conn struct {
+	nc      *nats.Conn
+	log     *zap.Logger
+	name    string
+	account atomic.Pointer[string]
+	slow    atomic.Uint64
+
+	mu      sync.Mutex
+	onAgain []func()
+}
+
+// InboxPrefix returns the inbox prefix of a process; its permissions name it.
+func InboxPrefix(name string) string { return "_INBOX_" + name }
+
+// Connect dials the bus and retries until ctx ends: at a start of the node the
+// bus may come later than its users.
+func Connect(ctx context.Context, o Options) (*Conn, error) {
+	c := &Conn{log: o.Log, name: o.Name}
+	opts := []nats.Option{
+		nats.Name(o.Name), nats.CustomInboxPrefix(InboxPrefix(o.Name)),
+		nats.MaxReconnects(-1), nats.ReconnectWait(100 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond),
+		nats.Timeout(2 * time.Second), nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.ReconnectBufSize(1 << 20), nats.IgnoreAuthErrorAbort(),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				o.Log.Warn("bus connection lost", zap.Error(err))
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			o.Log.Info("bus connection back")
+			c.mu.Lock()
+			fns := append([]func(){}, c.onAgain...)
+			c.mu.Unlock()
+			for _, fn := range fns {
+				fn()
+			}
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrSlowConsumer) {
+				if n := c.slow.Add(1); n&(n-1) == 0 {
+					o.Log.Warn("bus subscription too slow, messages lost", zap.String("subject", sub.Subject), zap.Uint64("times", n))
+				}
+				return
+			}
+			o.Log.Error("bus refused", zap.Error(err))
+		}),
+	}
+	if o.Creds != "" {
+		opts = append(opts, nats.UserCredentials(o.Creds))
+	}
+	for {
+		nc, err := nats.Connect(o.URL, opts...)
+		if err == nil {
+			c.nc = nc
+			return c, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("bus at %s: %w", o.URL, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// NATS returns the connection itself, for what the contract does not cover
+// (JetStream, audio frames).
+func (c *Conn) NATS() *nats.Conn { return c.nc }
+
+// Log returns the logger of the connection.
+func (c *Conn) Log() *zap.Logger { return c.log }
+
+// OnReconnect registers fn for every time the connection comes back.
+func (c *Conn) OnReconnect(fn func()) {
+	c.mu.Lock()
+	c.onAgain = append(c.onAgain, fn)
+	c.mu.Unlock()
+}
+
+// Connected reports whether the bus is reachable now.
+func (c *Conn) Connected() bool { return c.nc.IsConnected() }
+
+// Account returns the Jami Id that fills {account}, empty until it is known.
+func (c *Conn) Account() string {
+	if p := c.account.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+// SetAccount sets what fills {account}.
+func (c *Conn) SetAccount(id string) { c.account.Store(&id) }
+
+// WaitAccount asks identity until it has an account, which takes some seconds
+// at the very first start.
+func (c *Conn) WaitAccount(ctx context.Context) (contract.Account, error) {
+	changed := make(chan struct{}, 1)
+	sub, err := Subscribe(c, contract.IdentityReady, func(context.Context, []string, *contract.IdentityState) {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		return contract.Account{}, err
+	}
+	defer sub.Stop()
+	for {
+		st, err := Call(ctx, c, contract.IdentityGet, &contract.None{})
+		if err == nil && st.State == "ready" {
+			c.SetAccount(st.Account.ID)
+			return st.Account, nil
+		}
+		select {
+		case <-ctx.Done():
+			return contract.Account{}, ctx.Err()
+		case <-changed:
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// Close flushes what is queued and disconnects; subscriptions end.
+func (c *Conn) Close() {
+	if c.nc.IsConnected() {
+		if err := c.nc.FlushTimeout(time.Second); err != nil {
+			c.log.Warn("bus flush at close", zap.Error(err))
+		}
+	}
+	c.nc.Close()
+}
+
+// params puts the account before the given tokens where the pattern asks for it.
+func (c *Conn) params(d *contract.Def, given []string) []string {
+	if p := d.Params(); len(p) > 0 && p[0] == "account" {
+		acc := c.Account()
+		if acc == "" {
+			acc = "*"
+		}
+		return append([]string{acc}, given...)
+	}
+	return given
+}
+
+type keyCtx struct{}
+
+// WithKey gives the commands called with ctx an idempotency key.
+func WithKey(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, keyCtx{}, key)
+}
+
+var propagator = propagation.TraceContext{}
+
+// Call sends a command and waits for its reply. params fill the tokens of the
+// subject after {account}. An error is a *contract.Error: "unavailable" when nobody
+// serves the command, "timeout" when ctx (or [DefaultTimeout]) ended first.
+func Call[Q, A any](ctx context.Context, c *Conn, cmd contract.Command[Q, A], q *Q, params ...string) (*A, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
+		defer cancel()
+	}
+	ctx, span := otel.Tracer("parley/bus").Start(ctx, "call "+cmd.Name)
+	defer span.End()
+	body, err := json.Marshal(q)
+	if err != nil {
+		return nil, contract.ErrBadRequest.With("%s: %v", cmd.Name, err)
+	}
+	m := nats.NewMsg(cmd.Subject(c.params(cmd.Def, params)...))
+	m.Data = body
+	propagator.Inject(ctx, propagation.HeaderCarrier(m.Header))
+	if k, ok := ctx.Value(keyCtx{}).(string); ok && k != "" {
+		m.Header.Set(contract.HeaderKey, k)
+	}
+	r, err := c.nc.RequestMsgWithContext(ctx, m)
+	switch {
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrReconnectBufExceeded):
+		return nil, contract.ErrUnavailable.With("%s: %s is not running; it is being restarted", cmd.Name, cmd.Service)
+	case err != nil:
+		return nil, contract.ErrTimeout.With("%s: no answer from %s: %v", cmd.Name, cmd.Service, err)
+	}
+	if r.Header.Get("Nats-Service-Error-Code") != "" {
+		e := new(contract.Error)
+		if json.Unmarshal(r.Data, e) != nil || e.Code == "" {
+			return nil, contract.ErrInternal.With("%s: %s", cmd.Name, r.Header.Get("Nats-Service-Error"))
+		}
+		return nil, e
+	}
+	a := new(A)
+	if err := json.Unmarshal(r.Data, a); err != nil {
+		return nil, contract.ErrInternal.With("%s: reply of %s: %v", cmd.Name, cmd.Service, err)
+	}
+	return a, nil
+}
+
+// Publish sends an event. It does not wait; with the bus away it is buffered up
+// to 1 MiB, then refused.
+func Publish[E any](c *Conn, ev contract.Event[E], e *E, params ...string) error {
+	body, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("%s: %w", ev.Name, err)
+	}
+	if err := c.nc.Publish(ev.Subject(c.params(ev.Def, params)...), body); err != nil {
+		return fmt.Errorf("%s: %w", ev.Name, err)
+	}
+	return nil
+}
+
+// Subscription ends with Stop.
+type Subscription struct{ sub *nats.Subscription }
+
+// Stop ends the delivery; a handler that runs finishes.
+func (s *Subscription) Stop() {
+	if err := s.sub.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrBadSubscription) {
+		zap.L().Debug("unsubscribe", zap.Error(err))
+	}
+}
+
+// Subscribe calls fn for each event, one at a time and in order. Missing params
+// match anything; fn gets the tokens of the subject, {account} first where the
+// pattern has it. A payload that does not parse is logged and passed over.
+func Subscribe[E any](c *Conn, ev contract.Event[E], fn func(ctx context.Context, params []string, e *E), params ...string) (*Subscription, error) {
+	sub, err := c.nc.Subscribe(ev.Subject(c.params(ev.Def, params)...), func(m *nats.Msg) {
+		e := new(E)
+		if err := json.Unmarshal(m.Data, e); err != nil {
+			c.log.Warn("event does not parse", zap.String("subject", m.Subject), zap.Error(err))
+			return
+		}
+		toks, ok := ev.Match(m.Subject)
+		if !ok {
+			return
+		}
+		ctx := propagator.Extract(context.Background(), propagation.HeaderCarrier(m.Header))
+		fn(ctx, toks, e)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", ev.Name, err)
+	}
+	if err := sub.SetPendingLimits(pendingLimit, pendingLimit<<10); err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", ev.Name, err)
+	}
+	return &Subscription{sub}, nil
+}

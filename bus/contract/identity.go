@@ -1,0 +1,136 @@
+package contract
+
+import "time"
+
+// Account is what the node's account shows of itself.
+type Account struct {
+	ID          string `json:"id"`     // Jami Id, 40 hex
+	Alias       string `json:"alias"`  // display name
+	DeviceID    string `json:"device"` // long device id, 64 hex
+	DeviceShort string `json:"device_short"`
+	Rendezvous  bool   `json:"rendezvous"` // may anyone call a room at any time
+}
+
+// AccountChange sets what is not nil.
+type AccountChange struct {
+	Alias      *string `json:"alias,omitempty"`
+	Rendezvous *bool   `json:"rendezvous,omitempty"`
+}
+
+// IdentityState is what identity is doing before an account is there.
+type IdentityState struct {
+	State   string  `json:"state"`   // "creating", "ready", "damaged"
+	Message string  `json:"message"` // for a person
+	Account Account `json:"account,omitzero"`
+}
+
+// KeyName names a private key that identity holds.
+type KeyName string
+
+// Keys that identity signs and decrypts with.
+const (
+	KeyDevice  KeyName = "device"
+	KeyAccount KeyName = "account"
+)
+
+// SignRequest asks for an RSA signature of a digest.
+type SignRequest struct {
+	Key    KeyName `json:"key"`
+	Hash   string  `json:"hash"`   // "SHA-256", "SHA-384", "SHA-512"
+	Scheme string  `json:"scheme"` // "pkcs1" or "pss" (salt as long as the hash)
+	Digest []byte  `json:"digest"`
+}
+
+// SignReply carries the signature.
+type SignReply struct {
+	Signature []byte `json:"signature"`
+}
+
+// DecryptRequest asks for the clear text of bytes encrypted to a key with
+// RSA PKCS#1 v1.5 or OpenDHT's hybrid form.
+type DecryptRequest struct {
+	Key    KeyName `json:"key"`
+	Cipher []byte  `json:"cipher"`
+}
+
+// DecryptReply carries the clear text.
+type DecryptReply struct {
+	Clear []byte `json:"clear"`
+}
+
+// Certificates holds the PEM chain device, account, CA.
+type Certificates struct {
+	DevicePEM  string `json:"device_pem"`
+	AccountPEM string `json:"account_pem"` // account certificate, then its CA
+}
+
+// Bot is a bot that the operator made.
+type Bot struct {
+	Name    string     `json:"name"`
+	Room    string     `json:"room"`
+	Rights  []Right    `json:"rights"`
+	Created time.Time  `json:"created"`
+	Revoked *time.Time `json:"revoked,omitempty"`
+}
+
+// BotCreate asks for credentials. The private half of UserKey stays with the
+// asker: it never crosses the bus.
+type BotCreate struct {
+	Name    string  `json:"name"`
+	Room    string  `json:"room"`
+	Rights  []Right `json:"rights"`
+	UserKey string  `json:"user_key"` // public nkey of the bot, "U…"
+}
+
+// BotCredentials is what a bot connects with, beside its own seed.
+type BotCredentials struct {
+	Bot
+	JWT         string   `json:"jwt"`
+	URL         string   `json:"url"`
+	InboxPrefix string   `json:"inbox_prefix"` // "_INBOX": a bot has a NATS account of its own
+	Publish     []string `json:"publish"`
+	Subscribe   []string `json:"subscribe"`
+}
+
+// BotName names a bot.
+type BotName struct {
+	Name string `json:"name"`
+}
+
+// BotList is every bot that was made and not removed.
+type BotList struct {
+	Bots []Bot `json:"bots"`
+}
+
+// BusGrant asks the bus for a NATS account for one bot, with imports for just
+// its subjects, and a user in it.
+type BusGrant struct {
+	Account string  `json:"account"` // Jami Id, the subjects' account token
+	Bot     string  `json:"bot"`
+	Room    string  `json:"room"`
+	Rights  []Right `json:"rights"`
+	UserKey string  `json:"user_key"`
+}
+
+// BusGranted is the answer to it.
+type BusGranted struct {
+	JWT       string   `json:"jwt"`
+	URL       string   `json:"url"`
+	Publish   []string `json:"publish"`
+	Subscribe []string `json:"subscribe"`
+}
+
+// The subjects of identity and of the bus process.
+var (
+	IdentityGet   = command[None, IdentityState]("identity", "identity.state", "node.identity.state", "the account, or how far its creation is", "")
+	IdentityReady = event[IdentityState]("identity", "identity.changed", "node.identity.event.changed", "the account was created or its settings changed", "")
+	AccountSet    = command[AccountChange, Account]("identity", "account.set", "{account}.identity.account.set", "change the account's settings", "")
+	IdentityCerts = command[None, Certificates]("identity", "identity.certificates", "{account}.identity.certificates", "the PEM chain of this device", "")
+	IdentitySign  = command[SignRequest, SignReply]("identity", "identity.sign", "{account}.identity.sign.{caller}", "sign a digest; which key a caller may use is identity's policy", "")
+	IdentityOpen  = command[DecryptRequest, DecryptReply]("identity", "identity.decrypt", "{account}.identity.decrypt.{caller}", "decrypt what was encrypted to a key", "")
+	BotCreateCmd  = command[BotCreate, BotCredentials]("identity", "bot.create", "{account}.identity.bot.create", "make a bot's credentials", "")
+	BotListCmd    = command[None, BotList]("identity", "bot.list", "{account}.identity.bot.list", "list bots", "")
+	BotRevoke     = command[BotName, Bot]("identity", "bot.revoke", "{account}.identity.bot.revoke", "revoke a bot: it is disconnected at once", "")
+	BusGrantBot   = command[BusGrant, BusGranted]("bus", "bus.bot.grant", "node.bus.bot.grant", "let a bot in; identity alone may ask", "")
+	BusRevokeBot  = command[BotName, None]("bus", "bus.bot.revoke", "node.bus.bot.revoke", "shut a bot out; identity alone may ask", "")
+)

@@ -1,0 +1,180 @@
+package contract
+
+// Transport is how a leg's audio travels.
+type Transport string
+
+// The transports of a leg.
+const (
+	TransportWebRTC Transport = "webrtc" // ICE, DTLS-SRTP
+	TransportRTP    Transport = "rtp"    // plain RTP or SDES-SRTP, as the SDP says
+	TransportBus    Transport = "bus"    // a bot: frames over the bus
+)
+
+// Audio formats on the bus. PCM is s16le mono.
+const (
+	FormatOpus  = "opus"
+	FormatPCM16 = "s16le-16000"
+	FormatPCM24 = "s16le-24000"
+	FormatPCM48 = "s16le-48000"
+)
+
+// Formats lists them.
+var Formats = []string{FormatOpus, FormatPCM16, FormatPCM24, FormatPCM48}
+
+// LegOpen makes a leg in a room's mix. Repeating it for the same leg and an
+// epoch that is not lower is answered with the same leg.
+type LegOpen struct {
+	Leg       string    `json:"leg"` // the participant id
+	Room      string    `json:"room"`
+	Epoch     uint64    `json:"epoch"` // of the room's actor
+	Transport Transport `json:"transport"`
+	Offer     string    `json:"offer,omitempty"`  // SDP; empty: the media process makes the offer (rtp only)
+	Remote    string    `json:"remote,omitempty"` // IP that the signalling came from
+	CanSpeak  bool      `json:"can_speak"`
+	Muted     bool      `json:"muted"`
+}
+
+// LegOpened answers it.
+type LegOpened struct {
+	SDP       string `json:"sdp,omitempty"`   // answer, or offer when none was given
+	Transport string `json:"transport"`       // "webrtc", "rtp", "srtp", "bus"
+	Codec     string `json:"codec,omitempty"` // "opus", "g722", "pcmu", "pcma"; empty until negotiated
+}
+
+// LegSDP brings a new offer (re-INVITE, ICE restart) or the late answer.
+type LegSDP struct {
+	Leg    string `json:"leg"`
+	Epoch  uint64 `json:"epoch"`
+	SDP    string `json:"sdp"`
+	Answer bool   `json:"answer"` // SDP is the answer to the offer that LegOpened gave
+}
+
+// LegSet changes what is not nil.
+type LegSet struct {
+	Leg      string  `json:"leg"`
+	Epoch    uint64  `json:"epoch"`
+	CanSpeak *bool   `json:"can_speak,omitempty"`
+	Muted    *bool   `json:"muted,omitempty"`
+	Listen   *Listen `json:"listen,omitempty"` // bus legs
+}
+
+// Listen is what a bot wants to hear, until TTLMs after the last request.
+type Listen struct {
+	Mix      string `json:"mix,omitempty"`      // format, empty: not wanted
+	Speakers string `json:"speakers,omitempty"` // format of every loud speaker apart, empty: not wanted
+	TTLMs    int64  `json:"ttl_ms,omitempty"`   // 1,000 to 60,000; 10,000 by default; the leg's end ends it too
+}
+
+// LegClose ends a leg.
+type LegClose struct {
+	Leg    string `json:"leg"`
+	Epoch  uint64 `json:"epoch"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// LegInfo is a leg as the worker sees it.
+type LegInfo struct {
+	Leg       string     `json:"leg"`
+	Room      string     `json:"room"`
+	Transport string     `json:"transport"`
+	Codec     string     `json:"codec"`
+	Connected bool       `json:"connected"`
+	CanSpeak  bool       `json:"can_speak"`
+	Muted     bool       `json:"muted"`
+	Speaking  bool       `json:"speaking"`
+	Quality   LegQuality `json:"quality"`
+}
+
+// LegQuality is what the RTCP reports and the jitter buffer say.
+type LegQuality struct {
+	PacketsIn  uint64  `json:"packets_in"`
+	PacketsOut uint64  `json:"packets_out"`
+	LostIn     uint64  `json:"lost_in"`
+	LostPct    float64 `json:"lost_pct"`     // of the last interval, what arrives here
+	FarLostPct float64 `json:"far_lost_pct"` // of the last interval, what arrives there
+	JitterMs   float64 `json:"jitter_ms"`
+	RTTMs      float64 `json:"rtt_ms"` // 0: not known
+	BufferMs   float64 `json:"buffer_ms"`
+	Level      int     `json:"level"` // -dBov, 127 silence
+	Remote     string  `json:"remote"`
+	Cipher     string  `json:"cipher"`
+}
+
+// LegRef names a leg.
+type LegRef struct {
+	Leg string `json:"leg"`
+}
+
+// WorkerInfo is a media worker with its legs.
+type WorkerInfo struct {
+	Worker    string    `json:"worker"`
+	Addresses []string  `json:"addresses"`
+	CPU       float64   `json:"cpu"` // cores in use
+	Legs      []LegInfo `json:"legs"`
+	// Started is a random word made at each start of the process.
+	Started string `json:"started"`
+}
+
+// WorkerBeat says that a worker is there; it comes once a second.
+type WorkerBeat struct {
+	Worker  string  `json:"worker"`
+	Started string  `json:"started"`
+	Legs    int     `json:"legs"`
+	CPU     float64 `json:"cpu"`
+}
+
+// LegChange is a change of a leg that nobody ordered. State is "connected"
+// (first packet from the far end), "lost" (no packets for 10 s, or consent
+// withdrawn) or "closed".
+type LegChange struct {
+	Leg    string `json:"leg"`
+	Room   string `json:"room"`
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// VoiceChange says that somebody began or stopped speaking.
+type VoiceChange struct {
+	Leg      string `json:"leg"`
+	Room     string `json:"room"`
+	Speaking bool   `json:"speaking"`
+	Level    int    `json:"level"` // -dBov
+}
+
+// DigitPressed is a telephone-event (RFC 4733).
+type DigitPressed struct {
+	Leg   string `json:"leg"`
+	Room  string `json:"room"`
+	Digit string `json:"digit"` // "0"-"9", "*", "#", "A"-"D"
+	MS    int    `json:"ms"`
+}
+
+// LegStats comes every 2 s with the legs that changed anything.
+type LegStats struct {
+	Worker string    `json:"worker"`
+	Legs   []LegInfo `json:"legs"`
+}
+
+// SayReply answers a frame that a bot says, when it has a reply subject.
+type SayReply struct {
+	QueuedMs int `json:"queued_ms"` // how long until what was said last is heard
+	Dropped  int `json:"dropped"`   // frames refused because the queue is full (10 s)
+}
+
+// The subjects of media. {worker} names one media process.
+var (
+	MediaLegOpen  = command[LegOpen, LegOpened]("media", "media.leg.open", "{account}.media.{worker}.leg.open", "make a leg", "")
+	MediaLegSDP   = command[LegSDP, LegOpened]("media", "media.leg.sdp", "{account}.media.{worker}.leg.sdp", "negotiate a leg again", "")
+	MediaLegSet   = command[LegSet, LegInfo]("media", "media.leg.set", "{account}.media.{worker}.leg.set", "mute, let speak, choose what a bot hears", "")
+	MediaLegClose = command[LegClose, None]("media", "media.leg.close", "{account}.media.{worker}.leg.close", "end a leg", "")
+	MediaInfo     = command[None, WorkerInfo]("media", "media.info", "{account}.media.{worker}.info", "the worker and all its legs", "")
+	MediaBeat     = event[WorkerBeat]("media", "media.beat", "{account}.media.{worker}.event.beat", "the worker is there", "")
+	MediaLeg      = event[LegChange]("media", "media.leg", "{account}.media.{worker}.event.leg", "a leg connected, was lost or ended", "")
+	MediaVoice    = event[VoiceChange]("media", "media.voice", "{account}.media.{worker}.event.voice", "who speaks", "")
+	MediaDigit    = event[DigitPressed]("media", "media.digit", "{account}.media.{worker}.event.digit", "a key was pressed", "")
+	MediaStats    = event[LegStats]("media", "media.stats", "{account}.media.{worker}.event.stats", "quality of the legs", "")
+
+	AudioMix  = audio("media", "audio.mix", "{account}.room.{room}.audio.mix.{format}", "the room's mix, 20 ms frames", RightListen)
+	AudioFrom = audio("media", "audio.from", "{account}.room.{room}.audio.from.{participant}.{format}", "each loud speaker apart, 20 ms frames", RightListen)
+	AudioSay  = audio("media", "audio.say", "{account}.room.{room}.audio.say.{bot}", "what a bot says: one or more 20 ms frames; a request is answered with SayReply", RightSpeak)
+)

@@ -1,0 +1,270 @@
+package contract
+
+import "time"
+
+// Role is what a participant may do.
+type Role string
+
+// The roles, from most to least.
+const (
+	RoleModerator Role = "moderator"
+	RoleSpeaker   Role = "speaker"
+	RoleListener  Role = "listener"
+)
+
+// ParticipantKind is what a participant came with.
+type ParticipantKind string
+
+// The kinds of participants.
+const (
+	KindBrowser ParticipantKind = "browser"
+	KindSIP     ParticipantKind = "sip"
+	KindJami    ParticipantKind = "jami"
+	KindBot     ParticipantKind = "bot"
+)
+
+// Participant is somebody in a room.
+type Participant struct {
+	ID         string          `json:"id"`
+	Name       string          `json:"name"`
+	Kind       ParticipantKind `json:"kind"`
+	Role       Role            `json:"role"`
+	Muted      bool            `json:"muted"`
+	MutedBy    string          `json:"muted_by,omitempty"` // participant id of the moderator who muted
+	Speaking   bool            `json:"speaking"`
+	Hand       *time.Time      `json:"hand,omitempty"` // since when it is raised
+	Transport  string          `json:"transport"`
+	Codec      string          `json:"codec"`
+	Joined     time.Time       `json:"joined"`
+	Connected  bool            `json:"connected"` // audio has been received
+	Quality    LegQuality      `json:"quality,omitzero"`
+	Worker     string          `json:"worker,omitempty"`
+	Signalling string          `json:"signalling,omitempty"` // connect process that signals for it
+}
+
+// RoomSettings is what an operator or a moderator decides.
+type RoomSettings struct {
+	Name        string `json:"name"`  // 1 to 64 of a-z, 0-9 and -
+	Title       string `json:"title"` // for people
+	HasPIN      bool   `json:"has_pin"`
+	Locked      bool   `json:"locked"`
+	SIPAuth     bool   `json:"sip_auth"`     // SIP callers prove user = room, password = PIN by digest
+	DefaultRole Role   `json:"default_role"` // "speaker", or "listener" in large rooms
+	Max         int    `json:"max"`          // participants; 0: no limit
+}
+
+// Room is a room's state. Revision grows with each change.
+type Room struct {
+	RoomSettings
+	Created      time.Time     `json:"created"`
+	Revision     uint64        `json:"revision"`
+	Conversation string        `json:"conversation,omitempty"`
+	Participants []Participant `json:"participants"`
+	// ModeratorToken is shown to operators only.
+	ModeratorToken string `json:"moderator_token,omitempty"`
+}
+
+// RoomCreate makes a room.
+type RoomCreate struct {
+	Name        string `json:"name"`
+	Title       string `json:"title,omitempty"`
+	PIN         string `json:"pin,omitempty"` // 4 to 12 digits
+	SIPAuth     bool   `json:"sip_auth,omitempty"`
+	DefaultRole Role   `json:"default_role,omitempty"`
+	Max         int    `json:"max,omitempty"`
+}
+
+// RoomRef names a room.
+type RoomRef struct {
+	Room string `json:"room"`
+}
+
+// RoomList is every room.
+type RoomList struct {
+	Rooms []Room `json:"rooms"`
+}
+
+// RoomFace is what a stranger may know of a room before joining.
+type RoomFace struct {
+	Name    string `json:"name"`
+	Title   string `json:"title"`
+	PIN     bool   `json:"pin"`
+	Locked  bool   `json:"locked"`
+	SIPAuth bool   `json:"sip_auth"`
+}
+
+// SIPSecret answers connect with HA1 = MD5(room ":" realm ":" PIN), RFC 3261
+// §22, so that the PIN itself stays in conference.
+type SIPSecret struct {
+	Realm string `json:"realm"`
+	HA1   string `json:"ha1"`
+}
+
+// Join asks to enter a room. The caller token of the subject is the participant
+// id: connect makes a random one for each browser and phone; a bot's is its name.
+type Join struct {
+	Name       string          `json:"name"` // 1 to 64 characters
+	Kind       ParticipantKind `json:"kind"`
+	PIN        string          `json:"pin,omitempty"`
+	Token      string          `json:"token,omitempty"`    // moderator token of the room's link
+	Verified   bool            `json:"verified,omitempty"` // connect checked the SIP digest
+	Source     string          `json:"source,omitempty"`   // IP, for slowing down guesses of a PIN
+	Transport  Transport       `json:"transport"`
+	Offer      string          `json:"offer,omitempty"`
+	Muted      bool            `json:"muted,omitempty"`
+	Signalling string          `json:"signalling,omitempty"`
+}
+
+// Joined answers it.
+type Joined struct {
+	Participant Participant `json:"participant"`
+	SDP         string      `json:"sdp,omitempty"`
+	Room        Room        `json:"room"`
+	Seq         uint64      `json:"seq"` // events after this one are not in Room yet
+}
+
+// Negotiate brings a new offer or a late answer for the caller's leg.
+type Negotiate struct {
+	SDP    string `json:"sdp"`
+	Answer bool   `json:"answer,omitempty"`
+}
+
+// Negotiated is the answer to it.
+type Negotiated struct {
+	SDP string `json:"sdp,omitempty"`
+}
+
+// Target is a participant that a command is about; empty means the caller.
+type Target struct {
+	Participant string `json:"participant,omitempty"`
+}
+
+// MuteChange mutes or unmutes. Who was muted by a moderator can unmute only
+// when a moderator allows it.
+type MuteChange struct {
+	Participant string `json:"participant,omitempty"`
+	Muted       bool   `json:"muted"`
+}
+
+// RoleChange gives a role.
+type RoleChange struct {
+	Participant string `json:"participant"`
+	Role        Role   `json:"role"`
+}
+
+// HandChange raises or lowers the caller's hand, or, by a moderator, lowers another's.
+type HandChange struct {
+	Participant string `json:"participant,omitempty"`
+	Raised      bool   `json:"raised"`
+}
+
+// LockChange locks the room for newcomers.
+type LockChange struct {
+	Locked bool `json:"locked"`
+}
+
+// Leave ends the caller's stay.
+type Leave struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// Replay asks for past events: from a sequence, or from a time.
+type Replay struct {
+	From  uint64     `json:"from,omitempty"` // first sequence wanted
+	Since *time.Time `json:"since,omitempty"`
+	Limit int        `json:"limit,omitempty"` // 1 to 500, 100 by default
+}
+
+// Replayed is a page of events.
+type Replayed struct {
+	Events []RoomEvent `json:"events"`
+	Next   uint64      `json:"next"` // From of the next page
+	More   bool        `json:"more"`
+}
+
+// Lease asks to be the one replica of a bot that serves the room, or renews.
+type Lease struct {
+	Instance string `json:"instance"` // chosen by the replica, unique
+	TTLMs    int64  `json:"ttl_ms"`   // 1,000 to 60,000
+	Release  bool   `json:"release,omitempty"`
+}
+
+// Leased says who holds the lease.
+type Leased struct {
+	Held   bool   `json:"held"` // the asker holds it
+	Holder string `json:"holder"`
+	Epoch  uint64 `json:"epoch"` // grows with each change of holder
+	TTLMs  int64  `json:"ttl_ms"`
+}
+
+// EventType says what happened in a room.
+type EventType string
+
+// The events of a room.
+const (
+	EventJoined  EventType = "joined"  // Participant
+	EventLeft    EventType = "left"    // Participant, Reason
+	EventChanged EventType = "changed" // Participant: mute, role, hand, name, codec
+	EventVoice   EventType = "voice"   // Participant.Speaking began or stopped
+	EventRoom    EventType = "room"    // Room settings changed
+	EventChat    EventType = "chat"    // Chat
+	EventDigit   EventType = "digit"   // Participant, Digit
+	EventMedia   EventType = "media"   // Participant's audio must be negotiated again: Reason
+	EventQuality EventType = "quality" // Qualities, every 2 s, not replayed (Seq 0)
+	EventClosed  EventType = "closed"  // the room was removed or the node stops: Reason
+)
+
+// Reasons why somebody left.
+const (
+	ReasonLeft     = "left"
+	ReasonKicked   = "kicked"
+	ReasonLost     = "lost"
+	ReasonShutdown = "shutdown"
+	ReasonRemoved  = "removed"
+	ReasonRevoked  = "revoked"
+)
+
+// RoomEvent is one fact. Seq counts the room's events without gaps (0: this
+// event is not kept); Time is when it happened.
+type RoomEvent struct {
+	Seq         uint64                `json:"seq"`
+	Time        time.Time             `json:"time"`
+	Room        string                `json:"room"`
+	Type        EventType             `json:"type"`
+	By          string                `json:"by,omitempty"` // participant who caused it
+	Participant *Participant          `json:"participant,omitempty"`
+	Settings    *RoomSettings         `json:"settings,omitempty"`
+	Chat        *ChatMessage          `json:"chat,omitempty"`
+	Digit       string                `json:"digit,omitempty"`
+	Reason      string                `json:"reason,omitempty"`
+	Qualities   map[string]LegQuality `json:"qualities,omitempty"`
+}
+
+// Operator is the caller token of the command line and the operator's page.
+const Operator = "operator"
+
+// The subjects of rooms, served by conference.
+var (
+	RoomCreateCmd = command[RoomCreate, Room]("conference", "room.create", "{account}.conference.create", "make a room", "")
+	RoomRemoveCmd = command[RoomRef, None]("conference", "room.remove", "{account}.conference.remove", "end a room and forget it; its chat stays in Git", "")
+	RoomListCmd   = command[None, RoomList]("conference", "room.list", "{account}.conference.list", "all rooms with their participants", "")
+	RoomFaceCmd   = command[RoomRef, RoomFace]("conference", "room.face", "{account}.conference.face", "what a stranger may know", "")
+	RoomSIPSecret = command[SIPSecret, SIPSecret]("conference", "room.sip", "{account}.conference.{room}.sip", "the digest secret of a room", "")
+
+	RoomJoin      = command[Join, Joined]("conference", "room.join", "{account}.room.{room}.cmd.{caller}.join", "enter the room", RightAny)
+	RoomLeave     = command[Leave, None]("conference", "room.leave", "{account}.room.{room}.cmd.{caller}.leave", "leave the room", RightAny)
+	RoomGet       = command[None, Joined]("conference", "room.get", "{account}.room.{room}.cmd.{caller}.get", "the room as it is now; for a participant also who one is", RightAny)
+	RoomNegotiate = command[Negotiate, Negotiated]("conference", "room.negotiate", "{account}.room.{room}.cmd.{caller}.negotiate", "negotiate one's audio again", "")
+	RoomReplay    = command[Replay, Replayed]("conference", "room.replay", "{account}.room.{room}.cmd.{caller}.replay", "past events", RightAny)
+	RoomLease     = command[Lease, Leased]("conference", "room.lease", "{account}.room.{room}.cmd.{caller}.lease", "be the one replica that serves", RightAny)
+	RoomHand      = command[HandChange, Participant]("conference", "room.hand", "{account}.room.{room}.cmd.{caller}.hand", "raise or lower a hand", RightAny)
+	RoomMute      = command[MuteChange, Participant]("conference", "room.mute", "{account}.room.{room}.cmd.{caller}.mute", "mute or unmute oneself or, by a moderator, another", RightAny)
+	RoomListen    = command[Listen, Listen]("conference", "room.listen", "{account}.room.{room}.cmd.{caller}.listen", "have audio delivered over the bus; renew before it ends", RightListen)
+	RoomChat      = command[ChatPost, ChatMessage]("conference", "room.chat", "{account}.room.{room}.cmd.{caller}.chat", "write to the chat; acknowledged when it is committed", RightChat)
+	RoomHistory   = command[ChatQuery, ChatHistory]("conference", "room.history", "{account}.room.{room}.cmd.{caller}.history", "read the chat", RightChat)
+	RoomKick      = command[Target, None]("conference", "room.kick", "{account}.room.{room}.cmd.{caller}.kick", "put somebody out", RightModerate)
+	RoomRole      = command[RoleChange, Participant]("conference", "room.role", "{account}.room.{room}.cmd.{caller}.role", "give a role", RightModerate)
+	RoomLock      = command[LockChange, RoomSettings]("conference", "room.lock", "{account}.room.{room}.cmd.{caller}.lock", "lock or open the room", RightModerate)
+
+	RoomEvents = event[RoomEvent]("conference", "room.event", "{account}.room.{room}.event.{type}", "what happened in the room", RightAny)
+)

@@ -1,0 +1,205 @@
+// Package host runs one process of the node: its logger, metrics, health
+// answers, bus connection and orderly end. Services are values that host runs;
+// they know nothing of flags or signals.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/internal/config"
+)
+
+// EnvSupervised is set for a child of `parley up`: its health and metrics are
+// then asked for on a Unix socket and shown by the supervisor.
+const EnvSupervised = "PARLEY_SUPERVISED"
+
+// DrainTime bounds the orderly end of one process; `parley up` ends within 5 s.
+const DrainTime = 4 * time.Second
+
+// Runner is a service. Run returns when ctx ends, after it has drained, or with
+// the error that ended it; the process then exits non-zero and is restarted.
+type Runner interface {
+	Run(ctx context.Context) error
+}
+
+// Env is what a service gets. All fields are fixed after the start.
+type Env struct {
+	Name     string // "identity", "media", …
+	Version  string
+	Config   *config.Config
+	Log      *zap.Logger
+	Registry *prometheus.Registry
+
+	ready atomic.Bool
+}
+
+// Dir returns the directory that the process owns, DATA/NAME, made with mode 0700.
+func (e *Env) Dir() (string, error) { return e.dir(e.Name) }
+
+// RunDir returns DATA/run: sockets and what need not outlive a boot.
+func (e *Env) RunDir() (string, error) { return e.dir("run") }
+
+func (e *Env) dir(name string) (string, error) {
+	d := filepath.Join(e.Config.Data, name)
+	if err := os.MkdirAll(d, 0o700); err != nil {
+		return "", fmt.Errorf("data directory: %w", err)
+	}
+	return d, nil
+}
+
+// SetReady is what /readyz answers.
+func (e *Env) SetReady(ok bool) { e.ready.Store(ok) }
+
+// Ready reports what SetReady was given last.
+func (e *Env) Ready() bool { return e.ready.Load() }
+
+// BusURL returns where the bus is.
+func BusURL(c *config.Config) string {
+	if c.Bus.URL != "" {
+		return c.Bus.URL
+	}
+	return "nats://" + c.Bus.Listen
+}
+
+// CredsFile returns the credentials file of a process or of "cli".
+func CredsFile(c *config.Config, name string) string {
+	return filepath.Join(c.Data, "creds", name+".creds")
+}
+
+// Connect connects the process to the bus as its own user, waiting until the
+// credentials are written and the bus answers.
+func (e *Env) Connect(ctx context.Context) (*bus.Conn, error) {
+	creds := CredsFile(e.Config, e.Name)
+	for {
+		_, err := os.Stat(creds)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("bus credentials: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("bus credentials: %w", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return bus.Connect(ctx, bus.Options{URL: BusURL(e.Config), Creds: creds, Name: e.Name, Log: e.Log.Named("bus")})
+}
+
+// ConnectAccount connects and waits for the account.
+func (e *Env) ConnectAccount(ctx context.Context) (*bus.Conn, contract.Account, error) {
+	c, err := e.Connect(ctx)
+	if err != nil {
+		return nil, contract.Account{}, err
+	}
+	acc, err := c.WaitAccount(ctx)
+	if err != nil {
+		c.Close()
+		return nil, acc, fmt.Errorf("waiting for the account: %w", err)
+	}
+	return c, acc, nil
+}
+
+// Run runs a service until it ends or SIGTERM or SIGINT comes; a second signal
+// ends the process at once. build gets the environment after the health answers
+// are up.
+func Run(name, version string, cfg *config.Config, log *zap.Logger, build func(*Env) (Runner, error)) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	env := &Env{Name: name, Version: version, Config: cfg, Log: log.Named(name), Registry: prometheus.NewRegistry()}
+	env.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	closeHealth, err := env.serveHealth()
+	if err != nil {
+		return err
+	}
+	defer closeHealth()
+	r, err := build(env)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		stop() // a second signal kills
+		env.SetReady(false)
+		select {
+		case err = <-done:
+		case <-time.After(DrainTime):
+			err = fmt.Errorf("not drained within %s", DrainTime)
+		}
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// HealthSocket returns the Unix socket on which a supervised process answers
+// /healthz, /readyz and /metrics.
+func HealthSocket(c *config.Config, name string) string {
+	return filepath.Join(c.Data, "run", name+".sock")
+}
+
+func (e *Env) serveHealth() (func(), error) {
+	var l net.Listener
+	var err error
+	switch {
+	case os.Getenv(EnvSupervised) != "":
+		if _, err = e.RunDir(); err != nil {
+			return nil, err
+		}
+		path := HealthSocket(e.Config, e.Name)
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("health socket: %w", err)
+		}
+		l, err = net.Listen("unix", path)
+	case e.Config.Admin.Listen != "":
+		l, err = net.Listen("tcp", e.Config.Admin.Listen)
+	default:
+		return func() {}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("health answers (admin.listen): %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !e.Ready() {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(e.Registry, promhttp.HandlerOpts{}))
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			e.Log.Error("health answers ended", zap.Error(err))
+		}
+	}()
+	return func() {
+		if err := srv.Close(); err != nil {
+			e.Log.Debug("health close", zap.Error(err))
+		}
+	}, nil
+}

@@ -1,0 +1,220 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/micro"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/propagation"
+	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/bus/contract"
+)
+
+// maxInFlight bounds the handlers of one endpoint that run at once.
+const maxInFlight = 256
+
+// slowHandler is when a handler is logged by name.
+const slowHandler = 5 * time.Second
+
+// Replies to commands with an idempotency key are kept this long and this many.
+const (
+	keepReplies    = 2 * time.Minute
+	keepRepliesMax = 16 << 10
+)
+
+// Service serves commands under one name of `nats micro ls`.
+type Service struct {
+	c     *Conn
+	svc   micro.Service
+	ctx   context.Context // ends the handlers when the service stops
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+	mu    sync.Mutex
+	done  map[string]*pastReply
+	order []string
+}
+
+type pastReply struct {
+	at   time.Time
+	wait chan struct{} // closed when body and err are set
+	body []byte
+	err  *contract.Error
+}
+
+// Request is a command as its handler gets it.
+type Request[Q any] struct {
+	Params []string // tokens of the subject, {account} first where the pattern has it
+	Body   Q
+	Key    string // idempotency key, may be empty
+}
+
+// Param returns the token with that name in the pattern's order, or "".
+func (r *Request[Q]) Param(i int) string {
+	if i < len(r.Params) {
+		return r.Params[i]
+	}
+	return ""
+}
+
+// NewService registers the process with NATS micro.
+func NewService(c *Conn, name, version, doc string) (*Service, error) {
+	svc, err := micro.AddService(c.nc, micro.Config{Name: "parley-" + name, Version: version, Description: doc})
+	if err != nil {
+		return nil, fmt.Errorf("micro service %s: %w", name, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Service{c: c, svc: svc, ctx: ctx, stop: cancel, done: map[string]*pastReply{}}, nil
+}
+
+// Stop refuses new commands, ends the context of those that run and waits for
+// them.
+func (s *Service) Stop() {
+	if err := s.svc.Stop(); err != nil {
+		s.c.log.Debug("micro stop", zap.Error(err))
+	}
+	s.stop()
+	s.wg.Wait()
+}
+
+// Serve answers a command. params pin tokens of the subject after {account};
+// the others match anything. The handler's error is sent as it is when it is a
+// *contract.Error, else as "internal" and logged.
+func Serve[Q, A any](s *Service, cmd contract.Command[Q, A], fn func(ctx context.Context, r *Request[Q]) (*A, error), params ...string) error {
+	slots := make(chan struct{}, maxInFlight)
+	subject := cmd.Subject(s.c.params(cmd.Def, params)...)
+	h := micro.HandlerFunc(func(req micro.Request) {
+		select {
+		case slots <- struct{}{}:
+		default:
+			s.refuse(req, contract.ErrBusy)
+			return
+		}
+		s.wg.Add(1)
+		go func() {
+			defer s.wg.Done()
+			defer func() { <-slots }()
+			s.handle(req, cmd.Def, func(ctx context.Context, toks []string, key string) ([]byte, error) {
+				r := &Request[Q]{Params: toks, Key: key}
+				if len(req.Data()) > 0 {
+					if err := json.Unmarshal(req.Data(), &r.Body); err != nil {
+						return nil, contract.ErrBadRequest.With("%s: %v", cmd.Name, err)
+					}
+				}
+				a, err := fn(ctx, r)
+				if err != nil {
+					return nil, err
+				}
+				return json.Marshal(a)
+			})
+		}()
+	})
+	err := s.svc.AddEndpoint(strings.ReplaceAll(cmd.Name, ".", "-"), h, micro.WithEndpointSubject(subject),
+		micro.WithEndpointQueueGroup(cmd.Service))
+	if err != nil {
+		return fmt.Errorf("serve %s: %w", cmd.Name, err)
+	}
+	return nil
+}
+
+func (s *Service) handle(req micro.Request, d *contract.Def, run func(ctx context.Context, toks []string, key string) ([]byte, error)) {
+	toks, ok := d.Match(req.Subject())
+	if !ok {
+		s.refuse(req, contract.ErrBadRequest)
+		return
+	}
+	ctx := propagator.Extract(s.ctx, propagation.HeaderCarrier(req.Headers()))
+	ctx, span := otel.Tracer("parley/bus").Start(ctx, "serve "+d.Name)
+	defer span.End()
+	key := req.Headers().Get(contract.HeaderKey)
+	if key == "" {
+		body, err := s.run(ctx, d, toks, "", run)
+		s.answer(req, body, err)
+		return
+	}
+	id := req.Subject() + " " + key
+	s.mu.Lock()
+	past, again := s.done[id]
+	if !again {
+		past = &pastReply{at: time.Now(), wait: make(chan struct{})}
+		s.remember(id, past)
+	}
+	s.mu.Unlock()
+	if !again {
+		past.body, past.err = s.run(ctx, d, toks, key, run)
+		if past.err != nil && past.err.Retry {
+			s.mu.Lock() // what may succeed later is not answered from memory
+			delete(s.done, id)
+			s.mu.Unlock()
+		}
+		close(past.wait)
+	}
+	select {
+	case <-past.wait:
+		s.answer(req, past.body, past.err)
+	case <-ctx.Done():
+		s.refuse(req, contract.ErrUnavailable)
+	}
+}
+
+// remember keeps p under id and forgets the oldest. The caller holds s.mu.
+func (s *Service) remember(id string, p *pastReply) {
+	s.done[id] = p
+	s.order = append(s.order, id)
+	for len(s.order) > 0 {
+		first, ok := s.done[s.order[0]]
+		if ok && len(s.order) <= keepRepliesMax && time.Since(first.at) < keepReplies {
+			return
+		}
+		delete(s.done, s.order[0])
+		s.order = s.order[1:]
+	}
+}
+
+func (s *Service) run(ctx context.Context, d *contract.Def, toks []string, key string, run func(context.Context, []string, string) ([]byte, error)) (body []byte, cerr *contract.Error) {
+	start := time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			s.c.log.Error("handler panicked", zap.String("command", d.Name), zap.Any("panic", p), zap.Stack("stack"))
+			cerr = contract.ErrInternal
+		}
+		if took := time.Since(start); took > slowHandler {
+			s.c.log.Warn("slow command", zap.String("command", d.Name), zap.Duration("took", took))
+		}
+	}()
+	body, err := run(ctx, toks, key)
+	if err == nil {
+		return body, nil
+	}
+	if e, ok := errors.AsType[*contract.Error](err); ok {
+		return nil, e
+	}
+	s.c.log.Error("command failed", zap.String("command", d.Name), zap.Error(err))
+	return nil, contract.ErrInternal.With("%s: %v", d.Name, err)
+}
+
+func (s *Service) answer(req micro.Request, body []byte, err *contract.Error) {
+	if err != nil {
+		s.refuse(req, err)
+		return
+	}
+	if e := req.Respond(body); e != nil {
+		s.c.log.Warn("reply not sent", zap.String("subject", req.Subject()), zap.Error(e))
+	}
+}
+
+func (s *Service) refuse(req micro.Request, e *contract.Error) {
+	body, err := json.Marshal(e)
+	if err == nil {
+		err = req.Error(e.Code, e.Message, body)
+	}
+	if err != nil {
+		s.c.log.Warn("refusal not sent", zap.String("subject", req.Subject()), zap.Error(err))
+	}
+}

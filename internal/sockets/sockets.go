@@ -1,0 +1,171 @@
+// Package sockets lets a supervisor hold listening sockets for its children, so
+// that they stay open, and keep what arrives, while a child is started again.
+//
+// The supervisor opens a [Set] and hands its files down; a child calls [UDP]
+// and [TCP], which take the inherited socket of that name or, where there is
+// none (a container, a single process), open one.
+package sockets
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Env names the inherited sockets for a child: "name=fd,name=fd".
+const Env = "PARLEY_SOCKETS"
+
+// firstFD is the first descriptor of exec.Cmd.ExtraFiles.
+const firstFD = 3
+
+// Spec is a socket to hold. Network is "udp" or "tcp".
+type Spec struct{ Name, Network, Addr string }
+
+// Set is what a supervisor holds for one child.
+type Set struct {
+	names []string
+	files []*os.File
+}
+
+// Open opens every socket; on an error those already open are closed. The error
+// names the address.
+func Open(specs []Spec) (*Set, error) {
+	s := new(Set)
+	for _, sp := range specs {
+		f, err := open(sp)
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		s.names = append(s.names, sp.Name)
+		s.files = append(s.files, f)
+	}
+	return s, nil
+}
+
+func open(sp Spec) (*os.File, error) {
+	switch sp.Network {
+	case "udp":
+		c, err := listenUDP(sp.Addr)
+		if err != nil {
+			return nil, fmt.Errorf("socket %s: %w", sp.Name, err)
+		}
+		defer c.Close()
+		return c.File()
+	case "tcp":
+		l, err := net.Listen("tcp", sp.Addr)
+		if err != nil {
+			return nil, fmt.Errorf("socket %s: %w", sp.Name, err)
+		}
+		defer l.Close()
+		return l.(*net.TCPListener).File()
+	}
+	return nil, fmt.Errorf("socket %s: network %q", sp.Name, sp.Network)
+}
+
+// Files returns the files for exec.Cmd.ExtraFiles and the entry for its Env.
+func (s *Set) Files() ([]*os.File, string) {
+	if s == nil {
+		return nil, Env + "="
+	}
+	parts := make([]string, len(s.names))
+	for i, n := range s.names {
+		parts[i] = n + "=" + strconv.Itoa(firstFD+i)
+	}
+	return s.files, Env + "=" + strings.Join(parts, ",")
+}
+
+// Close closes the supervisor's copies.
+func (s *Set) Close() {
+	for _, f := range s.files {
+		f.Close()
+	}
+}
+
+// inherited returns the socket of that name, or nil.
+func inherited(name string) *os.File {
+	for _, part := range strings.Split(os.Getenv(Env), ",") {
+		n, fd, ok := strings.Cut(part, "=")
+		if !ok || n != name {
+			continue
+		}
+		i, err := strconv.Atoi(fd)
+		if err != nil || i < firstFD {
+			return nil
+		}
+		return os.NewFile(uintptr(i), name)
+	}
+	return nil
+}
+
+// UDP returns the inherited socket or listens on addr.
+func UDP(name, addr string) (*net.UDPConn, error) {
+	f := inherited(name)
+	if f == nil {
+		c, err := listenUDP(addr)
+		if err != nil {
+			return nil, fmt.Errorf("socket %s: %w", name, err)
+		}
+		return c, nil
+	}
+	defer f.Close()
+	c, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("inherited socket %s: %w", name, err)
+	}
+	u, ok := c.(*net.UDPConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("inherited socket %s is not UDP", name)
+	}
+	return u, nil
+}
+
+// TCP returns the inherited listener or listens on addr.
+func TCP(name, addr string) (net.Listener, error) {
+	f := inherited(name)
+	if f == nil {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, fmt.Errorf("socket %s: %w", name, err)
+		}
+		return l, nil
+	}
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("inherited socket %s: %w", name, err)
+	}
+	return l, nil
+}
+
+// listenUDP asks for buffers that hold a burst of a large room.
+func listenUDP(addr string) (*net.UDPConn, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		var serr error
+		err := rc.Control(func(fd uintptr) {
+			for _, o := range []struct{ force, plain int }{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
+				if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, o.force, 4<<20) != nil {
+					if e := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, o.plain, 4<<20); e != nil {
+						serr = e
+					}
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+		return serr
+	}}
+	c, err := lc.ListenPacket(context.Background(), "udp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UDPConn), nil
+}

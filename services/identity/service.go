@@ -1,0 +1,19 @@
+package identity
+
+import (
+	"context"
+
+	"github.com/parley-jami/parley/bus/host"
+)
+
+// Service is the identity process.
+type Service struct{ env *host.Env }
+
+// New builds the service; nothing starts before Run.
+func New(env *host.Env) (host.Runner, error) { return &Service{env: env}, nil }
+
+// Run serves until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
