@@ -8,6 +8,7 @@ package sockets
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -24,8 +25,9 @@ const Env = "PARLEY_SOCKETS"
 // firstFD is the first descriptor of exec.Cmd.ExtraFiles.
 const firstFD = 3
 
-// Spec is a socket to hold. Network is "udp" or "tcp".
-type Spec struct{ Name, Network, Addr string }
+// Spec is a socket to hold. Network is "udp" or "tcp"; Setting is the
+// configuration key of Addr, for the message when the address cannot be had.
+type Spec struct{ Name, Network, Addr, Setting string }
 
 // Set is what a supervisor holds for one child.
 type Set struct {
@@ -54,19 +56,46 @@ func open(sp Spec) (*os.File, error) {
 	case "udp":
 		c, err := listenUDP(sp.Addr)
 		if err != nil {
-			return nil, fmt.Errorf("socket %s: %w", sp.Name, err)
+			return nil, sp.explain(err)
 		}
 		defer c.Close()
 		return c.File()
 	case "tcp":
 		l, err := net.Listen("tcp", sp.Addr)
 		if err != nil {
-			return nil, fmt.Errorf("socket %s: %w", sp.Name, err)
+			return nil, sp.explain(err)
 		}
 		defer l.Close()
 		return l.(*net.TCPListener).File()
 	}
 	return nil, fmt.Errorf("socket %s: network %q", sp.Name, sp.Network)
+}
+
+// Probe opens and closes each of specs, to find what is taken.
+func Probe(specs []Spec) error {
+	s, err := Open(specs)
+	if err != nil {
+		return err
+	}
+	s.Close()
+	return nil
+}
+
+// explain says what to do about an address that cannot be had.
+func (sp Spec) explain(err error) error {
+	setting := sp.Setting
+	if setting == "" {
+		setting = "socket " + sp.Name
+	}
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%s: %s %s is in use by another program; stop it, or set %s to another address: %w", setting, sp.Network, sp.Addr, setting, err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%s: %s %s needs a right that this user does not have; set %s to a port above 1023: %w", setting, sp.Network, sp.Addr, setting, err)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%s: %s %s is not an address of this machine; set %s to one that is: %w", setting, sp.Network, sp.Addr, setting, err)
+	}
+	return fmt.Errorf("%s: %s %s: %w", setting, sp.Network, sp.Addr, err)
 }
 
 // Files returns the files for exec.Cmd.ExtraFiles and the entry for its Env.
