@@ -93,11 +93,12 @@ type RoomFace struct {
 	SIPAuth bool   `json:"sip_auth"`
 }
 
-// SIPSecret answers connect with HA1 = MD5(room ":" realm ":" PIN), RFC 3261
-// §22, so that the PIN itself stays in conference.
+// SIPSecret answers connect with H(room ":" realm ":" PIN) in hex (RFC 3261 §22,
+// RFC 8760), so that the PIN itself stays in conference.
 type SIPSecret struct {
-	Realm string `json:"realm"`
-	HA1   string `json:"ha1"`
+	Realm     string `json:"realm"`
+	HA1       string `json:"ha1"`        // H = MD5
+	HA1SHA256 string `json:"ha1_sha256"` // H = SHA-256
 }
 
 // Join asks to enter a room. The caller token of the subject is the participant
