@@ -4,9 +4,10 @@
 package config
 
 // Config is the whole of it. The tags are the keys; `doc` and `default` make the
-// sample file and the reference.
+// sample file and the reference; `check` (see checks.go), `enum` and `range` say
+// what is allowed.
 type Config struct {
-	Data string `koanf:"data" doc:"directory that the node owns"`
+	Data string `koanf:"data" check:"path" doc:"directory that the node owns"`
 
 	Bus   Bus   `koanf:"bus"`
 	HTTP  HTTP  `koanf:"http"`
@@ -21,59 +22,59 @@ type Config struct {
 
 // Bus configures the NATS server, or which one to use.
 type Bus struct {
-	Listen string `koanf:"listen" default:"127.0.0.1:4223" doc:"address of the embedded bus"`
-	URL    string `koanf:"url" default:"" doc:"use this NATS server instead of the embedded one"`
+	Listen string `koanf:"listen" default:"127.0.0.1:4223" check:"fixed" doc:"address of the embedded bus"`
+	URL    string `koanf:"url" default:"" check:"nats" doc:"use this NATS server instead of the embedded one"`
 }
 
 // HTTP configures the page, the API and WHIP/WHEP.
 type HTTP struct {
-	Listen    string `koanf:"listen" default:":8080" doc:"plain HTTP, for localhost and for a reverse proxy"`
-	TLSListen string `koanf:"tls_listen" default:":8443" doc:"HTTPS; browsers give a microphone only to https and localhost"`
+	Listen    string `koanf:"listen" default:":8080" check:"addr or off" doc:"plain HTTP, for localhost and for a reverse proxy"`
+	TLSListen string `koanf:"tls_listen" default:":8443" check:"addr or off" doc:"HTTPS; browsers give a microphone only to https and localhost"`
 	Cert      string `koanf:"cert" default:"" doc:"PEM file; without one the node makes its own certificate"`
 	Key       string `koanf:"key" default:"" doc:"PEM file of the certificate's key"`
-	URL       string `koanf:"url" default:"" doc:"public address of the page, when it differs from what the node sees"`
+	URL       string `koanf:"url" default:"" check:"url" doc:"public address of the page, when it differs from what the node sees"`
 }
 
 // SIP configures the SIP user agent server.
 type SIP struct {
-	Listen    string `koanf:"listen" default:":5060" doc:"UDP and TCP"`
-	TLSListen string `koanf:"tls_listen" default:":5061" doc:"TLS"`
-	Host      string `koanf:"host" default:"" doc:"host name or address in sip:ROOM@HOST, when it differs from what the node sees"`
+	Listen    string `koanf:"listen" default:":5060" check:"addr or off" doc:"UDP and TCP"`
+	TLSListen string `koanf:"tls_listen" default:":5061" check:"addr or off" doc:"TLS"`
+	Host      string `koanf:"host" default:"" check:"host" doc:"host name or address in sip:ROOM@HOST, when it differs from what the node sees"`
 }
 
 // Media configures where audio travels.
 type Media struct {
-	Worker  string   `koanf:"worker" default:"m1" doc:"name of this media process"`
-	Listen  string   `koanf:"listen" default:":40000" doc:"first UDP port; the node uses this one and the next 17"`
-	Public  []string `koanf:"public" doc:"addresses to name in SDP, when they differ from what the node sees"`
-	Loudest int      `koanf:"loudest" default:"4" doc:"how many speakers are mixed at once, 1 to 8"`
+	Worker  string   `koanf:"worker" default:"m1" check:"word" doc:"name of this media process"`
+	Listen  string   `koanf:"listen" default:":40000" check:"fixed" doc:"first UDP port; the node uses this one and the next 17"`
+	Public  []string `koanf:"public" check:"ip" doc:"addresses to name in SDP, when they differ from what the node sees"`
+	Loudest int      `koanf:"loudest" default:"4" range:"1-8" doc:"how many speakers are mixed at once"`
 }
 
 // DHT configures the overlay.
 type DHT struct {
-	Listen    string   `koanf:"listen" default:"0.0.0.0:4222" doc:"address of the overlay (libp2p: TCP and QUIC)"`
-	Bootstrap []string `koanf:"bootstrap" doc:"peers to start from"`
+	Listen    string   `koanf:"listen" default:"0.0.0.0:4222" check:"addr or off" doc:"address of the overlay (libp2p: TCP and QUIC)"`
+	Bootstrap []string `koanf:"bootstrap" check:"multiaddr" doc:"peers to start from"`
 }
 
 // Rooms configures rooms.
 type Rooms struct {
-	Default string `koanf:"default" default:"main" doc:"room that exists from the start; empty: none"`
+	Default string `koanf:"default" default:"main" check:"room" doc:"room that exists from the start; empty: none"`
 }
 
 // Log configures logging.
 type Log struct {
-	Level  string `koanf:"level" default:"info" doc:"debug, info, warn or error"`
-	Format string `koanf:"format" default:"auto" doc:"json, text, or auto: text on a terminal"`
+	Level  string `koanf:"level" default:"info" enum:"debug,info,warn,error" doc:"what is logged, from most to least"`
+	Format string `koanf:"format" default:"auto" enum:"auto,json,text" doc:"auto is text on a terminal, else json"`
 }
 
 // Trace configures tracing.
 type Trace struct {
-	Endpoint string `koanf:"endpoint" default:"" doc:"OTLP/HTTP URL that gets the traces; empty: none"`
+	Endpoint string `koanf:"endpoint" default:"" check:"url" doc:"OTLP/HTTP URL that gets the traces; empty: none"`
 }
 
 // Admin configures health and metrics.
 type Admin struct {
-	Listen string `koanf:"listen" default:"127.0.0.1:9090" doc:"address of /metrics, /healthz and /readyz; of one process where it runs alone; empty: none"`
+	Listen string `koanf:"listen" default:"127.0.0.1:9090" check:"addr or off" doc:"address of /metrics, /healthz and /readyz; of one process where it runs alone; empty: none"`
 }
 
 // MediaPorts is how many UDP ports the media process uses: one for WebRTC and
