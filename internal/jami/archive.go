@@ -1,0 +1,282 @@
+package jami
+
+import (
+	"bytes"
+	"compress/gzip"
+	"compress/zlib"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+)
+
+// maxArchive bounds an archive once it is inflated; stock ones have some 20 KB.
+const maxArchive = 32 << 20
+
+// Errors of archives.
+var (
+	ErrArchive  = errors.New("account archive")
+	ErrPassword = errors.New("the password is wrong or missing")
+)
+
+// Entries of the archive's JSON that are not settings (§3.5).
+const (
+	entryAccountKey  = "ringAccountKey"
+	entryAccountCert = "ringAccountCert"
+	entryCAKey       = "ringCaKey"
+	entryEthKey      = "ethKey"
+	entryCRL         = "ringAccountCRL"
+	entryContacts    = "ringAccountContacts"
+	entryConvs       = "conversations"
+	entryConvReqs    = "conversationsRequests"
+)
+
+// Archive is what an account is: whoever has it is the account.
+type Archive struct {
+	AccountKey *rsa.PrivateKey
+	Account    *x509.Certificate
+	CA         *x509.Certificate // nil where the account signed itself
+	CAKey      *rsa.PrivateKey   // nil: certificates cannot be renewed
+	EthKey     []byte            // 32 bytes, or nil
+	CRL        []byte            // DER, or nil
+
+	Contacts              map[string]Contact // by Jami Id
+	Conversations         json.RawMessage    // the swarm's business; nil: none
+	ConversationsRequests json.RawMessage
+	Settings              map[string]string // "Account.displayName" and the like
+}
+
+// Contact is one entry of the contact list; times are unix seconds (§3.8).
+type Contact struct {
+	Added          int64  `json:"added" msgpack:"added"`
+	Removed        int64  `json:"removed,omitempty" msgpack:"removed"`
+	Confirmed      bool   `json:"confirmed,omitempty" msgpack:"confirmed"`
+	Banned         bool   `json:"banned,omitempty" msgpack:"banned"`
+	ConversationID string `json:"conversationId" msgpack:"conversationId"`
+}
+
+// Active reports whether the contact was added and not removed since.
+func (c Contact) Active() bool { return c.Added > c.Removed }
+
+// Pack returns the archive as a file. An empty password makes the plain form.
+func (a *Archive) Pack(password []byte) ([]byte, error) {
+	text, err := a.json()
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	var w io.WriteCloser = gzip.NewWriter(&b)
+	if len(password) > 0 {
+		w = zlib.NewWriter(&b)
+	}
+	if _, err = w.Write(text); err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrArchive, err)
+	}
+	if len(password) > 0 {
+		return SealPassword(password, b.Bytes())
+	}
+	return b.Bytes(), nil
+}
+
+func (a *Archive) json() ([]byte, error) {
+	m := make(map[string]any, len(a.Settings)+8)
+	for k, v := range a.Settings {
+		m[k] = v
+	}
+	b64 := base64.StdEncoding.EncodeToString
+	key, err := MarshalKey(a.AccountKey)
+	if err != nil {
+		return nil, err
+	}
+	m[entryAccountKey] = b64(key)
+	m[entryAccountCert] = b64(MarshalChain(a.Account, a.CA))
+	if a.CAKey != nil {
+		if key, err = MarshalKey(a.CAKey); err != nil {
+			return nil, err
+		}
+		m[entryCAKey] = b64(key)
+	}
+	for name, b := range map[string][]byte{entryEthKey: a.EthKey, entryCRL: a.CRL} {
+		if b != nil {
+			m[name] = b64(b)
+		}
+	}
+	if len(a.Contacts) > 0 {
+		m[entryContacts] = a.Contacts
+	}
+	for name, raw := range map[string]json.RawMessage{entryConvs: a.Conversations, entryConvReqs: a.ConversationsRequests} {
+		if raw != nil {
+			m[name] = raw
+		}
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrArchive, err)
+	}
+	return text, nil
+}
+
+// ParseArchive reads an archive file. An empty password is for the plain form.
+// The error never shows bytes of a key. Dates and signatures of the certificates
+// are not checked: an expired one is repaired with the CA key.
+func ParseArchive(b, password []byte) (*Archive, error) {
+	text, err := inflateArchive(b, password)
+	if err != nil {
+		return nil, err
+	}
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(text, &m); err != nil {
+		return nil, fmt.Errorf("%w: not JSON", ErrArchive)
+	}
+	a := &Archive{Settings: map[string]string{}}
+	r := archiveReader{m: m}
+	if key := r.bytes(entryAccountKey); r.err == nil {
+		a.AccountKey, r.err = ParseKey(key)
+	}
+	if pem := r.bytes(entryAccountCert); r.err == nil {
+		r.err = a.setCerts(pem)
+	}
+	if key := r.bytes(entryCAKey); r.err == nil && key != nil {
+		a.CAKey, r.err = ParseKey(key)
+	}
+	a.EthKey, a.CRL = r.bytes(entryEthKey), r.bytes(entryCRL)
+	if r.err == nil && a.EthKey != nil {
+		_, r.err = EthAddress(a.EthKey)
+	}
+	if raw := r.take(entryContacts); raw != nil && r.err == nil {
+		if r.err = json.Unmarshal(raw, &a.Contacts); r.err == nil {
+			r.err = checkContacts(a.Contacts)
+		}
+	}
+	a.Conversations, a.ConversationsRequests = r.take(entryConvs), r.take(entryConvReqs)
+	if r.err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrArchive, r.err)
+	}
+	for k, raw := range m {
+		var s string
+		if json.Unmarshal(raw, &s) != nil {
+			continue // a setting is a string; what newer versions add beside is not ours
+		}
+		a.Settings[k] = s
+	}
+	return a, nil
+}
+
+// setCerts takes the account certificate, and its CA where there is one, and
+// checks that the key belongs to it.
+func (a *Archive) setCerts(pem []byte) error {
+	certs, err := ParseCerts(pem)
+	if err != nil {
+		return err
+	}
+	if a.Account = certs[0]; len(certs) > 1 {
+		a.CA = certs[1]
+	}
+	if !a.AccountKey.PublicKey.Equal(a.Account.PublicKey) {
+		return errors.New("key and certificate don't belong together")
+	}
+	return nil
+}
+
+func checkContacts(m map[string]Contact) error {
+	for id := range maps.Keys(m) {
+		if _, err := ParseID(id); err != nil {
+			return fmt.Errorf("contact: %w", err)
+		}
+	}
+	return nil
+}
+
+// archiveReader takes entries out of the map and keeps the first error.
+type archiveReader struct {
+	m   map[string]json.RawMessage
+	err error
+}
+
+func (r *archiveReader) take(name string) json.RawMessage {
+	raw := r.m[name]
+	delete(r.m, name)
+	return raw
+}
+
+// bytes decodes a base64 entry; nil where it is missing or empty.
+func (r *archiveReader) bytes(name string) []byte {
+	raw := r.take(name)
+	if raw == nil || r.err != nil {
+		return nil
+	}
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		r.err = fmt.Errorf("%s is not a text", name)
+		return nil
+	}
+	b, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		r.err = fmt.Errorf("%s is not base64", name)
+		return nil
+	}
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
+// inflateArchive undoes the layers of §3.5.
+func inflateArchive(b, password []byte) ([]byte, error) {
+	out := b
+	gz := isGzip(out)
+	if gz {
+		var err error
+		if out, err = inflate(out); err != nil {
+			return nil, err
+		}
+	}
+	if len(password) > 0 && !looksJSON(out) {
+		clear, err := OpenPassword(password, out)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrArchive, ErrPassword)
+		}
+		return inflate(clear)
+	}
+	if isGzip(out) { // a second layer is tolerated
+		return inflate(out)
+	}
+	if !gz && !looksJSON(out) {
+		return nil, fmt.Errorf("%w: %w", ErrArchive, ErrPassword)
+	}
+	return out, nil
+}
+
+func isGzip(b []byte) bool { return bytes.HasPrefix(b, []byte{0x1f, 0x8b, 8}) }
+
+func looksJSON(b []byte) bool { return len(b) > 0 && b[0] == '{' }
+
+// inflate reads gzip or zlib up to maxArchive bytes.
+func inflate(b []byte) ([]byte, error) {
+	var r io.ReadCloser
+	var err error
+	if isGzip(b) {
+		r, err = gzip.NewReader(bytes.NewReader(b))
+	} else {
+		r, err = zlib.NewReader(bytes.NewReader(b))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrArchive, err)
+	}
+	defer r.Close()
+	out, err := io.ReadAll(io.LimitReader(r, maxArchive+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrArchive, err)
+	}
+	if len(out) > maxArchive {
+		return nil, fmt.Errorf("%w: inflates beyond %d MiB", ErrArchive, maxArchive>>20)
+	}
+	return out, nil
+}

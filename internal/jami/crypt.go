@@ -1,0 +1,149 @@
+package jami
+
+import (
+	"crypto"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/argon2"
+)
+
+// Sizes of the encrypted forms (§2).
+const (
+	ivSize   = 12
+	saltSize = 16
+	aesSize  = 32
+	// pkcs1Overhead is what PKCS#1 v1.5 padding takes of a block (RFC 8017 §7.2).
+	pkcs1Overhead = 11
+)
+
+// Parameters of Argon2i 1.3 (§2): passes, KiB of memory, lanes.
+const (
+	argonTime   = 16
+	argonMemory = 64 << 10
+	argonLanes  = 1
+)
+
+// ErrDecrypt says that bytes are not for this key or password, or not whole. It
+// deliberately tells no more.
+var ErrDecrypt = errors.New("cannot be decrypted")
+
+// EncryptTo encrypts clear to an RSA key.
+func EncryptTo(pub *rsa.PublicKey, clear []byte) ([]byte, error) {
+	if len(clear) <= pub.Size()-pkcs1Overhead {
+		return rsaSeal(pub, clear)
+	}
+	key := make([]byte, aesSize)
+	if _, err := rand.Read(key); err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
+	}
+	head, err := rsaSeal(pub, key)
+	if err != nil {
+		return nil, err
+	}
+	body, err := Seal(key, clear)
+	if err != nil {
+		return nil, err
+	}
+	return append(head, body...), nil
+}
+
+func rsaSeal(pub *rsa.PublicKey, clear []byte) ([]byte, error) {
+	//lint:ignore SA1019 PKCS#1 v1.5 is what OpenDHT's wire has; there is no other form
+	b, err := rsa.EncryptPKCS1v15(rand.Reader, pub, clear)
+	if err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
+	}
+	return b, nil
+}
+
+// Decrypt opens what [EncryptTo] or a stock peer made. key's public half has to
+// be RSA.
+func Decrypt(key crypto.Decrypter, b []byte) ([]byte, error) {
+	pub, ok := key.Public().(*rsa.PublicKey)
+	if !ok || len(b) < pub.Size() {
+		return nil, ErrDecrypt
+	}
+	head, body := b[:pub.Size()], b[pub.Size():]
+	if len(body) == 0 {
+		clear, err := key.Decrypt(rand.Reader, head, &rsa.PKCS1v15DecryptOptions{})
+		if err != nil {
+			return nil, ErrDecrypt
+		}
+		return clear, nil
+	}
+	// With a wrong padding this yields a random key, so that the answer, and the
+	// time it takes, do not depend on the padding (Bleichenbacher); the tag fails then.
+	aesKey, err := key.Decrypt(rand.Reader, head, &rsa.PKCS1v15DecryptOptions{SessionKeyLen: aesSize})
+	if err != nil {
+		return nil, ErrDecrypt
+	}
+	return Open(aesKey, body)
+}
+
+// Seal encrypts with AES-GCM: IV 12 | ciphertext | tag 16.
+func Seal(key, clear []byte) ([]byte, error) {
+	gcm, err := newGCM(key)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, ivSize, ivSize+len(clear)+gcm.Overhead())
+	if _, err := rand.Read(out); err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
+	}
+	return gcm.Seal(out, out, clear, nil), nil
+}
+
+// Open opens what Seal made.
+func Open(key, b []byte) ([]byte, error) {
+	gcm, err := newGCM(key)
+	if err != nil || len(b) < ivSize+gcm.Overhead() {
+		return nil, ErrDecrypt
+	}
+	clear, err := gcm.Open(nil, b[:ivSize], b[ivSize:], nil)
+	if err != nil {
+		return nil, ErrDecrypt
+	}
+	return clear, nil
+}
+
+func newGCM(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
+	}
+	return cipher.NewGCM(block)
+}
+
+// StretchKey turns a password into an AES key. It takes about half a second and
+// 64 MiB of memory: it is meant to.
+func StretchKey(password, salt []byte) []byte {
+	k := sha256.Sum256(argon2.Key(password, salt, argonTime, argonMemory, argonLanes, aesSize))
+	return k[:]
+}
+
+// SealPassword encrypts with a password and a new salt.
+func SealPassword(password, clear []byte) ([]byte, error) {
+	salt := make([]byte, saltSize)
+	if _, err := rand.Read(salt); err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
+	}
+	body, err := Seal(StretchKey(password, salt), clear)
+	if err != nil {
+		return nil, err
+	}
+	return append(salt, body...), nil
+}
+
+// OpenPassword opens what SealPassword made.
+func OpenPassword(password, b []byte) ([]byte, error) {
+	if len(b) < saltSize+ivSize {
+		return nil, ErrDecrypt
+	}
+	return Open(StretchKey(password, b[:saltSize]), b[saltSize:])
+}

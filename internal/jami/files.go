@@ -1,0 +1,94 @@
+package jami
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+// ErrFile says that a msgpack file of an account directory does not parse.
+var ErrFile = errors.New("account file")
+
+// KnownDevice is a device of the account: its name and when it last
+// synchronised (§4).
+type KnownDevice struct {
+	Name string
+	Sync time.Time
+}
+
+// PackContacts returns the file "contacts": {bin20 → Contact}.
+func PackContacts(m map[ID]Contact) ([]byte, error) {
+	p := newPacker(64 * (len(m) + 1))
+	p.mapLen(len(m))
+	for id, c := range m {
+		p.bin(id[:])
+		p.keep(p.e.Encode(&c))
+	}
+	return p.done()
+}
+
+// ParseContacts reads the file "contacts".
+func ParseContacts(b []byte) (map[ID]Contact, error) {
+	d := msgpack.NewDecoder(bytes.NewReader(b))
+	n, err := d.DecodeMapLen()
+	if err != nil || n < 0 {
+		return nil, fmt.Errorf("%w: contacts: not a map", ErrFile)
+	}
+	m := make(map[ID]Contact, min(n, len(b)))
+	for range n {
+		var id ID
+		var c Contact
+		if err := d.DecodeMulti(&id, &c); err != nil {
+			return nil, fmt.Errorf("%w: contacts: %w", ErrFile, err)
+		}
+		m[id] = c
+	}
+	return m, nil
+}
+
+// PackKnownDevices returns the file "knownDevices": {bin32 → [name, unix s]}.
+func PackKnownDevices(m map[LongID]KnownDevice) ([]byte, error) {
+	p := newPacker(64 * (len(m) + 1))
+	p.mapLen(len(m))
+	for id, dev := range m {
+		p.bin(id[:])
+		p.keep(p.e.EncodeArrayLen(2))
+		p.str(dev.Name)
+		p.uint(uint64(dev.Sync.Unix()))
+	}
+	return p.done()
+}
+
+// ParseKnownDevices reads the file "knownDevices".
+func ParseKnownDevices(b []byte) (map[LongID]KnownDevice, error) {
+	d := msgpack.NewDecoder(bytes.NewReader(b))
+	n, err := d.DecodeMapLen()
+	if err != nil || n < 0 {
+		return nil, fmt.Errorf("%w: known devices: not a map", ErrFile)
+	}
+	m := make(map[LongID]KnownDevice, min(n, len(b)))
+	for range n {
+		key, err := d.DecodeBytes()
+		var id LongID
+		if err != nil || len(key) != len(id) {
+			return nil, fmt.Errorf("%w: known devices: key of %d bytes", ErrFile, len(key))
+		}
+		copy(id[:], key)
+		if l, err := d.DecodeArrayLen(); err != nil || l != 2 {
+			return nil, fmt.Errorf("%w: known devices: entry of %d", ErrFile, l)
+		}
+		name, err := d.DecodeString()
+		if err != nil {
+			return nil, fmt.Errorf("%w: known devices: %w", ErrFile, err)
+		}
+		at, err := d.DecodeInt64()
+		if err != nil {
+			return nil, fmt.Errorf("%w: known devices: %w", ErrFile, err)
+		}
+		m[id] = KnownDevice{Name: name, Sync: time.Unix(at, 0)}
+	}
+	return m, nil
+}

@@ -1,0 +1,270 @@
+package jami
+
+import (
+	"bytes"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+// The files in testdata were made by jamid 13.7.0 with throwaway accounts.
+const (
+	vecAccount  = "4f891b21a87d5e3c41f96563e358a295aba4e960"
+	vecDevice   = "d740cf5d36c3e3b24fa44eb00d6861f325886fca"
+	vecLong     = "7bf5d0a780cba1b866c05e9cb3d3c4d0442cf5c3bb303c651c91d5e3959e13c5"
+	vecPassword = "s3cret pw"
+)
+
+// vecTime lies within the validity of the vectors' certificates.
+var vecTime = time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func vector(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func vecChain(t testing.TB) *Chain {
+	t.Helper()
+	c, err := ParseChain(vector(t, "recipient_device.chain.pem"), vecTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestVectorIDs(t *testing.T) {
+	c := vecChain(t)
+	id, long := CertIDs(c.Device)
+	for _, x := range []struct{ what, got, want string }{
+		{"Jami Id", c.JamiID().String(), vecAccount},
+		{"device id", id.String(), vecDevice},
+		{"long device id", long.String(), vecLong},
+		{"inbox key", InboxKey(id).String(), "fd100e275403844e46de93d3c2f5e3506880a252"},
+		{"peer key", PeerKey(id).String(), "2e486517f911b09305368c5a09c546d580b381ea"},
+		{"node id", NodeID(id).String(), "cb7ee40677c1f4e9cf4fb0ce9c92b2bf8e70901f"},
+	} {
+		if x.got != x.want {
+			t.Errorf("%s = %s, want %s", x.what, x.got, x.want)
+		}
+	}
+	key, err := ParseKey(vector(t, "recipient_device.key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kid, _, err := PublicIDs(key.Public()); err != nil || kid != id {
+		t.Errorf("key id of the private key = %s, %v; want %s", kid, err, id)
+	}
+}
+
+func TestVectorReceipt(t *testing.T) {
+	c := vecChain(t)
+	text, sig := vector(t, "receipt.json"), vector(t, "receipt.sig")
+	r, err := ParseReceipt(string(text), sig, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Eth != "85c4d63e24982777261f5ee46813ddcd4a6819e1" {
+		t.Errorf("eth = %s", r.Eth)
+	}
+	bad := bytes.Clone(sig)
+	bad[7] ^= 1
+	for name, x := range map[string]struct {
+		text string
+		sig  []byte
+	}{
+		"no receipt":    {"", sig},
+		"no signature":  {string(text), nil},
+		"bad signature": {string(text), bad},
+		"changed text":  {string(text[:len(text)-1]) + " }", sig},
+	} {
+		if _, err := ParseReceipt(x.text, x.sig, c); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestVectorArchives(t *testing.T) {
+	for _, x := range []struct {
+		file, password, account string
+		contacts                int
+		crl                     bool
+	}{
+		{"archive_plain.gz", "", "", 0, false},
+		{"archive_password_contacts_crl.gz", vecPassword, vecAccount, 1, true},
+	} {
+		t.Run(x.file, func(t *testing.T) {
+			a, err := ParseArchive(vector(t, x.file), []byte(x.password))
+			if err != nil {
+				t.Fatal(err)
+			}
+			id, _ := CertIDs(a.Account)
+			if x.account != "" && id.String() != x.account {
+				t.Errorf("account %s, want %s", id, x.account)
+			}
+			if a.CAKey == nil || a.CA == nil || len(a.Contacts) != x.contacts || (a.CRL != nil) != x.crl {
+				t.Errorf("CA %v, contacts %v, CRL %d bytes", a.CA != nil, a.Contacts, len(a.CRL))
+			}
+			if a.Settings["Account.type"] != "RING" {
+				t.Errorf("settings %v", a.Settings)
+			}
+			for _, pw := range []string{"", "another"} {
+				packed, err := a.Pack([]byte(pw))
+				if err != nil {
+					t.Fatal(err)
+				}
+				again, err := ParseArchive(packed, []byte(pw))
+				if err != nil || !reflect.DeepEqual(a, again) {
+					t.Errorf("re-encoded with password %q: differs, %v", pw, err)
+				}
+			}
+		})
+	}
+	if _, err := ParseArchive(vector(t, "archive_password_contacts_crl.gz"), []byte("wrong")); err == nil {
+		t.Error("opened with a wrong password")
+	}
+	if _, err := ParseArchive(vector(t, "archive_password_contacts_crl.gz"), nil); err == nil {
+		t.Error("opened without its password")
+	}
+}
+
+func TestVectorEthAddress(t *testing.T) {
+	a, err := ParseArchive(vector(t, "archive_password_contacts_crl.gz"), []byte(vecPassword))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := EthAddress(a.EthKey); err != nil || got != "85c4d63e24982777261f5ee46813ddcd4a6819e1" {
+		t.Errorf("eth address %s, %v", got, err)
+	}
+}
+
+func TestVectorCRL(t *testing.T) {
+	c := vecChain(t)
+	l, err := ParseCRL(vector(t, "account.crl.der"), c.Account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.RevokedCertificateEntries) != 1 || l.RevokedCertificateEntries[0].SerialNumber.Sign() >= 0 {
+		t.Fatalf("entries %v; want one with a negative serial", l.RevokedCertificateEntries)
+	}
+	if err := CheckRevoked(l, c.Device); err != nil {
+		t.Errorf("the chain's device: %v", err)
+	}
+	dev := *c.Device
+	dev.SerialNumber = l.RevokedCertificateEntries[0].SerialNumber
+	if err := CheckRevoked(l, &dev); err == nil {
+		t.Error("a revoked serial passed")
+	}
+	if _, err := ParseCRL(vector(t, "account.crl.der"), c.CA); err == nil {
+		t.Error("accepted from another issuer")
+	}
+}
+
+func TestVectorValues(t *testing.T) {
+	for _, name := range []string{"signed_text.value.bin", "device_announcement.value.bin", "certificate.value.bin",
+		"enc_im_message.value.bin", "enc_trust_request_confirm.value.bin"} {
+		b := vector(t, name)
+		v, err := ParseValue(b)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if again, err := v.Pack(); err != nil || !bytes.Equal(again, b) {
+			t.Errorf("%s: re-encoding differs, %v", name, err)
+		}
+		if v.Signed() {
+			if err := v.Verify(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			v.Data[0] ^= 1
+			if v.Verify() == nil {
+				t.Errorf("%s: verifies with changed data", name)
+			}
+		}
+	}
+	v, err := ParseValue(vector(t, "device_announcement.value.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	acc, err := ParseID(vecAccount)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := VerifyAnnouncement(v, acc); err != nil || a.Device.String() != vecDevice {
+		t.Errorf("announcement %+v, %v", a, err)
+	}
+	if _, err := VerifyAnnouncement(v, HashKey("another")); err == nil {
+		t.Error("announcement accepted for another account")
+	}
+}
+
+func TestVectorDecrypt(t *testing.T) {
+	key, err := ParseKey(vector(t, "recipient_device.key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		name, signer string
+		typ          uint16
+	}{
+		{"enc_im_message", "d240e060a1ba85d8c71c960fc463c6e4c73bb84d", 3},
+		{"enc_trust_request_confirm", "d240e060a1ba85d8c71c960fc463c6e4c73bb84d", 4},
+	} {
+		v, err := ParseValue(vector(t, x.name+".value.bin"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear, err := Decrypt(key, v.Cipher)
+		if err != nil || !bytes.Equal(clear, vector(t, x.name+".clear.bin")) {
+			t.Errorf("%s: clear text differs, %v", x.name, err)
+		}
+		c, err := v.Decrypt(key)
+		if err != nil {
+			t.Errorf("%s: %v", x.name, err)
+			continue
+		}
+		if c.Signer().String() != x.signer || c.Type != x.typ {
+			t.Errorf("%s: signer %s type %d", x.name, c.Signer(), c.Type)
+		}
+		var m map[string]any
+		if err := msgpack.Unmarshal(c.Data, &m); err != nil || len(m) == 0 {
+			t.Errorf("%s: content %v, %v", x.name, m, err)
+		}
+	}
+}
+
+func TestVectorFiles(t *testing.T) {
+	contacts := unhex(t, "81c414beb3100b089bad29623bdf2cd204274908ca5c9385a56164646564ce6b04d660a772656d6f76656400a9636f6e6669726d6564c3a662616e6e6564c2ae636f6e766572736174696f6e4964d92834373838393134623233303537663539383338333837343032326564353330633834313532636138")
+	m, err := ParseContacts(contacts)
+	if err != nil || len(m) != 1 {
+		t.Fatalf("contacts %v, %v", m, err)
+	}
+	if again, err := PackContacts(m); err != nil || !bytes.Equal(again, contacts) {
+		t.Errorf("contacts re-encoded: %x, %v", again, err)
+	}
+	known := unhex(t, "81c4207bf5d0a780cba1b866c05e9cb3d3c4d0442cf5c3bb303c651c91d5e3959e13c592a2766dce6b04d5d5")
+	k, err := ParseKnownDevices(known)
+	if err != nil || len(k) != 1 {
+		t.Fatalf("known devices %v, %v", k, err)
+	}
+	if again, err := PackKnownDevices(k); err != nil || !bytes.Equal(again, known) {
+		t.Errorf("known devices re-encoded: %x, %v", again, err)
+	}
+}
+
+func unhex(t *testing.T, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
