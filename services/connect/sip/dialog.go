@@ -1,0 +1,179 @@
+package sip
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// record is what of a dialog (RFC 3261 §12) is kept on disk.
+type record struct {
+	ID        string   `json:"id"` // participant id
+	Room      string   `json:"room"`
+	CallID    string   `json:"call_id"`
+	LocalTag  string   `json:"local_tag"`
+	RemoteTag string   `json:"remote_tag"`
+	Local     string   `json:"local"`  // our To value, with the tag
+	Remote    string   `json:"remote"` // the caller's From value, with the tag
+	Target    string   `json:"target"` // the caller's Contact URI
+	Routes    []string `json:"routes,omitempty"`
+	LocalSeq  uint32   `json:"local_seq"`
+	RemoteSeq uint32   `json:"remote_seq"`
+	Transport string   `json:"transport"`
+	Source    string   `json:"source"` // host:port that the INVITE came from
+	RemoteSDP string   `json:"remote_sdp"`
+}
+
+// dialog is a call. Fields of record are guarded by mu after the call is set up.
+type dialog struct {
+	mu sync.Mutex
+	record
+	acked     chan struct{} // closed by the ACK of our first 2xx
+	ackOnce   sync.Once
+	lateOffer bool // our 2xx carried the offer: the ACK brings the answer
+	ended     bool
+}
+
+func (d *dialog) confirm() { d.ackOnce.Do(func() { close(d.acked) }) }
+
+func dialogKey(callID, localTag string) string { return callID + "\x00" + localTag }
+
+// table is every dialog of this process, mirrored to files. The files need not
+// survive a loss of power, when the calls are gone too: they are not synced.
+type table struct {
+	dir string
+	mu  sync.Mutex
+	m   map[string]*dialog // by dialogKey
+	ids map[string]*dialog // by participant
+}
+
+func openTable(dir string) (*table, []error) {
+	t := &table{dir: dir, m: map[string]*dialog{}, ids: map[string]*dialog{}}
+	var errs []error
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return t, []error{fmt.Errorf("SIP dialogs: %w", err)}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return t, []error{fmt.Errorf("SIP dialogs: %w", err)}
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".json") {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		d, err := readDialog(path)
+		if err != nil {
+			// One lost dialog costs one phone a clean BYE; the file is kept to be looked at.
+			errs = append(errs, fmt.Errorf("SIP dialog %s set aside as .bad: %w", path, err))
+			if err := os.Rename(path, path+".bad"); err != nil {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		t.m[dialogKey(d.CallID, d.LocalTag)] = d
+		t.ids[d.ID] = d
+	}
+	return t, errs
+}
+
+func readDialog(path string) (*dialog, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &dialog{acked: make(chan struct{})}
+	if err := json.Unmarshal(b, &d.record); err != nil {
+		return nil, err
+	}
+	if d.ID == "" || d.CallID == "" || d.LocalTag == "" || filepath.Base(path) != d.ID+".json" {
+		return nil, errors.New("not a dialog")
+	}
+	d.confirm()
+	return d, nil
+}
+
+func (t *table) add(d *dialog) error {
+	if err := t.save(d); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.m[dialogKey(d.CallID, d.LocalTag)] = d
+	t.ids[d.ID] = d
+	t.mu.Unlock()
+	return nil
+}
+
+// save writes the dialog's file. The caller holds d.mu or owns d.
+func (t *table) save(d *dialog) error {
+	b, err := json.Marshal(&d.record)
+	if err != nil {
+		return fmt.Errorf("SIP dialog: %w", err)
+	}
+	path := filepath.Join(t.dir, d.ID+".json")
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return fmt.Errorf("SIP dialog: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("SIP dialog: %w", err)
+	}
+	return nil
+}
+
+// remove forgets a dialog and reports whether it was there.
+func (t *table) remove(d *dialog) bool {
+	t.mu.Lock()
+	_, ok := t.ids[d.ID]
+	delete(t.ids, d.ID)
+	delete(t.m, dialogKey(d.CallID, d.LocalTag))
+	t.mu.Unlock()
+	if err := os.Remove(filepath.Join(t.dir, d.ID+".json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return ok // the file is found, and its BYE refused by the phone, at the next start
+	}
+	return ok
+}
+
+func (t *table) find(callID, localTag, remoteTag string) *dialog {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := t.m[dialogKey(callID, localTag)]
+	if d == nil || d.RemoteTag != remoteTag {
+		return nil
+	}
+	return d
+}
+
+func (t *table) byID(id string) *dialog {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ids[id]
+}
+
+func (t *table) all() []*dialog {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]*dialog, 0, len(t.ids))
+	for _, d := range t.ids {
+		out = append(out, d)
+	}
+	return out
+}
+
+func (t *table) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.ids)
+}
+
+// saveIfThere writes the file of a dialog that has not been removed. The caller
+// holds d.mu.
+func (t *table) saveIfThere(d *dialog) error {
+	if t.byID(d.ID) != d {
+		return nil
+	}
+	return t.save(d)
+}

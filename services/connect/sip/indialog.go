@@ -1,0 +1,321 @@
+package sip
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+	"go.uber.org/zap"
+)
+
+// lookup finds the dialog of an in-dialog request and checks its CSeq (RFC 3261
+// §12.2.2). It has answered when it returns nil.
+func (s *Server) lookup(req *sip.Request, tx sip.ServerTransaction) *dialog {
+	to, from := tags(req)
+	d := s.dialogs.find(callID(req), to, from)
+	if d == nil || req.CSeq() == nil {
+		s.refuse(req, tx, 481, "Call/Transaction Does Not Exist")
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if req.CSeq().SeqNo <= d.RemoteSeq {
+		s.refuse(req, tx, 500, "CSeq Out of Order", sip.NewHeader("Retry-After", "1"))
+		return nil
+	}
+	d.RemoteSeq = req.CSeq().SeqNo
+	d.Source, d.Transport = req.Source(), req.Transport() // the phone may have come back on a new connection
+	if c := req.Contact(); c != nil {
+		d.Target = c.Address.String()
+	}
+	if err := s.dialogs.save(d); err != nil {
+		s.log.Error("dialog not saved", zap.Error(err))
+	}
+	return d
+}
+
+// renegotiate answers a re-INVITE.
+func (s *Server) renegotiate(req *sip.Request, tx sip.ServerTransaction) {
+	d := s.lookup(req, tx)
+	if d == nil {
+		return
+	}
+	if len(req.Body()) == 0 {
+		// An offerless re-INVITE asks for our offer: ours is the session as it
+		// stands, and the ACK's answer is a repetition of theirs.
+		s.refuse(req, tx, 488, "Not Acceptable Here", sip.NewHeader("Warning", `399 parley "send an offer"`))
+		return
+	}
+	res, ok := s.answerOffer(req, tx, d)
+	if !ok || !s.respond(tx, res) {
+		return
+	}
+	if strings.EqualFold(req.Transport(), "UDP") {
+		// The phone repeats its re-INVITE when our 2xx gets lost, which the
+		// transaction layer answers (RFC 6026 §7.1), so we need not.
+		s.log.Debug("call negotiated again", zap.String("participant", d.ID))
+	}
+}
+
+func (s *Server) onUpdate(req *sip.Request, tx sip.ServerTransaction) {
+	d := s.lookup(req, tx)
+	if d == nil {
+		return
+	}
+	if len(req.Body()) == 0 {
+		s.refuse(req, tx, 200, "OK", sip.NewHeader("Contact", s.contact(d.Room, req.Transport(), req.Source())))
+		return
+	}
+	if res, ok := s.answerOffer(req, tx, d); ok {
+		s.respond(tx, res)
+	}
+}
+
+// answerOffer negotiates the SDP of req. It has answered when ok is false.
+func (s *Server) answerOffer(req *sip.Request, tx sip.ServerTransaction, d *dialog) (*sip.Response, bool) {
+	if !bodyIsSDP(req) {
+		s.refuse(req, tx, 415, "Unsupported Media Type", sip.NewHeader("Accept", "application/sdp"))
+		return nil, false
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, setupTime)
+	defer cancel()
+	sdp, err := s.cfg.Rooms.Negotiate(ctx, d.Room, d.ID, string(req.Body()), false)
+	if err != nil {
+		s.refuseError(req, tx, err)
+		return nil, false
+	}
+	s.keepSDP(d, string(req.Body()))
+	return s.response(req, 200, "OK", []byte(sdp), sip.NewHeader("Content-Type", "application/sdp"),
+		sip.NewHeader("Contact", s.contact(d.Room, req.Transport(), req.Source())), sip.NewHeader("Allow", allow)), true
+}
+
+func (s *Server) keepSDP(d *dialog, sdp string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.RemoteSDP = sdp
+	if err := s.dialogs.save(d); err != nil {
+		s.log.Error("dialog not saved", zap.Error(err))
+	}
+}
+
+func (s *Server) onAck(req *sip.Request, _ sip.ServerTransaction) {
+	to, from := tags(req)
+	d := s.dialogs.find(callID(req), to, from)
+	if d == nil {
+		return // of a refused call, or of one that is over
+	}
+	d.mu.Lock()
+	late := d.lateOffer
+	d.lateOffer = false
+	d.mu.Unlock()
+	d.confirm()
+	if !late {
+		return
+	}
+	s.wg.Add(1)
+	defer s.wg.Done()
+	ctx, cancel := context.WithTimeout(s.ctx, setupTime)
+	defer cancel()
+	err := fmt.Errorf("the ACK brought no answer to our offer")
+	if bodyIsSDP(req) && len(req.Body()) > 0 {
+		_, err = s.cfg.Rooms.Negotiate(ctx, d.Room, d.ID, string(req.Body()), true)
+	}
+	if err != nil {
+		s.log.Info("call ended", zap.String("participant", d.ID), zap.Error(err))
+		s.bye(ctx, d, "no audio in common")
+		return
+	}
+	s.keepSDP(d, string(req.Body()))
+}
+
+func (s *Server) onBye(req *sip.Request, tx sip.ServerTransaction) {
+	s.wg.Add(1)
+	defer s.wg.Done()
+	d := s.lookup(req, tx)
+	if d == nil {
+		return
+	}
+	s.refuse(req, tx, 200, "OK")
+	s.end(d, "left")
+}
+
+// onCancel gets a CANCEL that matches no transaction (RFC 3261 §9.2).
+func (s *Server) onCancel(req *sip.Request, tx sip.ServerTransaction) {
+	s.refuse(req, tx, 481, "Call/Transaction Does Not Exist")
+}
+
+func (s *Server) onOptions(req *sip.Request, tx sip.ServerTransaction) {
+	hs := []sip.Header{sip.NewHeader("Allow", allow), sip.NewHeader("Accept", "application/sdp")}
+	if room := roomOf(req); room != "" {
+		ctx, cancel := context.WithTimeout(s.ctx, setupTime)
+		defer cancel()
+		face, err := s.cfg.Rooms.Face(ctx, room)
+		if err != nil {
+			s.refuseError(req, tx, err)
+			return
+		}
+		if !face.Exists {
+			s.refuse(req, tx, 404, "No Such Room", hs...)
+			return
+		}
+	}
+	s.refuse(req, tx, 200, "OK", hs...)
+}
+
+// end takes the participant out of the room and forgets the dialog; only the
+// first call does anything.
+func (s *Server) end(d *dialog, reason string) bool {
+	d.mu.Lock()
+	over := d.ended
+	d.ended = true
+	d.mu.Unlock()
+	if over {
+		return false
+	}
+	d.confirm()
+	s.dialogs.remove(d)
+	s.leave(d, reason)
+	s.log.Info("call ended", zap.String("room", d.Room), zap.String("participant", d.ID), zap.String("reason", reason))
+	return true
+}
+
+func (s *Server) leave(d *dialog, reason string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.cfg.Rooms.Leave(ctx, d.Room, d.ID, reason); err != nil && s.cfg.Code(err) != "not_found" && s.cfg.Code(err) != "gone" {
+		s.log.Warn("leaving the room", zap.String("participant", d.ID), zap.Error(err))
+	}
+}
+
+// bye hangs up from our side.
+func (s *Server) bye(ctx context.Context, d *dialog, reason string) {
+	if !s.end(d, reason) {
+		return
+	}
+	req, err := s.inDialog(d, sip.BYE)
+	if err != nil {
+		s.log.Warn("BYE not sent", zap.String("participant", d.ID), zap.Error(err))
+		return
+	}
+	req.AppendHeader(sip.NewHeader("Reason", fmt.Sprintf(`SIP;cause=200;text="%s"`, reason)))
+	res, err := s.client.Do(ctx, req)
+	switch {
+	case err != nil:
+		s.log.Info("BYE not answered", zap.String("participant", d.ID), zap.Error(err))
+	case res.StatusCode >= 300 && res.StatusCode != 481:
+		s.log.Info("BYE refused", zap.String("participant", d.ID), zap.Int("status", res.StatusCode))
+	}
+}
+
+// Renegotiate offers the call's audio again after the media process lost it:
+// the phone's last SDP stands for its offer, what the room answers to it is
+// offered to the phone in a re-INVITE, and the phone's answer closes it.
+func (s *Server) Renegotiate(id string) {
+	d := s.dialogs.byID(id)
+	if d == nil || s.ctx.Err() != nil {
+		return
+	}
+	s.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(s.ctx, 32*time.Second)
+		defer cancel()
+		if err := s.reinvite(ctx, d); err != nil {
+			s.log.Warn("call could not be negotiated again", zap.String("participant", d.ID), zap.Error(err))
+			s.bye(ctx, d, "audio lost")
+		}
+	})
+}
+
+func (s *Server) reinvite(ctx context.Context, d *dialog) error {
+	d.mu.Lock()
+	last := d.RemoteSDP
+	d.mu.Unlock()
+	offer, err := s.cfg.Rooms.Negotiate(ctx, d.Room, d.ID, last, false)
+	if err != nil {
+		return err
+	}
+	req, err := s.inDialog(d, sip.INVITE)
+	if err != nil {
+		return err
+	}
+	req.AppendHeader(sip.NewHeader("Content-Type", "application/sdp"))
+	req.SetBody([]byte(offer))
+	res, err := s.client.Do(ctx, req)
+	if err != nil {
+		return err
+	}
+	if res.StatusCode >= 300 {
+		return fmt.Errorf("re-INVITE: %d %s", res.StatusCode, res.Reason)
+	}
+	ack, err := s.inDialog(d, sip.ACK)
+	if err != nil {
+		return err
+	}
+	ack.CSeq().SeqNo = req.CSeq().SeqNo
+	if err := s.client.WriteRequest(ack); err != nil {
+		return fmt.Errorf("ACK: %w", err)
+	}
+	if len(res.Body()) == 0 {
+		return fmt.Errorf("re-INVITE: the answer has no SDP")
+	}
+	if _, err := s.cfg.Rooms.Negotiate(ctx, d.Room, d.ID, string(res.Body()), true); err != nil {
+		return err
+	}
+	s.keepSDP(d, string(res.Body()))
+	return nil
+}
+
+// inDialog builds a request inside the dialog (RFC 3261 §12.2.1.1, loose
+// routing). Without a route it goes where the phone's last request came from, which
+// reaches it behind a NAT too.
+func (s *Server) inDialog(d *dialog, method sip.RequestMethod) (*sip.Request, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var target sip.Uri
+	if err := sip.ParseUri(d.Target, &target); err != nil {
+		return nil, fmt.Errorf("contact %q: %w", d.Target, err)
+	}
+	req := sip.NewRequest(method, target)
+	req.SetTransport(d.Transport)
+	req.SetDestination(d.Source)
+	host := s.localHost(d.Source)
+	via := &sip.ViaHeader{ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: strings.ToUpper(d.Transport),
+		Host: host, Port: s.localPort(d.Transport), Params: sip.NewParams()}
+	via.Params.Add("branch", sip.GenerateBranch())
+	via.Params.Add("rport", "")
+	req.AppendHeader(via)
+	maxFwd := sip.MaxForwardsHeader(70)
+	req.AppendHeader(&maxFwd)
+	req.AppendHeader(sip.NewHeader("From", d.Local))
+	req.AppendHeader(sip.NewHeader("To", d.Remote))
+	req.AppendHeader(sip.NewHeader("Call-ID", d.CallID))
+	if method != sip.ACK {
+		d.LocalSeq++
+		if err := s.dialogs.saveIfThere(d); err != nil {
+			return nil, err
+		}
+	}
+	req.AppendHeader(&sip.CSeqHeader{SeqNo: d.LocalSeq, MethodName: method})
+	for _, r := range d.Routes {
+		req.AppendHeader(sip.NewHeader("Route", r))
+	}
+	if rr := req.Route(); rr != nil {
+		port := rr.Address.Port
+		if port == 0 {
+			port = int(sip.DefaultPort(d.Transport))
+		}
+		req.SetDestination(net.JoinHostPort(strings.Trim(rr.Address.Host, "[]"), strconv.Itoa(port)))
+	}
+	req.AppendHeader(sip.NewHeader("Contact", s.contact(d.Room, d.Transport, d.Source)))
+	req.SetBody(nil)
+	if strings.EqualFold(d.Transport, "UDP") && s.cfg.UDP != nil {
+		// From the port that the phone knows, also after a restart of the process.
+		if a, ok := s.cfg.UDP.LocalAddr().(*net.UDPAddr); ok {
+			req.Laddr = sip.Addr{IP: a.IP, Port: a.Port}
+		}
+	}
+	return req, nil
+}

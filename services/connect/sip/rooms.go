@@ -1,0 +1,32 @@
+package sip
+
+import "context"
+
+// Face is what a caller may know of a room before the call.
+type Face struct {
+	Exists bool
+	Auth   bool // digest authentication is asked for
+}
+
+// Call is a caller who wants to enter a room.
+type Call struct {
+	ID       string // participant id, chosen by the server
+	Name     string
+	Room     string
+	Offer    string // SDP, empty for a late offer (RFC 3261 §13.2.1)
+	Source   string // IP of the caller
+	Verified bool   // the digest was right
+}
+
+// Rooms is where calls go. Its errors are turned into SIP statuses by
+// [Config].Status. Methods may be called concurrently.
+type Rooms interface {
+	Face(ctx context.Context, room string) (Face, error)
+	// Secrets returns H(room ":" realm ":" PIN) for MD5 and SHA-256, hex.
+	Secrets(ctx context.Context, room, realm string) (md5, sha256 string, err error)
+	// Enter returns the SDP answer, or an offer when Call.Offer is empty.
+	Enter(ctx context.Context, c Call) (sdp string, err error)
+	// Negotiate brings an offer, which is answered, or the answer to our offer.
+	Negotiate(ctx context.Context, room, id, sdp string, answer bool) (string, error)
+	Leave(ctx context.Context, room, id, reason string) error
+}
