@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package room
+
+import (
+	"slices"
+	"time"
+)
+
+// Leg is a leg as its worker sees it.
+type Leg struct {
+	ID        string
+	Transport string
+	Codec     string
+	Connected bool
+	CanSpeak  bool
+	Muted     bool
+	Speaking  bool
+	Packets   uint64 // received
+}
+
+// Reopened notes that the leg of a member was negotiated again.
+func (r *Room) Reopened(now time.Time, id string, o Opened, fresh bool) (Member, error) {
+	m, ok := r.members[id]
+	if !ok {
+		r.order(Order{Verb: LegClose, Leg: id, Worker: o.Worker, Reason: ReasonLeft})
+		return Member{}, ErrGone
+	}
+	was := *m
+	if fresh {
+		r.opened(now, m, o)
+	} else {
+		m.Worker, m.Transport = o.Worker, o.Transport
+		if o.Codec != "" {
+			m.Codec = o.Codec
+		}
+	}
+	if was.Worker != m.Worker || was.Transport != m.Transport || was.Codec != m.Codec || was.Connected != m.Connected {
+		r.about(now, Changed, "", m, "")
+	}
+	if fresh {
+		r.setLeg(m) // what was ordered while it was being opened
+	}
+	return *m, nil
+}
+
+// LegState takes what media says of a leg on its own: "connected", "lost" or
+// "closed". Who is lost keeps the seat for a while.
+func (r *Room) LegState(now time.Time, id, state string) {
+	m, ok := r.members[id]
+	if !ok {
+		return
+	}
+	switch state {
+	case "connected":
+		m.deadline, m.missing, m.lost = time.Time{}, false, false
+		if !m.Connected {
+			m.Connected = true
+			r.about(now, Changed, "", m, "")
+		}
+	case "lost", "closed":
+		if state == "closed" {
+			m.missing = true
+		}
+		r.lost(now, m)
+	}
+}
+
+// lost starts the time that somebody without audio has to come back.
+func (r *Room) lost(now time.Time, m *Member) {
+	if m.deadline.IsZero() {
+		grace := LostGrace
+		if m.Kind == Browser {
+			grace = BrowserGrace
+		}
+		m.deadline = now.Add(grace)
+	}
+	m.lost = true
+	if m.Connected || m.Speaking {
+		m.Connected, m.Speaking, m.voiceShown = false, false, false
+		r.about(now, Changed, "", m, "")
+	}
+}
+
+// Heard takes a change of voice activity.
+func (r *Room) Heard(now time.Time, id string, speaking bool) {
+	m, ok := r.members[id]
+	if !ok || speaking && (m.Muted || !m.CanSpeak()) {
+		return
+	}
+	m.Speaking = speaking
+	r.showVoice(now, m)
+}
+
+// showVoice tells of voice activity, in large rooms at most once a second for
+// each member.
+func (r *Room) showVoice(now time.Time, m *Member) {
+	if m.Speaking == m.voiceShown || len(r.members) > Large && now.Sub(m.voiceAt) < time.Second {
+		return
+	}
+	m.voiceShown, m.voiceAt = m.Speaking, now
+	r.about(now, Voice, "", m, "")
+}
+
+// Pressed notes a telephone-event.
+func (r *Room) Pressed(now time.Time, id, digit string) {
+	if m, ok := r.members[id]; ok {
+		c := *m
+		r.emit(now, Event{Type: Digit, Member: &c, Digit: digit})
+	}
+}
+
+// Stats takes what changed of a leg; it reports whether the leg is a member's.
+func (r *Room) Stats(now time.Time, l Leg) bool {
+	m, ok := r.members[l.ID]
+	if !ok {
+		return false
+	}
+	if r.learn(m, l) {
+		r.about(now, Changed, "", m, "")
+	}
+	return true
+}
+
+// learn takes transport, codec and the first packet from a leg and reports
+// whether something changed.
+func (r *Room) learn(m *Member, l Leg) bool {
+	was := *m
+	if l.Transport != "" {
+		m.Transport = l.Transport
+	}
+	if l.Codec != "" {
+		m.Codec = l.Codec
+	}
+	// A leg that was lost is still "connected" to its worker: only a packet
+	// after that brings it back.
+	if l.Connected && !m.Connected && !m.missing && (!m.lost || l.Packets > m.packets) {
+		m.Connected, m.lost, m.deadline = true, false, time.Time{}
+	}
+	m.packets = l.Packets
+	return was.Transport != m.Transport || was.Codec != m.Codec || was.Connected != m.Connected
+}
+
+// Reconcile compares the room with all the legs of a worker, as they were at asked
+// or later. A bot's missing leg is opened again; who else lost the leg is told to
+// negotiate it again and keeps the seat meanwhile. Legs of nobody are closed.
+// With orderly, members without a leg leave at once: the process ended in order
+// before, and they were told.
+func (r *Room) Reconcile(now, asked time.Time, worker string, legs []Leg, orderly bool) {
+	there := make(map[string]bool, len(legs))
+	for _, l := range legs {
+		there[l.ID] = true
+		m, ok := r.members[l.ID]
+		if !ok {
+			if r.pending[l.ID] == nil {
+				r.order(Order{Verb: LegClose, Leg: l.ID, Worker: worker, Reason: ReasonLeft})
+			}
+			continue
+		}
+		r.match(now, asked, m, worker, l)
+	}
+	for _, m := range r.Members() {
+		if m.Worker != worker || there[m.ID] || r.pending[m.ID] != nil || m.legAt.After(asked) {
+			continue
+		}
+		r.miss(now, r.members[m.ID], orderly)
+	}
+}
+
+// match brings a member and its leg in line.
+func (r *Room) match(now, asked time.Time, m *Member, worker string, l Leg) {
+	if m.Worker != worker {
+		if !m.legAt.After(asked) {
+			r.order(Order{Verb: LegClose, Leg: l.ID, Worker: worker, Reason: ReasonLeft})
+		}
+		return
+	}
+	m.missing = false
+	changed := r.learn(m, l)
+	switch {
+	case !l.Connected && m.deadline.IsZero() && m.Leg != TransportBus:
+		m.deadline = now.Add(ConnectTime)
+		if m.Connected {
+			m.Connected, changed = false, true
+		}
+	}
+	if changed {
+		r.about(now, Changed, "", m, "")
+	}
+	if l.Muted != m.Muted || l.CanSpeak != m.CanSpeak() {
+		r.setLeg(m)
+	}
+	r.Heard(now, m.ID, l.Speaking)
+}
+
+// miss deals with a member whose worker has no leg for it.
+func (r *Room) miss(now time.Time, m *Member, orderly bool) {
+	switch {
+	case m.Leg == TransportBus && !orderly:
+		r.order(Order{Verb: LegOpen, Leg: m.ID, Worker: m.Worker, CanSpeak: m.CanSpeak(), Muted: m.Muted})
+	case orderly:
+		r.remove(now, m, "", ReasonShutdown)
+	case !m.missing:
+		m.missing, m.Connected, m.Speaking, m.voiceShown = true, false, false, false
+		m.deadline = now.Add(ConnectTime)
+		r.about(now, Media, "", m, ReasonMedia)
+	}
+}
+
+// Moved tells the room that a worker is gone for good and another one takes
+// over: bots' legs are opened there, others negotiate again.
+func (r *Room) Moved(now time.Time, from, to string) {
+	for _, c := range r.Members() {
+		if c.Worker != from || r.pending[c.ID] != nil {
+			continue
+		}
+		m := r.members[c.ID]
+		if m.Leg == TransportBus {
+			m.Worker = to
+			r.about(now, Changed, "", m, "")
+		}
+		r.miss(now, m, false)
+	}
+}
+
+// Tick does what time brings: seats run out, coalesced voice is shown. It is
+// called about once a second. alive tells whether a worker answers: while it does
+// not, nobody on it is put out, for nobody can come back.
+func (r *Room) Tick(now time.Time, alive func(worker string) bool) {
+	var out []*Member
+	for _, m := range r.members {
+		if r.leaseOver(now, m) {
+			out = append(out, m)
+			continue
+		}
+		r.showVoice(now, m)
+		switch {
+		case m.deadline.IsZero() || r.pending[m.ID] != nil:
+		case !alive(m.Worker):
+			m.deadline = later(m.deadline, now.Add(LostGrace))
+		case !now.Before(m.deadline):
+			out = append(out, m)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Member) int { return a.Joined.Compare(b.Joined) })
+	for _, m := range out {
+		r.remove(now, m, "", ReasonLost)
+	}
+}
+
+// leaseOver reports whether m is a bot that took a lease and let it run out long
+// ago: all its replicas are dead. Bots that never took one are not judged.
+func (r *Room) leaseOver(now time.Time, m *Member) bool {
+	if m.Kind != Bot {
+		return false
+	}
+	l := r.leases[m.ID]
+	return l != nil && l.Holder != "" && now.After(l.expires.Add(LeaseGrace))
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
