@@ -58,10 +58,12 @@ type DecryptReply struct {
 	Clear []byte `json:"clear"`
 }
 
-// Certificates holds the PEM chain device, account, CA.
+// Certificates holds the PEM chain device, account, CA, and what the account
+// signed about this device. All of it is public.
 type Certificates struct {
-	DevicePEM  string `json:"device_pem"`
-	AccountPEM string `json:"account_pem"` // account certificate, then its CA
+	DevicePEM    string `json:"device_pem"`
+	AccountPEM   string `json:"account_pem"`  // account certificate, then its CA
+	Announcement []byte `json:"announcement"` // packed DHT value with id 0, from the device receipt
 }
 
 // Bot is a bot that the operator made.
