@@ -1,0 +1,131 @@
+// Package account makes, loads and changes the account directory, in the format
+// of Jami's own (dht-and-identity §4).
+//
+// # Files of an account directory
+//
+//	archive.gz               the account: its keys, certificates, contacts; without a password
+//	config.yml               settings that are not Jami's default, and the device receipt
+//	ring_device.key          PEM PKCS#8, this device's key
+//	ring_device.crt          PEM chain device, account, CA
+//	contacts, incomingTrustRequests, knownDevices   msgpack
+//
+// The directory appears as a whole: it is built beside its place and renamed.
+// Every later change replaces one file atomically. A damaged file is never
+// overwritten; the error names it.
+package account
+
+import (
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/parley-jami/parley/internal/atomicfile"
+	"github.com/parley-jami/parley/internal/jami"
+)
+
+// File names within the directory.
+const (
+	fileArchive  = "archive.gz"
+	fileConfig   = "config.yml"
+	fileKey      = "ring_device.key"
+	fileChain    = "ring_device.crt"
+	fileContacts = "contacts"
+	fileRequests = "incomingTrustRequests"
+	fileKnown    = "knownDevices"
+)
+
+const (
+	dirMode  = 0o700
+	fileMode = 0o600
+)
+
+// maxFile bounds what is read of any of these files.
+const maxFile = 32 << 20
+
+// ErrNone says that there is no account yet.
+var ErrNone = errors.New("no account")
+
+// DamagedError says that an account is there and cannot be used as it is.
+type DamagedError struct {
+	Path string
+	Err  error
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("%s is damaged (%v); nothing was changed: stop the node, put this file back from a backup, "+
+		"or move its directory away to start with a new account, and start again", e.Path, e.Err)
+}
+
+func (e *DamagedError) Unwrap() error { return e.Err }
+
+// Settings are what the operator may change.
+type Settings struct {
+	Alias      string
+	Rendezvous bool
+}
+
+// Account is a loaded account. It is safe for concurrent use. The account's and
+// the CA's private keys are not in memory: they stay in the archive.
+type Account struct {
+	Dir     string
+	Chain   *jami.Chain
+	Receipt *jami.Receipt
+	key     *rsa.PrivateKey
+
+	mu     sync.Mutex
+	config map[string]any
+	set    Settings
+}
+
+// DeviceKey returns the device's private key. It never leaves this process.
+func (a *Account) DeviceKey() *rsa.PrivateKey { return a.key }
+
+// Settings returns the settings now.
+func (a *Account) Settings() Settings {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.set
+}
+
+// Change lets fn change the settings and writes them; on an error nothing has
+// changed.
+func (a *Account) Change(fn func(*Settings)) (Settings, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next := a.set
+	fn(&next)
+	if next == a.set {
+		return next, nil
+	}
+	config := maps.Clone(a.config)
+	putSettings(config, next)
+	b, err := marshalConfig(config)
+	if err != nil {
+		return a.set, err
+	}
+	if err := atomicfile.Write(filepath.Join(a.Dir, fileConfig), b, fileMode); err != nil {
+		return a.set, err
+	}
+	a.config, a.set = config, next
+	return next, nil
+}
+
+// readFile reads a file of at most maxFile bytes.
+func readFile(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular():
+		return nil, errors.New("not a regular file")
+	case st.Size() == 0:
+		return nil, errors.New("empty")
+	case st.Size() > maxFile:
+		return nil, fmt.Errorf("%d bytes, at most %d", st.Size(), maxFile)
+	}
+	return os.ReadFile(path)
+}

@@ -1,0 +1,177 @@
+package account
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/parley-jami/parley/internal/atomicfile"
+	"github.com/parley-jami/parley/internal/jami"
+)
+
+// newPrefix starts the name of a directory that is being built.
+const newPrefix = ".new-"
+
+// Keys are the three RSA keys of a new account.
+type Keys struct{ CA, Account, Device *rsa.PrivateKey }
+
+// MakeKeys generates three RSA-4096 keys at once, which takes 2 to 8 s on two
+// cores. When ctx ends it returns at once; a key that is being made is then
+// finished, some seconds later, and dropped: the library cannot be interrupted.
+func MakeKeys(ctx context.Context) (*Keys, error) {
+	type made struct {
+		i   int
+		key *rsa.PrivateKey
+		err error
+	}
+	done := make(chan made, 3)
+	for i := range 3 {
+		go func() {
+			k, err := rsa.GenerateKey(rand.Reader, jami.KeyBits)
+			done <- made{i, k, err}
+		}()
+	}
+	var keys [3]*rsa.PrivateKey
+	for range keys {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case m := <-done:
+			if m.err != nil {
+				return nil, fmt.Errorf("make keys: %w", m.err)
+			}
+			keys[m.i] = m.key
+		}
+	}
+	return &Keys{CA: keys[0], Account: keys[1], Device: keys[2]}, nil
+}
+
+// Create makes an account directory below root from fresh keys and loads it.
+func Create(root string, keys *Keys, set Settings, now time.Time) (*Account, error) {
+	files, err := build(keys, set, now)
+	if err != nil {
+		return nil, fmt.Errorf("create account: %w", err)
+	}
+	var id [8]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return nil, fmt.Errorf("create account: %w", err)
+	}
+	name := hex.EncodeToString(id[:])
+	tmp := filepath.Join(root, newPrefix+name)
+	if err := writeAll(tmp, files); err != nil {
+		return nil, errors.Join(fmt.Errorf("create account: %w", err), os.RemoveAll(tmp))
+	}
+	if err := os.Rename(tmp, filepath.Join(root, name)); err != nil {
+		return nil, errors.Join(fmt.Errorf("create account: %w", err), os.RemoveAll(tmp))
+	}
+	if err := atomicfile.SyncDir(root); err != nil {
+		return nil, fmt.Errorf("create account: %w", err)
+	}
+	return load(filepath.Join(root, name), now)
+}
+
+func writeAll(dir string, files map[string][]byte) error {
+	if err := os.Mkdir(dir, dirMode); err != nil {
+		return err
+	}
+	for name, b := range files {
+		if err := atomicfile.Write(filepath.Join(dir, name), b, fileMode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// build makes the content of every file.
+func build(keys *Keys, set Settings, now time.Time) (map[string][]byte, error) {
+	ca, err := jami.NewCA(keys.CA, now)
+	if err != nil {
+		return nil, err
+	}
+	acc, err := jami.NewAccount(&keys.Account.PublicKey, ca, keys.CA, now)
+	if err != nil {
+		return nil, err
+	}
+	dev, err := jami.NewDevice(&keys.Device.PublicKey, acc, keys.Account, now)
+	if err != nil {
+		return nil, err
+	}
+	chain := jami.Chain{Device: dev, Account: acc, CA: ca}
+	eth, err := jami.NewEthKey()
+	if err != nil {
+		return nil, err
+	}
+	addr, err := jami.EthAddress(eth)
+	if err != nil {
+		return nil, err
+	}
+	receipt, err := jami.NewReceipt(keys.Account, keys.Device.Public(), addr)
+	if err != nil {
+		return nil, err
+	}
+	archive, err := (&jami.Archive{AccountKey: keys.Account, Account: acc, CA: ca, CAKey: keys.CA, EthKey: eth,
+		Settings: archiveSettings(set)}).Pack(nil)
+	if err != nil {
+		return nil, err
+	}
+	keyPEM, err := jami.MarshalKey(keys.Device)
+	if err != nil {
+		return nil, err
+	}
+	config := map[string]any{
+		keyType: "RING", keyUsername: chain.JamiID().String(), keyDeviceName: set.Alias,
+		keyReceipt: receipt.Text, keyReceiptSig: binary(receipt.Sig),
+		keyTLS: map[string]any{keyTLSCert: fileChain, keyTLSKey: fileKey},
+	}
+	putSettings(config, set)
+	configYML, err := marshalConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	_, long := jami.CertIDs(dev)
+	known, err := jami.PackKnownDevices(map[jami.LongID]jami.KnownDevice{long: {Name: set.Alias, Sync: now}})
+	if err != nil {
+		return nil, err
+	}
+	contacts, err := jami.PackContacts(nil)
+	if err != nil {
+		return nil, err
+	}
+	return map[string][]byte{
+		fileArchive: archive, fileConfig: configYML, fileKey: keyPEM, fileChain: chain.PEM(),
+		fileContacts: contacts, fileRequests: contacts, fileKnown: known, // an empty map each, but the last
+	}, nil
+}
+
+// archiveSettings are what another device takes over on import (§3.5).
+func archiveSettings(s Settings) map[string]string {
+	return map[string]string{
+		"Account.type": "RING", "Account.alias": s.Alias, "Account.displayName": s.Alias,
+		"Account.rendezVous": strconv.FormatBool(s.Rendezvous), "Account.archiveHasPassword": "false",
+	}
+}
+
+// removeHalfMade removes what a killed process left of a new account. Nobody can
+// have used such an account: it was never announced.
+func removeHalfMade(root string) error {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), newPrefix) {
+			if err := os.RemoveAll(filepath.Join(root, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
