@@ -37,8 +37,10 @@ const pendingLimit = 16 << 10
 type Options struct {
 	URL   string // "nats://127.0.0.1:4223"
 	Creds string // path of the credentials file
-	Name  string // the process, as the server shows it; also its inbox prefix
-	Log   *zap.Logger
+	// InProcess connects to a server of this process instead of URL.
+	InProcess nats.InProcessConnProvider
+	Name      string // the process, as the server shows it; also its inbox prefix
+	Log       *zap.Logger
 }
 
 // Conn is one process's connection. It is safe for concurrent use.
@@ -91,6 +93,9 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	}
 	if o.Creds != "" {
 		opts = append(opts, nats.UserCredentials(o.Creds))
+	}
+	if o.InProcess != nil {
+		opts = append(opts, nats.InProcessServer(o.InProcess))
 	}
 	for {
 		nc, err := nats.Connect(o.URL, opts...)

@@ -1,21 +1,185 @@
-// Package embed is the bus process: nats-server with JetStream, its users and
-// their permissions.
+// Package embed is the bus process: nats-server with JetStream, its users, their
+// permissions, and the accounts of bots.
+//
+// # Files
+//
+//	DATA/bus/keys/keys.json      seeds of operator, accounts and users (0600)
+//	DATA/bus/accounts/NAME.json  one bot that is let in (0600)
+//	DATA/bus/jetstream/          streams
+//	DATA/creds/NAME.creds        what each process connects with (0600)
+//
+// A file that does not parse stops the start with a message that names it and
+// says how to restore it; none is ever written over in that state.
+//
+// # Accounts
+//
+// The node's processes are users of the NATS account NODE, each with the
+// permissions that [Permissions] derives from the contract. Every bot has an
+// account of its own that imports the subjects of its room for its rights, so
+// nothing but those exists for it: no inbox of others, no JetStream, no $SYS.
+//
+// # Another NATS
+//
+// With bus.url set this process starts no server. The operator of that NATS makes
+// the users (see [Permissions]) and puts their credentials into DATA/creds; this
+// process then makes the streams, and refuses to let bots in, because it does not
+// hold the keys that their accounts must be signed with.
 package embed
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
 
+	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
 )
 
+// watchEvery is how often the bus looks whether JetStream is still on.
+const watchEvery = time.Second
+
 // Bus is the bus process.
-type Bus struct{ env *host.Env }
+type Bus struct {
+	env *host.Env
+
+	// Started, when not nil, is called once with the URL when clients can
+	// connect.
+	Started func(url string)
+}
 
 // New builds the bus; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) { return &Bus{env: env}, nil }
 
 // Run serves until ctx ends.
 func (b *Bus) Run(ctx context.Context) error {
+	if b.env.Config.Bus.URL != "" {
+		return b.runForeign(ctx)
+	}
+	begun := time.Now()
+	dir, err := b.env.Dir()
+	if err != nil {
+		return err
+	}
+	k, err := loadKeys(dir, Processes)
+	if err != nil {
+		return err
+	}
+	accounts, err := k.accounts()
+	if err != nil {
+		return err
+	}
+	bts, botAccounts, err := loadBots(filepath.Join(dir, "accounts"), k, b.env.Log)
+	if err != nil {
+		return err
+	}
+	for pub, tok := range botAccounts {
+		accounts[pub] = tok
+	}
+	n, err := start(ctx, dir, b.env.Config.Bus.Listen, k, accounts, b.env.Log.Named("nats"))
+	if err != nil {
+		return err
+	}
+	defer n.stop()
+	// Credentials come after the server listens: who finds them can connect.
+	if err := writeCreds(filepath.Join(b.env.Config.Data, "creds"), k); err != nil {
+		return err
+	}
+	c, err := bus.Connect(ctx, bus.Options{InProcess: n.srv, Creds: host.CredsFile(b.env.Config, "bus"), Name: "bus", Log: b.env.Log})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	svc, err := bts.serve(c, n, b.env.Version)
+	if err != nil {
+		return err
+	}
+	defer svc.Stop()
+	if err := ensureStreams(ctx, c.NATS()); err != nil {
+		// Rooms work without; the watch tries again.
+		b.env.Log.Error("streams are not there", zap.Error(err))
+	}
+	b.env.Log.Info("bus is up", zap.String("url", n.url()), zap.Duration("took", time.Since(begun)))
+	b.env.SetReady(true)
+	if b.Started != nil {
+		b.Started(n.url())
+	}
+	err = b.watch(ctx, n, c)
+	b.env.SetReady(false)
+	return err
+}
+
+// watch switches JetStream on again after the disk was full, until ctx ends or
+// the server does.
+func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	gone := make(chan struct{})
+	go func() { n.srv.WaitForShutdown(); close(gone) }() // ends by n.stop at the latest
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-gone:
+			return errStopped
+		case <-tick.C:
+		}
+		back, err := n.jetStream()
+		if err == nil && back {
+			err = ensureStreams(ctx, c.NATS())
+		}
+		switch {
+		case err != nil && err.Error() != said:
+			said = err.Error()
+			b.env.Log.Error("jetstream is off", zap.Error(err))
+		case back && err == nil:
+			said = ""
+			b.env.Log.Info("jetstream is back")
+		}
+	}
+}
+
+// runForeign prepares a NATS that the operator runs.
+func (b *Bus) runForeign(ctx context.Context) error {
+	url := b.env.Config.Bus.URL
+	creds := host.CredsFile(b.env.Config, "bus")
+	if _, err := os.Stat(creds); err != nil {
+		return fmt.Errorf("bus.url is %s, so the credentials of its users must be put into %s first (%w)", url, filepath.Dir(creds), err)
+	}
+	c, err := bus.Connect(ctx, bus.Options{URL: url, Creds: creds, Name: "bus", Log: b.env.Log})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	svc, err := bus.NewService(c, "bus", b.env.Version, "this node uses a NATS of its operator; bots are made there")
+	if err != nil {
+		return err
+	}
+	defer svc.Stop()
+	refusal := contract.ErrForbidden.With("this node uses the NATS at bus.url and holds no keys for it: make the bot's account and user there")
+	err = errors.Join(
+		bus.Serve(svc, contract.BusGrantBot, func(context.Context, *bus.Request[contract.BusGrant]) (*contract.BusGranted, error) {
+			return nil, refusal
+		}),
+		bus.Serve(svc, contract.BusRevokeBot, func(context.Context, *bus.Request[contract.BotName]) (*contract.None, error) {
+			return nil, refusal
+		}))
+	if err != nil {
+		return err
+	}
+	if err := ensureStreams(ctx, c.NATS()); err != nil {
+		return fmt.Errorf("at %s: %w", url, err)
+	}
+	b.env.SetReady(true)
+	if b.Started != nil {
+		b.Started(url)
+	}
 	<-ctx.Done()
-	return ctx.Err()
+	return nil
 }

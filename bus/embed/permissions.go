@@ -1,0 +1,244 @@
+package embed
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/contract"
+)
+
+// access is what one process may do beyond serving its own commands and
+// publishing its own events and audio. The entries are names of contract
+// definitions; "room.*" stands for every name that begins with "room.".
+type access struct {
+	calls  []string // commands that it may send
+	hears  []string // events and audio that it may subscribe
+	says   []string // audio of others' subjects that it may publish
+	caller string   // what {caller} is pinned to in the commands it sends; empty: anything
+	stores []store  // what it may use of JetStream
+	micro  bool     // may ask $SRV of every service
+}
+
+// store is a stream with the subjects under which a process may write to it.
+type store struct {
+	stream string
+	write  []string
+	purge  bool // may remove what it wrote
+}
+
+// Processes are the users of the bus, in the order of their creation.
+var Processes = []string{"up", "bus", "identity", "dht", "connect", "media", "swarm", "conference", "cli"}
+
+// table is who may do what. The rest follows from contract.All: a process may
+// subscribe the commands that it serves and publish the events that it owns.
+//
+// {caller} of a room's commands is a participant: connect and cli speak for many
+// of them, so it is open there; conference checks what each participant may do.
+var table = map[string]access{
+	"up": {
+		calls: []string{"identity.state", "room.list", "connect.status"},
+		hears: []string{"identity.changed"},
+	},
+	"bus": {},
+	"identity": {
+		calls: []string{"bus.bot.grant", "bus.bot.revoke"},
+	},
+	"dht": {
+		calls:  []string{"identity.state", "identity.sign", "identity.decrypt", "identity.certificates"},
+		hears:  []string{"identity.changed"},
+		caller: "dht",
+	},
+	"connect": {
+		calls: []string{"room.*", "identity.state", "account.set", "bot.*", "node.processes", "dht.node", "dht.presence", "media.info"},
+		hears: []string{"identity.changed", "room.event"},
+	},
+	"media": {
+		calls:  []string{"identity.state"},
+		hears:  []string{"identity.changed", "audio.say"},
+		stores: []store{leases("media")},
+	},
+	"swarm": {
+		calls:  []string{"identity.state", "identity.sign", "identity.decrypt", "identity.certificates"},
+		hears:  []string{"identity.changed"},
+		caller: "swarm",
+		stores: []store{leases("swarm")},
+	},
+	"conference": {
+		calls: []string{"identity.state", "media.*", "swarm.*"},
+		hears: []string{"identity.changed", "media.*"},
+		stores: []store{
+			{stream: contract.StreamRoomEvents, purge: true}, // written by publishing its own event
+			{stream: "KV_" + contract.BucketRooms, write: []string{"$KV." + contract.BucketRooms + ".>"}},
+			leases("conference"),
+		},
+	},
+	"cli": {
+		calls: []string{"room.*", "identity.state", "identity.certificates", "account.set", "bot.*", "node.processes", "connect.status",
+			"dht.*", "media.*", "swarm.*"},
+		hears: []string{"identity.changed", "room.event", "media.*", "audio.mix", "audio.from", "dht.changed"},
+		says:  []string{"audio.say"},
+		micro: true,
+	},
+}
+
+// leases lets a process that hosts actors hold leases under its own name: the key
+// "NAME.…" of the bucket.
+func leases(name string) store {
+	return store{stream: "KV_" + contract.BucketLeases, write: []string{"$KV." + contract.BucketLeases + "." + name + ".>"}}
+}
+
+// replyWithin bounds the right to answer a command: one message, so long.
+const replyWithin = 30 * time.Second
+
+// named returns the definitions of the given kinds that a list of names means.
+// An entry without any is a mistake in the table.
+func named(names []string, kinds ...contract.Kind) ([]*contract.Def, error) {
+	var out []*contract.Def
+	for _, n := range names {
+		prefix, glob := strings.CutSuffix(n, "*")
+		found := false
+		for _, d := range contract.All() {
+			if slices.Contains(kinds, d.Kind) && (d.Name == n || glob && strings.HasPrefix(d.Name, prefix)) {
+				out, found = append(out, d), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("permissions: the contract has no %q of kind %v", n, kinds)
+		}
+	}
+	return out, nil
+}
+
+// toService reports whether d is audio that flows to the process which serves it.
+func toService(d *contract.Def) bool {
+	return d.Kind == contract.KindAudio && slices.Contains(d.Params(), "bot")
+}
+
+// subject is d's subject with {caller} pinned to caller, unless that is empty, and
+// everything else open.
+func subject(d *contract.Def, caller string) string {
+	params := d.Params()
+	for i, p := range params {
+		params[i] = "*"
+		if p == "caller" && caller != "" {
+			params[i] = caller
+		}
+	}
+	return d.Subject(params...)
+}
+
+// Permissions returns what the user of a process may publish and subscribe.
+func Permissions(process string) (jwt.Permissions, error) {
+	a, ok := table[process]
+	if !ok {
+		return jwt.Permissions{}, fmt.Errorf("permissions: no process %q", process)
+	}
+	var pub, sub []string
+	sub = append(sub, bus.InboxPrefix(process)+".>")
+	for _, d := range contract.All() {
+		switch {
+		case d.Service != process || toService(d): // audio.say is in the table of who hears it
+		case d.Kind == contract.KindCommand:
+			sub = append(sub, subject(d, ""))
+		default:
+			pub = append(pub, subject(d, ""))
+		}
+	}
+	calls, err := named(a.calls, contract.KindCommand)
+	if err != nil {
+		return jwt.Permissions{}, err
+	}
+	for _, d := range calls {
+		pub = append(pub, subject(d, a.caller))
+	}
+	hears, err := named(a.hears, contract.KindEvent, contract.KindAudio)
+	if err != nil {
+		return jwt.Permissions{}, err
+	}
+	for _, d := range hears {
+		sub = append(sub, subject(d, ""))
+	}
+	says, err := named(a.says, contract.KindAudio)
+	if err != nil {
+		return jwt.Permissions{}, err
+	}
+	for _, d := range says {
+		pub = append(pub, subject(d, ""))
+	}
+	for _, s := range a.stores {
+		pub = append(pub, s.write...)
+		// Reading is by message and listing by subject filter: their answers
+		// are JSON envelopes, which nothing takes for a command wherever they
+		// are sent; a direct get or a consumer would deliver the stored bytes.
+		pub = append(pub, "$JS.API.STREAM.INFO."+s.stream, "$JS.API.STREAM.MSG.GET."+s.stream)
+		if s.purge {
+			pub = append(pub, "$JS.API.STREAM.PURGE."+s.stream)
+		}
+	}
+	if a.micro {
+		pub = append(pub, "$SRV.>")
+	}
+	if process == "bus" {
+		// Makes the streams; the bus process holds the keys of everything anyway.
+		pub = append(pub, "$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.INFO.*", "$JS.API.INFO")
+	}
+	if serves(process) {
+		for _, verb := range []string{"PING", "INFO", "STATS"} {
+			own := "$SRV." + verb + ".parley-" + process
+			sub = append(sub, "$SRV."+verb, own, own+".>")
+		}
+	}
+	p := jwt.Permissions{Pub: jwt.Permission{Allow: unique(pub)}, Sub: jwt.Permission{Allow: unique(sub)}}
+	if len(pub) == 0 {
+		p.Pub.Deny = jwt.StringList{">"} // an empty list would mean everything
+	}
+	if serves(process) {
+		p.Resp = &jwt.ResponsePermission{MaxMsgs: 1, Expires: replyWithin}
+	}
+	return p, nil
+}
+
+// serves reports whether a process answers commands.
+func serves(process string) bool {
+	return slices.ContainsFunc(contract.All(), func(d *contract.Def) bool {
+		return d.Service == process && d.Kind == contract.KindCommand
+	})
+}
+
+func unique(in []string) jwt.StringList {
+	slices.Sort(in)
+	return jwt.StringList(slices.Compact(in))
+}
+
+// roomSubjects returns what a bot with these rights reaches of its room: requests
+// it may send (commands, and audio that it says) and streams it may subscribe.
+func roomSubjects(account, room, bot string, rights []contract.Right) (requests, streams []string) {
+	for _, d := range contract.All() {
+		if d.Right == "" || d.Right != contract.RightAny && !slices.Contains(rights, d.Right) {
+			continue
+		}
+		if d.Kind == contract.KindCommand || toService(d) {
+			requests = append(requests, d.Subject(account, room, bot))
+		} else {
+			streams = append(streams, open(d.Subject(account, room)))
+		}
+	}
+	return requests, streams
+}
+
+// open turns the open tokens at the end of a subject into ">".
+func open(subject string) string {
+	cut := subject
+	for strings.HasSuffix(cut, ".*") {
+		cut = strings.TrimSuffix(cut, ".*")
+	}
+	return cut + ".>"
+}
+
+// exports returns the subjects that NODE lets bots' accounts import.
+func exports() (requests, streams []string) { return roomSubjects("*", "*", "*", contract.Rights) }

@@ -1,0 +1,184 @@
+package embed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats-server/v2/server"
+	"go.uber.org/zap"
+)
+
+// Limits of the server.
+const (
+	maxPayload    = 1 << 20          // an SDP is a few KiB, a page of chat at most some 100 KiB
+	maxPending    = 16 << 20         // what one slow client may hold in memory before it is cut off
+	writeDeadline = 2 * time.Second  // a client whose socket takes nothing for so long is cut off
+	maxConns      = 4096             // bots bring one each
+	maxSubs       = 8192             // of one connection
+	jsMemory      = 256 << 20        // leases
+	jsStore       = 8 << 30          // streams reserve their own limits of it
+	syncInterval  = 10 * time.Second // kill -9 loses nothing; a power failure at most so much
+	startTimeout  = 10 * time.Second
+	// authTimeout is how long a stranger may hold a connection without having
+	// shown credentials.
+	authTimeout = 2.0
+)
+
+// nats is a running server with the keys it trusts.
+type nats struct {
+	srv      *server.Server
+	keys     *keys
+	resolver *server.MemAccResolver
+	fatal    atomic.Pointer[string] // what it gave up with
+	log      *zap.Logger
+	dir      string
+}
+
+// start runs a server on listen with its state in dir. It returns when clients
+// can connect.
+func start(ctx context.Context, dir, listen string, k *keys, accounts map[string]string, log *zap.Logger) (*nats, error) {
+	host, port, err := splitListen(listen)
+	if err != nil {
+		return nil, err
+	}
+	oc, err := k.operatorClaims()
+	if err != nil {
+		return nil, err
+	}
+	n := &nats{keys: k, resolver: &server.MemAccResolver{}, log: log, dir: dir}
+	for pub, tok := range accounts {
+		if err := n.resolver.Store(pub, tok); err != nil {
+			return nil, fmt.Errorf("account %s: %w", pub, err)
+		}
+	}
+	opts := &server.Options{
+		ServerName: "parley", Host: host, Port: port,
+		NoSigs: true, NoLog: true, MaxTracedMsgLen: 256, DisableJetStreamBanner: true,
+		TrustedOperators: []*jwt.OperatorClaims{oc}, SystemAccount: oc.SystemAccount, AccountResolver: n.resolver,
+		JetStream: true, StoreDir: dir, JetStreamMaxMemory: jsMemory, JetStreamMaxStore: jsStore, SyncInterval: syncInterval,
+		// Without this one reader that is late slows the sender down.
+		NoFastProducerStall: true,
+		MaxPayload:          maxPayload, MaxPending: maxPending, WriteDeadline: writeDeadline, MaxConn: maxConns, MaxSubs: maxSubs,
+		AuthTimeout: authTimeout, PingInterval: 10 * time.Second, MaxPingsOut: 2,
+	}
+	// The server only logs that it cannot listen; asking first makes it an error.
+	if err := probe(ctx, listen); err != nil {
+		return nil, err
+	}
+	if n.srv, err = server.NewServer(opts); err != nil {
+		return nil, fmt.Errorf("nats-server: %w", err)
+	}
+	n.srv.SetLoggerV2(&logger{log: log, fatal: &n.fatal}, false, false, false)
+	n.srv.Start()
+	if !n.srv.ReadyForConnections(startTimeout) || n.fatal.Load() != nil {
+		n.srv.Shutdown()
+		if msg := n.fatal.Load(); msg != nil {
+			return nil, fmt.Errorf("nats-server: %s", *msg)
+		}
+		return nil, fmt.Errorf("nats-server did not start within %s; is the disk of %s slow or full?", startTimeout, dir)
+	}
+	return n, nil
+}
+
+func splitListen(listen string) (string, int, error) {
+	host, p, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", 0, fmt.Errorf("bus.listen %q is not host:port: %w", listen, err)
+	}
+	port, err := strconv.Atoi(p)
+	if err != nil || port < 0 || port > 65535 {
+		return "", 0, fmt.Errorf("bus.listen %q: %q is not a port", listen, p)
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	return host, port, nil
+}
+
+func probe(ctx context.Context, listen string) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
+	if err != nil {
+		return fmt.Errorf("bus cannot listen on %s (%w): end what uses that address or set bus.listen to another", listen, err)
+	}
+	return l.Close()
+}
+
+// url returns where clients of this machine connect.
+func (n *nats) url() string {
+	a, ok := n.srv.Addr().(*net.TCPAddr)
+	if !ok {
+		return ""
+	}
+	host := a.IP.String()
+	if a.IP.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "nats://" + net.JoinHostPort(host, strconv.Itoa(a.Port))
+}
+
+// stop ends the server; it takes some milliseconds for each stream.
+func (n *nats) stop() {
+	n.srv.Shutdown()
+	n.srv.WaitForShutdown()
+}
+
+// jetStream returns an error while JetStream is off, after trying to switch it
+// on again: the server switches it off when the disk is full and carries
+// messages on without it.
+func (n *nats) jetStream() (back bool, err error) {
+	if n.srv.JetStreamEnabled() {
+		return false, nil
+	}
+	free, err := freeBytes(n.dir)
+	if err != nil {
+		return false, err
+	}
+	if free < minFree {
+		return false, fmt.Errorf("the disk of %s is full (%d MiB free, %d needed): rooms go on, but their events are not kept", filepath.Join(n.dir, "jetstream"), free>>20, minFree>>20)
+	}
+	err = n.srv.EnableJetStream(&server.JetStreamConfig{StoreDir: n.dir, MaxMemory: jsMemory, MaxStore: jsStore, SyncInterval: syncInterval})
+	if err != nil {
+		return false, fmt.Errorf("jetstream: %w", err)
+	}
+	return true, nil
+}
+
+// logger sends the server's log lines to zap, its chatter at a lower level.
+type logger struct {
+	log   *zap.Logger
+	fatal *atomic.Pointer[string]
+}
+
+func (l *logger) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l *logger) Debugf(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l *logger) Tracef(format string, v ...any)  {}
+func (l *logger) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
+
+func (l *logger) Errorf(format string, v ...any) {
+	msg := fmt.Sprintf(format, v...)
+	if strings.Contains(msg, "Permissions Violation") || strings.Contains(msg, "authentication error") {
+		l.log.Warn(msg) // the client's fault
+		return
+	}
+	l.log.Error(msg)
+}
+
+// Fatalf is called where the stand-alone server would exit.
+func (l *logger) Fatalf(format string, v ...any) {
+	msg := fmt.Sprintf(format, v...)
+	l.fatal.CompareAndSwap(nil, &msg)
+	l.log.Error(msg)
+}
+
+var errStopped = errors.New("nats-server has stopped")

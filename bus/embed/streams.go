@@ -1,0 +1,63 @@
+package embed
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sys/unix"
+
+	"github.com/parley-jami/parley/bus/contract"
+)
+
+// minFree is how much room the disk must have before JetStream is switched on
+// again after the disk was full.
+const minFree = 32 << 20
+
+// streams are what JetStream holds. No direct get and no roll-up anywhere: the
+// first would deliver stored bytes to any subject, the second lets who may write
+// one key clear all of them.
+var streams = []jetstream.StreamConfig{
+	{
+		Name: contract.StreamRoomEvents, Description: "what happened in rooms", Subjects: []string{contract.RoomEvents.Subject()},
+		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
+		MaxAge: 30 * 24 * time.Hour, MaxBytes: 1 << 30, MaxMsgSize: 256 << 10, Duplicates: 2 * time.Minute, DenyDelete: true,
+	},
+	{
+		Name: "KV_" + contract.BucketRooms, Description: "state of rooms", Subjects: []string{"$KV." + contract.BucketRooms + ".>"},
+		Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew, MaxMsgsPerSubject: 1,
+		MaxBytes: 256 << 20, Duplicates: 2 * time.Minute, DenyDelete: true,
+	},
+	{
+		Name: "KV_" + contract.BucketLeases, Description: "leases of actors and bots", Subjects: []string{"$KV." + contract.BucketLeases + ".>"},
+		Storage: jetstream.MemoryStorage, Discard: jetstream.DiscardNew, MaxMsgsPerSubject: 1,
+		MaxBytes: 64 << 20, MaxMsgSize: 4 << 10, MaxAge: time.Hour, Duplicates: 2 * time.Minute, DenyDelete: true, AllowMsgTTL: true,
+	},
+}
+
+// ensureStreams makes the streams and brings those that a former version made up
+// to date. A stream whose settings cannot be changed so is left and reported.
+func ensureStreams(ctx context.Context, nc *natsgo.Conn) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("jetstream: %w", err)
+	}
+	for _, cfg := range streams {
+		if _, err := js.CreateOrUpdateStream(ctx, cfg); err != nil {
+			return fmt.Errorf("stream %s: %w", cfg.Name, err)
+		}
+	}
+	return nil
+}
+
+// freeBytes returns how much an unprivileged process may still write to the disk
+// of dir.
+func freeBytes(dir string) (uint64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("disk of %s: %w", dir, err)
+	}
+	return st.Bavail * uint64(st.Bsize), nil
+}
