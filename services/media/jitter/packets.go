@@ -1,0 +1,175 @@
+package jitter
+
+import "sync"
+
+// slotCount bounds what one sender may have waiting: 64 packets, 1.28 s at 20 ms.
+const slotCount = 64
+
+// MaxPayload is the largest payload that is kept.
+const MaxPayload = 1500
+
+// restartGap is the jump in sequence numbers that means another stream, not loss:
+// 10 s at 20 ms. As in RFC 3550 A.1 it takes two packets in a row to believe it.
+const restartGap = 500
+
+// slot holds one packet.
+type slot struct {
+	seq     int64 // extended
+	ts      int64 // unwrapped, in samples at 48 kHz
+	arrival int64 // monotonic ns
+	samples int   // length at 48 kHz
+	n       int
+	data    [MaxPayload]byte
+}
+
+func (s *slot) payload() []byte { return s.data[:s.n:s.n] }
+
+// slots is a free list that all buffers share, so that memory follows those who
+// send and not those who are there. It keeps at most maxFree.
+var slots struct {
+	mu   sync.Mutex
+	free []*slot
+}
+
+const maxFree = 1024
+
+func getSlot() *slot {
+	slots.mu.Lock()
+	defer slots.mu.Unlock()
+	if n := len(slots.free); n > 0 {
+		s := slots.free[n-1]
+		slots.free = slots.free[:n-1]
+		return s
+	}
+	return new(slot)
+}
+
+func putSlot(s *slot) {
+	slots.mu.Lock()
+	defer slots.mu.Unlock()
+	if slots.free == nil {
+		slots.free = make([]*slot, 0, maxFree)
+	}
+	if len(slots.free) < maxFree {
+		slots.free = append(slots.free, s)
+	}
+}
+
+// Result says what [Buffer.Put] did with a packet.
+type Result uint8
+
+// The results.
+const (
+	Accepted  Result = iota
+	Duplicate        // already there
+	Late             // its turn has passed
+	Dropped          // malformed, or out of any order
+	Restarted        // accepted, and the stream began anew
+)
+
+// Put takes a packet in; payload is copied. samples is the payload's length at
+// 48 kHz and ts the RTP timestamp, whose unit is scale samples at 48 kHz. It may
+// be called beside Pull.
+func (b *Buffer) Put(ssrc uint32, seq uint16, ts uint32, payload []byte, samples int, arrival int64) Result {
+	if samples <= 0 || len(payload) > MaxPayload {
+		return Dropped
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	res := Accepted
+	switch {
+	case !b.known:
+		b.beginLocked(ssrc, seq, ts, arrival)
+	case ssrc != b.ssrc:
+		b.beginLocked(ssrc, seq, ts, arrival)
+		res = Restarted
+	}
+	ext := b.highSeq + int64(int16(seq-uint16(b.highSeq)))
+	if d := ext - b.highSeq; d > restartGap || d < -restartGap {
+		if !b.oddSet || seq != b.oddSeq+1 {
+			b.oddSeq, b.oddSet = seq, true
+			return Dropped
+		}
+		b.beginLocked(ssrc, seq, ts, arrival)
+		ext, res = b.highSeq, Restarted
+	}
+	b.oddSet = false
+	if b.started && ext < b.next {
+		b.lateInWindow++
+		return Late
+	}
+	i := ext & (slotCount - 1)
+	if old := b.slots[i]; old != nil {
+		if old.seq == ext {
+			return Duplicate
+		}
+		b.flushLocked() // more than slotCount ahead: what waits is stale
+	} else if b.count > 0 && ext >= b.next+slotCount && b.started {
+		b.flushLocked()
+	}
+	pos := b.highTS + int64(int32(ts-b.rawTS))*int64(b.scale)
+	b.jitterLocked(pos, arrival)
+	if ext >= b.highSeq {
+		b.highSeq, b.highTS, b.rawTS = ext, pos, ts
+	}
+	s := getSlot()
+	s.seq, s.ts, s.arrival, s.samples, s.n = ext, pos, arrival, samples, copy(s.data[:], payload)
+	b.slots[i] = s
+	b.count++
+	return res
+}
+
+// beginLocked starts a stream. What waits of the one before is dropped: its
+// timeline has nothing to do with this one.
+func (b *Buffer) beginLocked(ssrc uint32, seq uint16, ts uint32, arrival int64) {
+	b.flushLocked()
+	b.known, b.ssrc = true, ssrc
+	// Beyond one turn, so that packets from before the first one stay positive.
+	b.highSeq = 1<<16 + int64(seq)
+	b.highTS, b.rawTS = 0, ts
+	b.lastTransit, b.haveTransit = 0, false
+	b.expanded = 0
+}
+
+// flushLocked drops what waits and makes the next packet begin a spurt.
+func (b *Buffer) flushLocked() {
+	for i, s := range b.slots {
+		if s != nil {
+			putSlot(s)
+			b.slots[i] = nil
+		}
+	}
+	b.count, b.playing, b.started = 0, false, false
+}
+
+// firstLocked returns the waiting packet with the lowest number, or nil.
+func (b *Buffer) firstLocked() *slot {
+	if b.count == 0 {
+		return nil
+	}
+	from := b.highSeq - slotCount + 1
+	if b.started && b.next > from {
+		from = b.next
+	}
+	for seq := from; seq <= b.highSeq; seq++ {
+		if s := b.slots[seq&(slotCount-1)]; s != nil && s.seq == seq {
+			return s
+		}
+	}
+	return nil
+}
+
+// jitterLocked is the estimate of RFC 3550 §6.4.1, in nanoseconds.
+func (b *Buffer) jitterLocked(pos, arrival int64) {
+	transit := arrival - pos*nsPerSecond/48000
+	if b.haveTransit {
+		d := transit - b.lastTransit
+		if d < 0 {
+			d = -d
+		}
+		if d < nsPerSecond { // a pause is not jitter
+			b.jitter += (float64(d) - b.jitter) / 16
+		}
+	}
+	b.lastTransit, b.haveTransit = transit, true
+}
