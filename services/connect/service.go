@@ -1,19 +1,194 @@
+// Package connect is the process that everybody signals through: browsers by
+// WebSocket, WHIP and WHEP, phones by SIP. It keeps nothing about rooms: every
+// action is a command to conference, and whoever is in a room stays in it when
+// this process dies.
 package connect
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
 
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
+	"github.com/parley-jami/parley/internal/sockets"
+	"github.com/parley-jami/parley/services/connect/certs"
+	"github.com/parley-jami/parley/services/connect/keyfile"
+	"github.com/parley-jami/parley/services/connect/web"
+	pages "github.com/parley-jami/parley/web"
 )
 
 // Service is the connect process.
-type Service struct{ env *host.Env }
+type Service struct {
+	env  *host.Env
+	node *node
+
+	mu        sync.Mutex
+	listeners map[string]string // "http" -> address, as in contract.Endpoints
+	token     string
+	account   string
+}
 
 // New builds the service; nothing starts before Run.
-func New(env *host.Env) (host.Runner, error) { return &Service{env: env}, nil }
+func New(env *host.Env) (host.Runner, error) {
+	return &Service{env: env, node: newNode(), listeners: map[string]string{}}, nil
+}
 
-// Run serves until ctx ends.
+// Run serves until ctx ends. The page answers before the bus and the account
+// are there, and says what is being waited for. When one part fails, all end.
 func (s *Service) Run(ctx context.Context) error {
+	dir, err := s.env.Dir()
+	if err != nil {
+		return err
+	}
+	tlsConf, err := s.tlsConfig(dir)
+	if err != nil {
+		return err
+	}
+	page, err := s.buildWeb(dir, tlsConf)
+	if err != nil {
+		return err
+	}
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return page.Run(ctx) })
+	parts.Go(func() error { return s.join(ctx, page) })
+	err = parts.Wait()
+	if conn := s.node.conn.Load(); conn != nil {
+		conn.Close() // after everything that uses it
+	}
+	return err
+}
+
+// join connects to the bus and serves what needs it.
+func (s *Service) join(ctx context.Context, page *web.Server) error {
+	conn, err := s.env.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	s.node.conn.Store(conn)
+	acc, err := conn.WaitAccount(ctx)
+	if err != nil {
+		return fmt.Errorf("waiting for the account: %w", err)
+	}
+	s.mu.Lock()
+	s.account = acc.ID
+	s.mu.Unlock()
+	events, err := bus.Subscribe(conn, contract.RoomEvents, func(_ context.Context, _ []string, e *contract.RoomEvent) {
+		pe, err := pageEvent(e)
+		if err != nil {
+			s.env.Log.Error("event does not marshal", zap.Error(err))
+			return
+		}
+		page.Publish(pe)
+	})
+	if err != nil {
+		return err
+	}
+	defer events.Stop()
+	conn.OnReconnect(page.Resync)
+	svc, err := bus.NewService(conn, "connect", s.env.Version, "signalling: HTTP, WebSocket, WHIP, WHEP and SIP")
+	if err != nil {
+		return err
+	}
+	defer svc.Stop()
+	err = bus.Serve(svc, contract.ConnectStatus, func(context.Context, *bus.Request[contract.None]) (*contract.Endpoints, error) {
+		e := s.endpoints(true)
+		return &e, nil
+	})
+	if err != nil {
+		return err
+	}
+	s.env.SetReady(true)
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+// endpoints says where the node is reached. The operator's token is for the
+// command line alone, which reads it over the node's own bus; it is never logged.
+func (s *Service) endpoints(withToken bool) contract.Endpoints {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	token := ""
+	if withToken {
+		token = s.token
+	}
+	return contract.Endpoints{Links: links(s.env.Config, s.listeners, s.account, token), Listeners: maps.Clone(s.listeners)}
+}
+
+// listens notes an address for [Service.endpoints].
+func (s *Service) listens(name string, addr net.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listeners[name] = addr.String()
+}
+
+// tlsConfig is for HTTPS and for SIP over TLS.
+func (s *Service) tlsConfig(dir string) (*tls.Config, error) {
+	c := s.env.Config.HTTP
+	if c.Cert != "" || c.Key != "" {
+		return certs.Given(c.Cert, c.Key)
+	}
+	hosts := append([]string{"localhost", publicHost(s.env.Config), s.env.Config.SIP.Host}, localHosts()...)
+	if name, err := os.Hostname(); err == nil {
+		hosts = append(hosts, name)
+	}
+	return certs.Own(filepath.Join(dir, "tls"), hosts)
+}
+
+// buildWeb opens the listeners and builds the HTTP server.
+func (s *Service) buildWeb(dir string, tlsConf *tls.Config) (*web.Server, error) {
+	sessionKey, err := keyfile.Load(filepath.Join(dir, "session.key"), 32)
+	if err != nil {
+		return nil, err
+	}
+	token, err := keyfile.Load(filepath.Join(dir, "operator.token"), 24)
+	if err != nil {
+		return nil, err
+	}
+	s.token = hex.EncodeToString(token)
+	cfg := web.Config{Node: s.node, Log: s.env.Log.Named("web"), Registry: s.env.Registry, Name: s.env.Name, TLSConfig: tlsConf,
+		Pages: pages.Files, SessionKey: sessionKey, OperatorToken: s.token, Ready: s.env.Ready,
+		Endpoints: func() any { return s.endpoints(false) }}
+	if cfg.Plain, err = s.listen("http", s.env.Config.HTTP.Listen); err != nil {
+		return nil, fmt.Errorf("%w (setting http.listen)", err)
+	}
+	if cfg.TLS, err = s.listen("https", s.env.Config.HTTP.TLSListen); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w (setting http.tls_listen)", err), closeAll(cfg.Plain))
+	}
+	srv, err := web.New(cfg)
+	if err != nil {
+		return nil, errors.Join(err, closeAll(cfg.Plain), closeAll(cfg.TLS))
+	}
+	return srv, nil
+}
+
+// listen opens one listener; an empty address is none.
+func (s *Service) listen(name, addr string) (net.Listener, error) {
+	if addr == "" {
+		return nil, nil
+	}
+	l, err := sockets.TCP(name, addr)
+	if err != nil {
+		return nil, err
+	}
+	s.listens(name, l.Addr())
+	return l, nil
+}
+
+func closeAll(l net.Listener) error {
+	if l == nil {
+		return nil
+	}
+	return l.Close()
 }

@@ -34,7 +34,7 @@ func Load(path string, n int) ([]byte, error) {
 // either nothing or all of it, and of two processes one wins.
 func create(path string, n int) ([]byte, error) {
 	key := make([]byte, n)
-	rand.Read(key) // never fails: crypto/rand ends the process instead
+	rand.Read(key)                                                        // never fails: crypto/rand ends the process instead
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
 	if err != nil {
 		return nil, fmt.Errorf("secret: %w", err)
