@@ -1,0 +1,89 @@
+// Package swarmtest makes accounts for the tests of conversations.
+package swarmtest
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1" //nolint:gosec // a Jami Id is a SHA-1 of a public key
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
+	"encoding/pem"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/parley-jami/parley/services/swarm/repo"
+)
+
+// Identity is an account with one device, and their keys.
+type Identity struct {
+	repo.Author
+	Account, DeviceKey *rsa.PrivateKey
+}
+
+// New makes an account as Jami does, with keys of 2048 bits for speed.
+func New(tb testing.TB) *Identity {
+	tb.Helper()
+	ca, acc, dev := key(tb), key(tb), key(tb)
+	caName, accName := name(tb, "Jami CA", ca), name(tb, "", acc)
+	caPEM := cert(tb, caName, caName, ca, ca, true)
+	accPEM := cert(tb, accName, caName, acc, ca, true)
+	devPEM := cert(tb, name(tb, "Jami device", dev), accName, dev, acc, false)
+	_, device := ids(tb, dev)
+	uri, _ := ids(tb, acc)
+	return &Identity{Account: acc, DeviceKey: dev, Author: repo.Author{Name: "Parley", URI: uri, Device: device,
+		AccountPEM: append(accPEM, caPEM...), DevicePEM: devPEM, Signer: dev}}
+}
+
+// RenewDevice gives the device key a new certificate.
+func (id *Identity) RenewDevice(tb testing.TB) {
+	tb.Helper()
+	id.DevicePEM = cert(tb, name(tb, "Jami device", id.DeviceKey), name(tb, "", id.Account), id.DeviceKey, id.Account, false)
+}
+
+func key(tb testing.TB) *rsa.PrivateKey {
+	tb.Helper()
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return k
+}
+
+func ids(tb testing.TB, k *rsa.PrivateKey) (short, long string) {
+	tb.Helper()
+	der, err := x509.MarshalPKIXPublicKey(&k.PublicKey)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s, l := sha1.Sum(der), sha256.Sum256(der)
+	return hex.EncodeToString(s[:]), hex.EncodeToString(l[:])
+}
+
+func name(tb testing.TB, cn string, k *rsa.PrivateKey) pkix.Name {
+	tb.Helper()
+	id, _ := ids(tb, k)
+	return pkix.Name{CommonName: cn, ExtraNames: []pkix.AttributeTypeAndValue{
+		{Type: asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}, Value: id}}}
+}
+
+func cert(tb testing.TB, subject, issuer pkix.Name, k, by *rsa.PrivateKey, ca bool) []byte {
+	tb.Helper()
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	t := &x509.Certificate{SerialNumber: serial, Subject: subject, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
+		IsCA: ca, BasicConstraintsValid: ca, SignatureAlgorithm: x509.SHA384WithRSA}
+	if ca {
+		t.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, &x509.Certificate{Subject: issuer}, &k.PublicKey, by)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
