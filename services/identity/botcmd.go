@@ -26,9 +26,16 @@ const botInbox = "_INBOX"
 
 func (s *Service) botCreate(ctx context.Context, r *bus.Request[contract.BotCreate]) (*contract.BotCredentials, error) {
 	q := &r.Body
-	if err := errors.Join(s.botsReady(), checkBot(q)); err != nil {
-		return nil, first(err)
+	if err := s.botsReady(); err != nil {
+		return nil, err
 	}
+	if err := checkBot(q); err != nil {
+		return nil, err
+	}
+	if err := s.lockBots(ctx); err != nil {
+		return nil, err
+	}
+	defer s.unlockBots()
 	if err := s.bots.CanAdd(q.Name); err != nil {
 		return nil, s.botError(err)
 	}
@@ -66,6 +73,10 @@ func (s *Service) botRevoke(ctx context.Context, r *bus.Request[contract.BotName
 	if err := s.botsReady(); err != nil {
 		return nil, err
 	}
+	if err := s.lockBots(ctx); err != nil {
+		return nil, err
+	}
+	defer s.unlockBots()
 	if _, err := s.bots.Get(r.Body.Name); err != nil {
 		return nil, s.botError(err)
 	}
@@ -107,13 +118,18 @@ func checkBot(q *contract.BotCreate) error {
 	return nil
 }
 
-// first returns the first contract error of a joined one.
-func first(err error) error {
-	if e, ok := errors.AsType[*contract.Error](err); ok {
-		return e
+// lockBots lets one change of the list run at a time, the bus's part included:
+// else of two that make the same name the loser would revoke the winner.
+func (s *Service) lockBots(ctx context.Context) error {
+	select {
+	case s.botTurn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return contract.ErrBusy
 	}
-	return err
 }
+
+func (s *Service) unlockBots() { <-s.botTurn }
 
 // botError says it in the words of the contract.
 func (s *Service) botError(err error) error {

@@ -29,7 +29,8 @@ const (
 
 // Service is the identity process.
 type Service struct {
-	env *host.Env
+	env     *host.Env
+	botTurn chan struct{} // holds one element while the list of bots is changed
 
 	mu    sync.Mutex
 	state contract.IdentityState
@@ -43,7 +44,7 @@ type Service struct {
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	return &Service{env: env, state: contract.IdentityState{State: stateCreating, Message: "the account is being loaded"}}, nil
+	return &Service{env: env, botTurn: make(chan struct{}, 1), state: contract.IdentityState{State: stateCreating, Message: "the account is being loaded"}}, nil
 }
 
 // Run connects, loads or makes the account, and serves until ctx ends.
