@@ -53,9 +53,12 @@ type RoomSettings struct {
 	Max         int    `json:"max"`          // participants; 0: no limit
 }
 
-// Room is a room's state. Revision grows with each change.
+// Room is a room's state. Revision grows with each change. Of more than
+// [RosterMax] participants the list holds the moderators, who speaks, who has a hand
+// raised and the asker first; Total counts all.
 type Room struct {
 	RoomSettings
+	Total        int           `json:"total"`
 	Created      time.Time     `json:"created"`
 	Revision     uint64        `json:"revision"`
 	Conversation string        `json:"conversation,omitempty"`
@@ -63,6 +66,10 @@ type Room struct {
 	// ModeratorToken is shown to operators only.
 	ModeratorToken string `json:"moderator_token,omitempty"`
 }
+
+// RosterMax is how many participants a room's list holds at most, so that it
+// stays below the largest message of the bus (1 MiB).
+const RosterMax = 2000
 
 // RoomCreate makes a room.
 type RoomCreate struct {
@@ -214,6 +221,10 @@ const (
 	EventQuality EventType = "quality" // Qualities, every 2 s, not replayed (Seq 0)
 	EventClosed  EventType = "closed"  // the room was removed or the node stops: Reason
 )
+
+// KeptEvents are the events that have a sequence and that the stream of room
+// events keeps for replay: all but quality.
+var KeptEvents = []EventType{EventJoined, EventLeft, EventChanged, EventVoice, EventRoom, EventChat, EventDigit, EventMedia, EventClosed}
 
 // Reasons why somebody left.
 const (
