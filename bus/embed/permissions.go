@@ -69,7 +69,7 @@ var table = map[string]access{
 		stores: []store{leases("swarm")},
 	},
 	"conference": {
-		calls: []string{"identity.state", "media.*", "swarm.*"},
+		calls: []string{"identity.state", "bot.list", "media.*", "swarm.*"},
 		hears: []string{"identity.changed", "media.*"},
 		stores: []store{
 			{stream: contract.StreamRoomEvents, purge: true}, // written by publishing its own event

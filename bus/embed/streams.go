@@ -21,7 +21,7 @@ const minFree = 32 << 20
 // one key clear all of them.
 var streams = []jetstream.StreamConfig{
 	{
-		Name: contract.StreamRoomEvents, Description: "what happened in rooms", Subjects: []string{contract.RoomEvents.Subject()},
+		Name: contract.StreamRoomEvents, Description: "what happened in rooms", Subjects: keptSubjects(),
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
 		MaxAge: 30 * 24 * time.Hour, MaxBytes: 1 << 30, MaxMsgSize: 256 << 10, Duplicates: 2 * time.Minute, DenyDelete: true,
 	},
@@ -35,6 +35,15 @@ var streams = []jetstream.StreamConfig{
 		Storage: jetstream.MemoryStorage, Discard: jetstream.DiscardNew, MaxMsgsPerSubject: 1,
 		MaxBytes: 64 << 20, MaxMsgSize: 4 << 10, MaxAge: time.Hour, Duplicates: 2 * time.Minute, DenyDelete: true, AllowMsgTTL: true,
 	},
+}
+
+// keptSubjects are the subjects of the room events that are kept for replay.
+func keptSubjects() []string {
+	var out []string
+	for _, t := range contract.KeptEvents {
+		out = append(out, contract.RoomEvents.Subject("*", "*", string(t)))
+	}
+	return out
 }
 
 // ensureStreams makes the streams and brings those that a former version made up
