@@ -1,0 +1,120 @@
+//go:build interop
+
+package interop
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// baresip is a SIP phone that plays a WAV file and writes what it hears into
+// another.
+type baresip struct {
+	t   *testing.T
+	dir string
+	cmd *exec.Cmd
+	out *lockedBuffer
+}
+
+// phone describes one.
+type phone struct {
+	name      string
+	freq      float64
+	codec     string // "opus/48000/1", "PCMU/8000/1"
+	rate      int    // of the microphone's file, which baresip wants equal to the codec's
+	transport string // "udp" or "tcp"
+	srtp      bool
+}
+
+// call starts a phone that calls the room main.
+func (n *node) call(p phone, port int) *baresip {
+	n.t.Helper()
+	b := &baresip{t: n.t, dir: n.t.TempDir(), out: new(lockedBuffer)}
+	mic := tone(p.freq, -20, 240)
+	if err := writeWAV(filepath.Join(b.dir, "mic.wav"), mic); err != nil {
+		n.t.Fatal(err)
+	}
+	enc := ""
+	if p.srtp {
+		enc = ";mediaenc=srtp-mand"
+	}
+	files := map[string]string{
+		"config": fmt.Sprintf(`poll_method epoll
+sip_listen 127.0.0.1:%d
+audio_player aubridge,nil
+audio_source aufile,%s/mic.wav
+audio_alert aubridge,nil
+ausrc_srate 48000
+auplay_srate 48000
+ausrc_channels 1
+auplay_channels 1
+audio_level no
+rtp_ports %d-%d
+module_path /usr/lib/baresip/modules
+module opus.so
+module g711.so
+module g722.so
+module srtp.so
+module aufile.so
+module aubridge.so
+module sndfile.so
+snd_path %s
+module_tmp uuid.so
+module_tmp account.so
+module_app menu.so
+opus_bitrate 32000
+opus_stereo no
+opus_sprop_stereo no
+`, port, b.dir, port+2, port+12, b.dir),
+		"accounts": fmt.Sprintf("\"%s\" <sip:%s@127.0.0.1:%d;transport=%s>;regint=0;audio_codecs=%s%s\n", p.name, p.name, port, p.transport, p.codec, enc),
+		"contacts": "",
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o600); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	b.cmd = exec.Command("baresip", "-4", "-f", b.dir, "-e", fmt.Sprintf("/dial sip:main@%s;transport=%s", n.sipAddr(), p.transport))
+	b.cmd.Stdout, b.cmd.Stderr = b.out, b.out
+	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := b.cmd.Start(); err != nil {
+		n.t.Fatalf("baresip: %v", err)
+	}
+	n.t.Cleanup(b.hangUp)
+	return b
+}
+
+// heard returns what was played in the last ms.
+func (b *baresip) heard(ms int) []int16 {
+	b.t.Helper()
+	files, err := filepath.Glob(filepath.Join(b.dir, "dump-*-dec.wav"))
+	if err != nil || len(files) == 0 {
+		b.t.Fatalf("the phone has no recording (%v)\n%s", err, b.out.String())
+	}
+	s, err := readWAV(files[0])
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return lastMS(s, ms)
+}
+
+// hangUp lets the phone say BYE and waits for it to end.
+func (b *baresip) hangUp() {
+	if b.cmd.ProcessState != nil {
+		return
+	}
+	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		b.t.Log(err)
+	}
+	if err := b.cmd.Wait(); err != nil {
+		b.t.Logf("baresip: %v", err)
+	}
+	if b.t.Failed() {
+		s := b.out.String()
+		b.t.Logf("the phone said:\n%.4000s", s)
+	}
+}

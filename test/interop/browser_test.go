@@ -1,0 +1,122 @@
+//go:build interop
+
+package interop
+
+import (
+	"bufio"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// browser is a Chromium with a WAV file for a microphone.
+type browser struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+	log *lockedBuffer
+}
+
+func startBrowser(t *testing.T, freq float64) *browser {
+	t.Helper()
+	mic := filepath.Join(t.TempDir(), "mic.wav")
+	if err := writeWAV(mic, tone(freq, -20, 60)); err != nil {
+		t.Fatal(err)
+	}
+	b := &browser{t: t, cmd: exec.Command("node", "browser.mjs", mic), log: new(lockedBuffer)}
+	b.cmd.Stderr = b.log
+	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	in, err := b.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := b.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.in, b.out = in, bufio.NewReaderSize(out, 1<<20)
+	if err := b.cmd.Start(); err != nil {
+		t.Fatalf("node browser.mjs: %v", err)
+	}
+	t.Cleanup(b.close)
+	return b
+}
+
+func (b *browser) do(cmd map[string]any, res any) error {
+	line, err := json.Marshal(cmd)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(b.in, "%s\n", line); err != nil {
+		return fmt.Errorf("browser: %w\n%s", err, b.log.String())
+	}
+	answer, err := b.out.ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("browser: %w\n%s", err, b.log.String())
+	}
+	var a struct {
+		OK    json.RawMessage `json:"ok"`
+		Error string          `json:"error"`
+	}
+	if err := json.Unmarshal(answer, &a); err != nil {
+		return err
+	}
+	if a.Error != "" {
+		return fmt.Errorf("browser: %s\n%s", a.Error, b.log.String())
+	}
+	if res == nil {
+		return nil
+	}
+	return json.Unmarshal(a.OK, res)
+}
+
+func (b *browser) open(url, name string) {
+	b.t.Helper()
+	if err := b.do(map[string]any{"do": "open", "url": url, "name": name}, nil); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *browser) heard(ms int) []int16 {
+	b.t.Helper()
+	var s string
+	if err := b.do(map[string]any{"do": "hear", "ms": ms}, &s); err != nil {
+		b.t.Fatal(err)
+	}
+	raw, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return samples(raw)
+}
+
+func (b *browser) eval(js string, res any) {
+	b.t.Helper()
+	if err := b.do(map[string]any{"do": "eval", "js": js}, res); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *browser) close() {
+	if b.cmd.ProcessState != nil {
+		return
+	}
+	if _, err := io.WriteString(b.in, `{"do":"close"}`+"\n"); err != nil {
+		b.t.Log(err)
+	}
+	if err := b.in.Close(); err != nil {
+		b.t.Log(err)
+	}
+	if err := b.cmd.Wait(); err != nil {
+		b.t.Logf("browser: %v", err)
+	}
+	if b.t.Failed() {
+		b.t.Logf("the browser said:\n%s", b.log.String())
+	}
+}

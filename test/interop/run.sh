@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs the real peers and runs the interop tests against bin/parley.
+# Needs root for the packages (or has them already), Go and npm. Arguments go to `go test`.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+packages=(baresip-core sip-tester chromium git)
+missing=()
+for p in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+done
+if ((${#missing[@]})); then
+  if [[ $(id -u) != 0 ]]; then
+    echo "interop: install these Debian packages first: ${missing[*]}" >&2
+    exit 1
+  fi
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+(cd test/interop && npm ci --no-audit --no-fund --silent)
+(cd sdk/js && if [[ -f package-lock.json ]]; then npm ci --no-audit --no-fund --silent; fi)
+make build
+exec go test -tags "nolibopusfile interop" -count=1 -timeout 20m -v "$@" ./test/interop

@@ -1,0 +1,120 @@
+//go:build interop
+
+package interop
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+)
+
+const rate = 48000
+
+// tone returns s16 samples of a sine with the given level in dBFS (a full-scale
+// sine is 0 dBFS here).
+func tone(freq, dBFS, seconds float64) []int16 {
+	out := make([]int16, int(seconds*rate))
+	a := 32767 * math.Pow(10, dBFS/20)
+	for i := range out {
+		out[i] = int16(a * math.Sin(2*math.Pi*freq*float64(i)/rate))
+	}
+	return out
+}
+
+// levelOf returns the level of one frequency in dBFS over the samples, -120 at
+// the least: the magnitude of their correlation with that frequency.
+func levelOf(s []int16, freq float64) float64 {
+	if len(s) == 0 {
+		return -120
+	}
+	var re, im float64
+	for i, v := range s {
+		w := 0.5 - 0.5*math.Cos(2*math.Pi*float64(i)/float64(len(s))) // Hann, so that neighbours don't leak in
+		p := 2 * math.Pi * freq * float64(i) / rate
+		re += w * float64(v) * math.Cos(p)
+		im += w * float64(v) * math.Sin(p)
+	}
+	a := 2 * math.Hypot(re, im) / (0.5 * float64(len(s))) / 32767
+	if a < 1e-6 {
+		return -120
+	}
+	return 20 * math.Log10(a)
+}
+
+// longestGap returns the longest stretch, in ms, in which none of the 20 ms
+// windows holds the frequency above the level.
+func longestGap(s []int16, freq, dBFS float64) int {
+	const win = rate / 50
+	gap, longest := 0, 0
+	for i := 0; i+win <= len(s); i += win {
+		if levelOf(s[i:i+win], freq) < dBFS {
+			gap += 20
+			longest = max(longest, gap)
+		} else {
+			gap = 0
+		}
+	}
+	return longest
+}
+
+func writeWAV(path string, s []int16) error {
+	b := make([]byte, 44+2*len(s))
+	copy(b, "RIFF")
+	binary.LittleEndian.PutUint32(b[4:], uint32(len(b)-8))
+	copy(b[8:], "WAVEfmt ")
+	binary.LittleEndian.PutUint32(b[16:], 16)
+	binary.LittleEndian.PutUint16(b[20:], 1)
+	binary.LittleEndian.PutUint16(b[22:], 1)
+	binary.LittleEndian.PutUint32(b[24:], rate)
+	binary.LittleEndian.PutUint32(b[28:], 2*rate)
+	binary.LittleEndian.PutUint16(b[32:], 2)
+	binary.LittleEndian.PutUint16(b[34:], 16)
+	copy(b[36:], "data")
+	binary.LittleEndian.PutUint32(b[40:], uint32(2*len(s)))
+	for i, v := range s {
+		binary.LittleEndian.PutUint16(b[44+2*i:], uint16(v))
+	}
+	return os.WriteFile(path, b, 0o600)
+}
+
+// readWAV reads a mono or stereo 16-bit file, also one that is still being
+// written, and returns its first channel at 48 kHz by repeating samples.
+func readWAV(path string) ([]int16, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) < 44 || string(b[:4]) != "RIFF" {
+		return nil, errors.New("not a WAV file")
+	}
+	ch, hz := int(binary.LittleEndian.Uint16(b[22:])), int(binary.LittleEndian.Uint32(b[24:]))
+	if ch < 1 || ch > 2 || hz < 8000 || rate%hz != 0 || binary.LittleEndian.Uint16(b[34:]) != 16 {
+		return nil, fmt.Errorf("WAV of %d channels at %d Hz", ch, hz)
+	}
+	var out []int16
+	for i := 44; i+2*ch <= len(b); i += 2 * ch {
+		v := int16(binary.LittleEndian.Uint16(b[i:]))
+		for range rate / hz {
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}
+
+func lastMS(s []int16, ms int) []int16 {
+	n := ms * rate / 1000
+	if n > len(s) {
+		return s
+	}
+	return s[len(s)-n:]
+}
+
+func samples(b []byte) []int16 {
+	out := make([]int16, len(b)/2)
+	for i := range out {
+		out[i] = int16(binary.LittleEndian.Uint16(b[2*i:]))
+	}
+	return out
+}
