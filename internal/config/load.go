@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -194,6 +195,15 @@ func (c *Config) Environ() []string {
 	out := make([]string, len(fields))
 	for i, f := range fields {
 		out[i] = f.Env + "=" + f.format(c)
+	}
+	return out
+}
+
+// Values returns every key with its value: string, []string, int or bool.
+func (c *Config) Values() map[string]any {
+	out := make(map[string]any, len(fields))
+	for _, f := range fields {
+		out[f.Key] = reflect.ValueOf(c).Elem().FieldByIndex(f.index).Interface()
 	}
 	return out
 }

@@ -81,6 +81,16 @@ func Probe(specs []Spec) error {
 	return nil
 }
 
+// Listen opens a TCP listener for the caller itself, with the same errors as
+// [Open].
+func Listen(sp Spec) (net.Listener, error) {
+	l, err := net.Listen("tcp", sp.Addr)
+	if err != nil {
+		return nil, sp.explain(err)
+	}
+	return l, nil
+}
+
 // explain says what to do about an address that cannot be had.
 func (sp Spec) explain(err error) error {
 	setting := sp.Setting

@@ -1,0 +1,21 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/parley-jami/parley/bus/contract"
+)
+
+func newAccount(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "account", Short: "The account of the node"}
+	group(cmd)
+	cmd.AddCommand(newAccountShow(a), newAccountSet(a))
+	return cmd
+}
+
+func showAccount(w io.Writer, acc *contract.Account) {
+	fmt.Fprintf(w, "account\t%s\nalias\t%s\ndevice\t%s\nrendezvous\t%s\n", acc.ID, dash(printable(acc.Alias)), acc.DeviceID, yes(acc.Rendezvous))
+}

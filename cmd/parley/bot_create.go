@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nkeys"
+	"github.com/spf13/cobra"
+
+	"github.com/parley-jami/parley/bus/contract"
+)
+
+// botCreated is what `bot create --json` prints.
+type botCreated struct {
+	contract.Bot
+	Creds       string   `json:"creds"` // path of the credentials file
+	URL         string   `json:"url"`
+	InboxPrefix string   `json:"inbox_prefix"`
+	Publish     []string `json:"publish"`
+	Subscribe   []string `json:"subscribe"`
+}
+
+func newBotCreate(a *app) *cobra.Command {
+	var room, out string
+	var allow []string
+	cmd := &cobra.Command{
+		Use: "create NAME --room ROOM", Short: "Make credentials for a bot in one room",
+		Long: `Make credentials for a bot in one room. The bot's private key is made here, stands
+in the credentials file alone and is never sent anywhere.`,
+		Args: takes("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q := contract.BotCreate{Name: args[0], Room: room}
+			if room == "" {
+				return usagef("say which room the bot is for: --room ROOM")
+			}
+			if err := word("bot", q.Name); err != nil {
+				return err
+			}
+			if err := word("room", room); err != nil {
+				return err
+			}
+			for _, r := range allow {
+				right := contract.Right(strings.TrimSpace(r))
+				if !slices.Contains(contract.Rights, right) {
+					return usagef("--allow %q: any of %s", r, joinRights(contract.Rights))
+				}
+				if !slices.Contains(q.Rights, right) {
+					q.Rights = append(q.Rights, right)
+				}
+			}
+			if out == "" {
+				out = q.Name + ".creds"
+			}
+			return a.inNode(cmd, func(ctx context.Context, s *session) error {
+				made, err := createBot(ctx, s, &q, out)
+				if err != nil {
+					return err
+				}
+				return a.print(made, func(w io.Writer) { showBotCreated(w, made) })
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&room, "room", "", "room that the bot may enter")
+	f.StringSliceVar(&allow, "allow", []string{string(contract.RightListen)}, "what it may do there: any of "+joinRights(contract.Rights))
+	f.StringVar(&out, "out", "", "credentials file to write (default ./NAME.creds)")
+	return cmd
+}
+
+// createBot opens the file first, so that no bot exists whose credentials could
+// not be kept.
+func createBot(ctx context.Context, s *session, q *contract.BotCreate, out string) (made *botCreated, err error) {
+	f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, contract.ErrExists.With("%s is there already; remove it or choose another file with --out", out)
+	} else if err != nil {
+		return nil, fmt.Errorf("credentials file: %w", err)
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil && cerr != nil {
+			err = fmt.Errorf("credentials file: %w", cerr)
+		}
+		if err != nil {
+			err = errors.Join(err, os.Remove(out))
+		}
+	}()
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	defer user.Wipe()
+	if q.UserKey, err = user.PublicKey(); err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	seed, err := user.Seed()
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	got, err := call(ctx, s, contract.BotCreateCmd, q)
+	if err != nil {
+		return nil, err
+	}
+	text, err := jwt.FormatUserConfig(got.JWT, seed)
+	if err != nil {
+		return nil, fmt.Errorf("credentials of the node: %w", err)
+	}
+	if _, err := f.Write(text); err != nil {
+		return nil, fmt.Errorf("credentials file: %w", err)
+	}
+	if out, err = filepath.Abs(out); err != nil {
+		return nil, fmt.Errorf("credentials file: %w", err)
+	}
+	return &botCreated{Bot: got.Bot, Creds: out, URL: got.URL, InboxPrefix: got.InboxPrefix, Publish: got.Publish, Subscribe: got.Subscribe}, nil
+}
+
+func showBotCreated(w io.Writer, b *botCreated) {
+	fmt.Fprintf(w, "bot\t%s\nroom\t%s\nallowed\t%s\ncredentials\t%s\nURL\t%s\n", b.Name, b.Room, dash(joinRights(b.Rights)), b.Creds, b.URL)
+	for i, s := range b.Publish {
+		fmt.Fprintf(w, "%s\t%s\n", first(i, "publishes to"), s)
+	}
+	for i, s := range b.Subscribe {
+		fmt.Fprintf(w, "%s\t%s\n", first(i, "subscribes to"), s)
+	}
+	fmt.Fprintf(w, "\nConnect with any NATS client: nats --server %s --creds %s --inbox-prefix %s\n", b.URL, b.Creds, dash(b.InboxPrefix))
+}
+
+func first(i int, s string) string {
+	if i == 0 {
+		return s
+	}
+	return ""
+}
+
+func joinRights(rs []contract.Right) string {
+	words := make([]string, len(rs))
+	for i, r := range rs {
+		words[i] = string(r)
+	}
+	return strings.Join(words, ",")
+}

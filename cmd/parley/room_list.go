@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/parley-jami/parley/bus/contract"
+)
+
+func newRoomList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List the rooms", Args: takes(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.inNode(cmd, func(ctx context.Context, s *session) error {
+				l, err := call(ctx, s, contract.RoomListCmd, &contract.None{})
+				if err != nil {
+					return err
+				}
+				if l.Rooms == nil {
+					l.Rooms = []contract.Room{}
+				}
+				return a.print(l, func(w io.Writer) {
+					fmt.Fprintln(w, "ROOM\tTITLE\tPARTICIPANTS\tPIN\tLOCKED")
+					for _, r := range l.Rooms {
+						fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", r.Name, dash(printable(r.Title)), len(r.Participants), yes(r.HasPIN), yes(r.Locked))
+					}
+				})
+			})
+		},
+	}
+}

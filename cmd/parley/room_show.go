@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+func newRoomShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "show ROOM", Short: "Show a room and who is in it", Args: takes("ROOM"), ValidArgsFunction: completeRooms(a),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.inRoom(cmd, args[0], func(ctx context.Context, s *session) error {
+				r, err := getRoom(ctx, s, args[0])
+				if err != nil {
+					return err
+				}
+				return a.print(r, func(w io.Writer) {
+					fmt.Fprintf(w, "room\t%s\n", r.Name)
+					fmt.Fprintf(w, "title\t%s\n", dash(printable(r.Title)))
+					fmt.Fprintf(w, "PIN\t%s\n", yes(r.HasPIN))
+					fmt.Fprintf(w, "locked\t%s\n", yes(r.Locked))
+					fmt.Fprintf(w, "SIP digest\t%s\n", yes(r.SIPAuth))
+					fmt.Fprintf(w, "who joins is\t%s\n", dash(string(r.DefaultRole)))
+					if r.Max > 0 {
+						fmt.Fprintf(w, "at most\t%d\n", r.Max)
+					}
+					fmt.Fprintf(w, "created\t%s\n\n", r.Created.Local().Format("2006-01-02 15:04:05"))
+					showParticipants(w, r.Participants)
+				})
+			})
+		},
+	}
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/bus/host"
+	"github.com/parley-jami/parley/internal/config"
+	"github.com/parley-jami/parley/internal/logging"
+	"github.com/parley-jami/parley/internal/sockets"
+	"github.com/parley-jami/parley/internal/supervise"
+)
+
+func newUp(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "up", Short: "Start a node and keep it running",
+		Long: `Start a node: the bus and six services, each a process of its own that is started
+again when it dies. The first start makes the account. SIGTERM or Ctrl-C tells the
+participants and ends within 5 s; a second one ends at once.`,
+		Args: takes(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := a.load(cmd)
+			if err != nil {
+				return err
+			}
+			return a.up(cmd.Context(), cfg)
+		},
+	}
+	addConfigFlags(cmd)
+	return cmd
+}
+
+// stopOrder says in which wave a process is stopped: who talks with participants
+// first, so that they are told; the bus last. needed says who must be ready
+// before anybody can join.
+var stopOrder = map[string]struct {
+	wave   int
+	needed bool
+}{
+	"connect":    {0, true},
+	"conference": {0, true},
+	"media":      {1, true},
+	"swarm":      {2, false},
+	"dht":        {2, false},
+	"identity":   {2, true},
+	"bus":        {3, true},
+}
+
+// up runs the node until a signal ends it.
+func (a *app) up(ctx context.Context, cfg *config.Config) error {
+	began := time.Now()
+	ctx, kill, stopSignals := drainSignals(ctx)
+	defer stopSignals()
+	out := supervise.NewOutput(a.err)
+	defer out.Close()
+	cfg.Log.Format = logging.Resolve(cfg.Log.Format, a.err)
+	log, err := logging.New(cfg.Log, out)
+	if err != nil {
+		return err
+	}
+	log = log.Named("up")
+
+	if err := prepareData(cfg); err != nil {
+		return err
+	}
+	lock, err := supervise.Lock(ctx, cfg.Data)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	n, err := openNode(cfg)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+
+	sup := supervise.New(supervise.Options{
+		Specs: n.specs, Path: "/proc/self/exe", Args: func(name string) []string { return []string{"run", name, "--data", cfg.Data} },
+		Env: childEnv(cfg), Inherit: []*os.File{lock}, Out: out, Log: log,
+	})
+	link := &nodeLink{cfg: cfg, log: log, sup: sup, began: began, say: a.teller(log),
+		node: supervise.Node{PID: os.Getpid(), Version: version, Started: began.UTC(), BusURL: host.BusURL(cfg), Admin: cfg.Admin.Listen}}
+	if err := supervise.WriteNode(cfg.Data, &link.node); err != nil {
+		return err
+	}
+
+	serving, endServing := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	h := sup.Handler()
+	if n.admin != nil {
+		wg.Go(func() { supervise.Serve(serving, n.admin, h, log) })
+	}
+	local := sup.Handler()
+	local.HandleFunc("GET /status", link.serveStatus)
+	wg.Go(func() { supervise.Serve(serving, n.up, local, log) })
+	wg.Go(func() { link.run(ctx) })
+	context.AfterFunc(ctx, func() { log.Info("stopping; a second signal ends at once") })
+
+	err = sup.Run(ctx, kill)
+	endServing()
+	wg.Wait()
+	if rerr := os.Remove(supervise.NodeFile(cfg.Data)); rerr != nil {
+		log.Warn("node file", zap.Error(rerr))
+	}
+	return err
+}
+
+// drainSignals returns a context that the first signal ends and a channel that
+// the second one closes.
+func drainSignals(parent context.Context) (ctx context.Context, kill <-chan struct{}, stop func()) {
+	ctx, cancel := context.WithCancel(parent)
+	sigs := make(chan os.Signal, 2)
+	signal.Notify(sigs, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	killed, ended, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := 0; n < 2; n++ {
+			select {
+			case <-ended:
+				return
+			case <-sigs:
+			}
+			if n == 0 {
+				cancel()
+			} else {
+				close(killed)
+			}
+		}
+	}()
+	return ctx, killed, func() {
+		signal.Stop(sigs)
+		close(ended)
+		<-done
+		cancel()
+	}
+}
+
+// childEnv is the environment with the whole configuration as this process sees
+// it, so that a child started again after the file was edited still fits the
+// others and the sockets that are held for it.
+func childEnv(cfg *config.Config) []string {
+	env := append(os.Environ(), cfg.Environ()...) // of duplicates the last counts
+	return append(env, host.EnvSupervised+"=1", config.EnvFile+"=")
+}
+
+// openNode takes every address before anything is started.
+type openedNode struct {
+	specs []supervise.Spec
+	admin net.Listener // nil: off
+	up    net.Listener
+}
+
+func openNode(cfg *config.Config) (n *openedNode, err error) {
+	n = new(openedNode)
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	held := map[string]*sockets.Set{}
+	media, err := sockets.MediaSpecs(cfg)
+	if err != nil {
+		return nil, usagef("%w", err)
+	}
+	for name, specs := range map[string][]sockets.Spec{"media": media, "connect": sockets.ConnectSpecs(cfg)} {
+		if held[name], err = sockets.Open(specs); err != nil {
+			return nil, err
+		}
+		n.specs = append(n.specs, supervise.Spec{Name: name, Sockets: held[name]}) // closed on an error
+	}
+	if err := sockets.Probe(sockets.ProbeSpecs(cfg)); err != nil {
+		return nil, err
+	}
+	if cfg.Admin.Listen != "" {
+		if n.admin, err = sockets.Listen(sockets.Spec{Name: "admin", Network: "tcp", Addr: cfg.Admin.Listen, Setting: "admin.listen"}); err != nil {
+			return nil, err
+		}
+	}
+	if n.up, err = supervise.ListenUp(cfg.Data); err != nil {
+		return nil, err
+	}
+	n.specs = n.specs[:0]
+	for _, p := range processes {
+		if p.name == "bus" && cfg.Bus.URL != "" {
+			continue // the operator's own NATS server is the bus
+		}
+		o := stopOrder[p.name]
+		n.specs = append(n.specs, supervise.Spec{Name: p.name, Wave: o.wave, Needed: o.needed,
+			Health: host.HealthSocket(cfg, p.name), Sockets: held[p.name]})
+	}
+	return n, nil
+}
+
+func (n *openedNode) close() {
+	for _, s := range n.specs {
+		if s.Sockets != nil {
+			s.Sockets.Close()
+		}
+	}
+	for _, l := range []net.Listener{n.admin, n.up} {
+		if l != nil {
+			l.Close() // closed already after an orderly end
+		}
+	}
+}
+
+// teller returns what tells the operator: plain text on a terminal; elsewhere the
+// progress goes to the log and only the final block is printed.
+func (a *app) teller(log *zap.Logger) teller {
+	return teller{out: a.out, terminal: logging.IsTerminal(a.out), log: log}
+}
+
+type teller struct {
+	out      io.Writer
+	terminal bool
+	log      *zap.Logger
+}
+
+func (t teller) progress(msg string) {
+	if t.terminal {
+		fmt.Fprintln(t.out, "parley: "+msg)
+		return
+	}
+	t.log.Info(msg)
+}
