@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,13 @@ type Conn struct {
 
 	mu      sync.Mutex
 	onAgain []func()
+	waiting map[*waiter]struct{} // requests without an answer
+}
+
+// waiter is a request that waits for its answer.
+type waiter struct {
+	subject string
+	fail    context.CancelCauseFunc
 }
 
 // InboxPrefix returns the inbox prefix of a process; its permissions name it.
@@ -61,7 +69,7 @@ func InboxPrefix(name string) string { return "_INBOX_" + name }
 // Connect dials the bus and retries until ctx ends: at a start of the node the
 // bus may come later than its users.
 func Connect(ctx context.Context, o Options) (*Conn, error) {
-	c := &Conn{log: o.Log, name: o.Name}
+	c := &Conn{log: o.Log, name: o.Name, waiting: map[*waiter]struct{}{}}
 	opts := []nats.Option{
 		nats.Name(o.Name), nats.CustomInboxPrefix(InboxPrefix(o.Name)),
 		nats.MaxReconnects(-1), nats.ReconnectWait(100 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond),
@@ -71,6 +79,8 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 			if err != nil {
 				o.Log.Warn("bus connection lost", zap.Error(err))
 			}
+			// Their answers went to a connection that is no more.
+			c.failWaiting("", contract.ErrUnavailable.With("the bus was lost before the answer came; whether it was done is not known"))
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) {
 			o.Log.Info("bus connection back")
@@ -87,6 +97,9 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 					o.Log.Warn("bus subscription too slow, messages lost", zap.String("subject", sub.Subject), zap.Uint64("times", n))
 				}
 				return
+			}
+			if subject, ok := refusedPublish(err); ok {
+				c.failWaiting(subject, contract.ErrForbidden.With("%s is not allowed to send %s", o.Name, subject))
 			}
 			o.Log.Error("bus refused", zap.Error(err))
 		}),
@@ -190,6 +203,63 @@ func (c *Conn) params(d *contract.Def, given []string) []string {
 	return given
 }
 
+// known refuses to send before the account is known: the subject would have a
+// wildcard in it.
+func (c *Conn) known(d *contract.Def) error {
+	if c.Account() == "" {
+		if p := d.Params(); len(p) > 0 && p[0] == "account" {
+			return contract.ErrUnavailable.With("%s: the node's account is not known yet", d.Name)
+		}
+	}
+	return nil
+}
+
+// request sends m and waits. Unlike the client alone it ends at once when the
+// server refuses the subject or the connection breaks; the error is then a
+// *contract.Error.
+func (c *Conn) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	w := &waiter{m.Subject, cancel}
+	c.mu.Lock()
+	c.waiting[w] = struct{}{}
+	c.mu.Unlock()
+	r, err := c.nc.RequestMsgWithContext(ctx, m)
+	c.mu.Lock()
+	delete(c.waiting, w)
+	c.mu.Unlock()
+	if err != nil {
+		if e, ok := errors.AsType[*contract.Error](context.Cause(ctx)); ok {
+			return nil, e
+		}
+	}
+	return r, err
+}
+
+// failWaiting ends the requests that wait on subject, or all when it is empty.
+func (c *Conn) failWaiting(subject string, err *contract.Error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for w := range c.waiting {
+		if subject == "" || w.subject == subject {
+			w.fail(err)
+		}
+	}
+}
+
+// refusedPublish returns the subject that the server refused to take.
+func refusedPublish(err error) (string, bool) {
+	if !errors.Is(err, nats.ErrPermissionViolation) {
+		return "", false
+	}
+	_, after, ok := strings.Cut(err.Error(), `Publish to "`)
+	if !ok {
+		return "", false
+	}
+	subject, _, ok := strings.Cut(after, `"`)
+	return subject, ok
+}
+
 type keyCtx struct{}
 
 // WithKey gives the commands called with ctx an idempotency key.
@@ -201,7 +271,9 @@ var propagator = propagation.TraceContext{}
 
 // Call sends a command and waits for its reply. params fill the tokens of the
 // subject after {account}. An error is a *contract.Error: "unavailable" when nobody
-// serves the command, "timeout" when ctx (or [DefaultTimeout]) ended first.
+// serves the command or the bus is lost while waiting, "forbidden" when this
+// process may not send it, "timeout" when ctx (or [DefaultTimeout]) ended first.
+// With the bus away the command waits and is sent when it is back.
 func Call[Q, A any](ctx context.Context, c *Conn, cmd contract.Command[Q, A], q *Q, params ...string) (*A, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -210,6 +282,9 @@ func Call[Q, A any](ctx context.Context, c *Conn, cmd contract.Command[Q, A], q 
 	}
 	ctx, span := otel.Tracer("parley/bus").Start(ctx, "call "+cmd.Name)
 	defer span.End()
+	if err := c.known(cmd.Def); err != nil {
+		return nil, err
+	}
 	body, err := json.Marshal(q)
 	if err != nil {
 		return nil, contract.ErrBadRequest.With("%s: %v", cmd.Name, err)
@@ -220,12 +295,9 @@ func Call[Q, A any](ctx context.Context, c *Conn, cmd contract.Command[Q, A], q 
 	if k, ok := ctx.Value(keyCtx{}).(string); ok && k != "" {
 		m.Header.Set(contract.HeaderKey, k)
 	}
-	r, err := c.nc.RequestMsgWithContext(ctx, m)
-	switch {
-	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrReconnectBufExceeded):
-		return nil, contract.ErrUnavailable.With("%s: %s is not running; it is being restarted", cmd.Name, cmd.Service)
-	case err != nil:
-		return nil, contract.ErrTimeout.With("%s: no answer from %s: %v", cmd.Name, cmd.Service, err)
+	r, err := c.request(ctx, m)
+	if err != nil {
+		return nil, requestError(err, cmd.Name, cmd.Service)
 	}
 	if r.Header.Get("Nats-Service-Error-Code") != "" {
 		e := new(contract.Error)
@@ -244,6 +316,9 @@ func Call[Q, A any](ctx context.Context, c *Conn, cmd contract.Command[Q, A], q 
 // Publish sends an event. It does not wait; with the bus away it is buffered up
 // to 1 MiB, then refused.
 func Publish[E any](c *Conn, ev contract.Event[E], e *E, params ...string) error {
+	if err := c.known(ev.Def); err != nil {
+		return err
+	}
 	body, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("%s: %w", ev.Name, err)

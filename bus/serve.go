@@ -85,7 +85,8 @@ func (s *Service) Stop() {
 
 // Serve answers a command. params pin tokens of the subject after {account};
 // the others match anything. The handler's error is sent as it is when it is a
-// *contract.Error, else as "internal" and logged.
+// *contract.Error, else as "internal" and logged. A command that names no inbox for
+// its answer is ignored.
 func Serve[Q, A any](s *Service, cmd contract.Command[Q, A], fn func(ctx context.Context, r *Request[Q]) (*A, error), params ...string) error {
 	slots := make(chan struct{}, maxInFlight)
 	subject := cmd.Subject(s.c.params(cmd.Def, params)...)
@@ -123,7 +124,20 @@ func Serve[Q, A any](s *Service, cmd contract.Command[Q, A], fn func(ctx context
 	return nil
 }
 
+// isInbox reports whether reply is where an asker waits: an inbox of a process, or
+// the server's own for a request out of a bot's account.
+func isInbox(reply string) bool {
+	return strings.HasPrefix(reply, "_INBOX") || strings.HasPrefix(reply, "_R_.")
+}
+
 func (s *Service) handle(req micro.Request, d *contract.Def, run func(ctx context.Context, toks []string, key string) ([]byte, error)) {
+	if !isInbox(req.Reply()) {
+		// The answer would be sent with this process's permissions to a
+		// subject that the asker chose; and what was stored and is delivered by
+		// JetStream is no command at all.
+		s.c.log.Warn("command without an inbox to answer to, ignored", zap.String("subject", req.Subject()), zap.String("reply", req.Reply()))
+		return
+	}
 	toks, ok := d.Match(req.Subject())
 	if !ok {
 		s.refuse(req, contract.ErrBadRequest)

@@ -34,6 +34,12 @@ type Spec[S any] struct {
 	// asked to. It is called on the actor's goroutine. May be nil.
 	Ended func(addr string, err error)
 
+	// Lease, when not nil, is taken before Start, for as long as the actor is in
+	// memory; see [Epoch]. When it is lost the context of handlers ends, what
+	// waits is refused with contract.ErrUnavailable, and Stop is called with the
+	// context that has ended: it must not write then.
+	Lease func(ctx context.Context, addr string) (*Lease, error)
+
 	Mailbox  int           // messages that may wait; DefaultMailbox
 	Idle     time.Duration // passivate after this long without a message; 0: never
 	Restarts int           // panics allowed within Window; DefaultRestarts; below 0: none
@@ -220,6 +226,16 @@ func (r *Registry[S]) send(addr string, m message[S]) error {
 	r.wg.Add(1)
 	go c.loop(after)
 	return nil
+}
+
+type leaseKey struct{}
+
+// Epoch returns the epoch of the lease under which a handler runs, 0 without one.
+func Epoch(ctx context.Context) uint64 {
+	if l, ok := ctx.Value(leaseKey{}).(**Lease); ok && *l != nil {
+		return (*l).Epoch()
+	}
+	return 0
 }
 
 // leave takes c out of the registry, unless its successor is there already.

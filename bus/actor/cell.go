@@ -11,6 +11,9 @@ import (
 	"github.com/parley-jami/parley/bus/contract"
 )
 
+// releaseTimeout bounds giving a lease back at the end of an actor.
+const releaseTimeout = time.Second
+
 // cell is one actor: its mailbox and the goroutine that empties it.
 type cell[S any] struct {
 	r    *Registry[S] // fixed
@@ -24,6 +27,7 @@ type cell[S any] struct {
 	state    S
 	started  bool
 	restarts []time.Time
+	lease    *Lease
 
 	mu     sync.Mutex
 	queue  []message[S] // waiting, oldest first from head on
@@ -35,7 +39,7 @@ type cell[S any] struct {
 
 func newCell[S any](r *Registry[S], addr string) *cell[S] {
 	c := &cell[S]{r: r, addr: addr, wake: make(chan struct{}, 1), done: make(chan struct{}), used: r.spec.Clock.Now()}
-	c.ctx, c.end = context.WithCancel(r.ctx)
+	c.ctx, c.end = context.WithCancel(context.WithValue(r.ctx, leaseKey{}, &c.lease))
 	if r.spec.Idle > 0 {
 		c.timer = r.spec.Clock.AfterFunc(r.spec.Idle, c.idle)
 	}
@@ -142,6 +146,7 @@ func (c *cell[S]) loop(after <-chan struct{}) {
 			c.log("actor's stop panicked", perr)
 		}
 	}
+	c.giveBack()
 	// Out of the registry before the answers: who tries again must find either
 	// a new actor or the refusal, not this one.
 	c.r.leave(c, err)
@@ -201,7 +206,10 @@ func (c *cell[S]) ensure() error {
 	if c.started {
 		return nil
 	}
-	var err error
+	err := c.claim()
+	if err != nil {
+		return err
+	}
 	perr := guard(func() { c.state, err = c.r.spec.Start(c.ctx, c.addr) })
 	if perr != nil {
 		c.log("actor's start panicked", perr)
@@ -209,6 +217,39 @@ func (c *cell[S]) ensure() error {
 	}
 	c.started = err == nil
 	return err
+}
+
+// claim takes the lease, if there is to be one and it is not held yet, and ends
+// the actor's context when it is lost.
+func (c *cell[S]) claim() (err error) {
+	if c.r.spec.Lease == nil || c.lease != nil {
+		return nil
+	}
+	perr := guard(func() { c.lease, err = c.r.spec.Lease(c.ctx, c.addr) })
+	if perr != nil {
+		c.log("taking the lease panicked", perr)
+		return contract.ErrInternal
+	}
+	if err != nil {
+		return err
+	}
+	go func() { // ends with the actor: giveBack closes Lost
+		<-c.lease.Lost()
+		c.end()
+	}()
+	return nil
+}
+
+// giveBack releases the lease.
+func (c *cell[S]) giveBack() {
+	if c.lease == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), releaseTimeout)
+	defer cancel()
+	if err := c.lease.Release(ctx); err != nil {
+		c.r.spec.Log.Info("lease not given back; it ends by itself", zap.String("actor", c.r.spec.Name+"/"+c.addr), zap.Error(err))
+	}
 }
 
 // restart forgets the state; the next message loads it anew.
