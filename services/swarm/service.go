@@ -118,6 +118,9 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.serve(work, svc); err != nil {
 		return err
 	}
+	if err := c.NATS().FlushTimeout(bus.DefaultTimeout); err != nil { // the bus knows now what is served here
+		return fmt.Errorf("bus: %w", err)
+	}
 	s.env.SetReady(true)
 	<-ctx.Done()
 	return ctx.Err()

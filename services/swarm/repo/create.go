@@ -3,8 +3,11 @@ package repo
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	git "github.com/go-git/go-git/v5"
@@ -20,12 +23,30 @@ import (
 // killed process left of them can be removed.
 const TempPrefix = "tmp-"
 
+// createTries bounds the initial commits that [Create] makes until one is new.
+const createTries = 16
+
 // Create makes a group conversation under dir, in a directory named after its
 // initial commit (swarm §1.1, §1.4). It is there whole, or not at all.
-func Create(dir, room string, a *Author, now time.Time) (_ *Repo, err error) {
+//
+// An initial commit has nothing of its own but its time: two rooms of one second
+// would be the same conversation. The second one is dated back a little.
+func Create(dir, room string, a *Author, now time.Time) (*Repo, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
 	}
+	at := now
+	for range createTries {
+		r, err := create(dir, room, a, at)
+		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+			return r, err
+		}
+		at = now.Add(-time.Duration(1+rand.IntN(3600)) * time.Second)
+	}
+	return nil, fmt.Errorf("%w: no conversation id is free", ErrStorage)
+}
+
+func create(dir, room string, a *Author, at time.Time) (_ *Repo, err error) {
 	tmp, err := os.MkdirTemp(dir, TempPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
@@ -36,13 +57,19 @@ func Create(dir, room string, a *Author, now time.Time) (_ *Repo, err error) {
 		}
 	}()
 	r := newRepo(tmp, "")
-	h, err := r.build(room, a, now)
+	h, err := r.build(room, a, at)
 	if err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, h.String())
-	if err := errors.Join(syncTree(tmp), os.Rename(tmp, path), syncDir(dir)); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
+	for _, step := range []func() error{
+		func() error { return syncTree(tmp) },
+		func() error { return os.Rename(tmp, path) },
+		func() error { return syncDir(dir) },
+	} {
+		if err := step(); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrStorage, err)
+		}
 	}
 	return Open(path, h.String())
 }

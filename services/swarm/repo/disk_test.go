@@ -23,7 +23,6 @@ func (d *fullDisk) replace(path, tmp string, data []byte, mode fs.FileMode) erro
 	return realDisk{}.replace(path, tmp, data, mode)
 }
 
-
 // failAfter lets n writes pass and fails the others.
 func (r *Repo) failAfter(n int) { r.disk = &fullDisk{left: n} }
 

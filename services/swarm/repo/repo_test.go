@@ -279,3 +279,17 @@ func TestFullDisk(t *testing.T) {
 	id := swarmtest.New(t)
 	repo.FullDisk(t, create(t, id), &id.Author)
 }
+
+func TestRoomsOfOneSecondAreApart(t *testing.T) {
+	id, dir, now, seen := swarmtest.New(t), t.TempDir(), time.Now(), map[string]bool{}
+	for i := range 4 {
+		r, err := repo.Create(dir, fmt.Sprint("room", i), &id.Author, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[r.ID] = true
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*")); len(seen) != 4 || len(left) != 4 || err != nil {
+		t.Fatalf("conversations %v, on the disk %v, %v", seen, left, err)
+	}
+}

@@ -1,0 +1,276 @@
+package swarm_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/bustest"
+	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/services/swarm"
+	"github.com/parley-jami/parley/services/swarm/swarmtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// node is a bus with an identity in place of the real one and the swarm process.
+type node struct {
+	t    *testing.T
+	bus  *bustest.Server
+	conf *bus.Conn // asks as conference does
+	stop func()
+}
+
+func startNode(t *testing.T) *node {
+	t.Helper()
+	n := &node{t: t, bus: bustest.Start(t)}
+	id := swarmtest.New(t)
+	c := n.bus.Conn("identity")
+	svc, err := bus.NewService(c, "identity", "1.0.0", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(svc.Stop)
+	err = errors.Join(
+		bus.Serve(svc, contract.IdentityGet, func(context.Context, *bus.Request[contract.None]) (*contract.IdentityState, error) {
+			return &contract.IdentityState{State: "ready", Account: contract.Account{ID: bustest.Account, Alias: "Parley"}}, nil
+		}),
+		bus.Serve(svc, contract.IdentityCerts, func(context.Context, *bus.Request[contract.None]) (*contract.Certificates, error) {
+			return &contract.Certificates{DevicePEM: string(id.DevicePEM) + string(id.AccountPEM), AccountPEM: string(id.AccountPEM)}, nil
+		}),
+		bus.Serve(svc, contract.IdentitySign, func(_ context.Context, r *bus.Request[contract.SignRequest]) (*contract.SignReply, error) {
+			if r.Param(1) != "swarm" || r.Body.Hash != "SHA-512" || r.Body.Scheme != "pkcs1" || r.Body.Key != contract.KeyDevice {
+				return nil, contract.ErrForbidden
+			}
+			sig, err := id.DeviceKey.Sign(rand.Reader, r.Body.Digest, crypto.SHA512)
+			return &contract.SignReply{Signature: sig}, err
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.conf = n.bus.Conn("conference")
+	n.start()
+	t.Cleanup(func() { n.stop() })
+	return n
+}
+
+// start runs the service until n.stop.
+func (n *node) start() {
+	n.t.Helper()
+	env := n.bus.Env("swarm")
+	s, err := swarm.New(env)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			n.t.Errorf("swarm ended: %v", err)
+		}
+	})
+	for deadline := time.Now().Add(10 * time.Second); !env.Ready(); {
+		if time.Now().After(deadline) {
+			n.t.Fatal("swarm is not ready")
+		}
+		select {
+		case err := <-done:
+			done <- err
+			n.t.Fatalf("swarm: %v", err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func (n *node) post(room string, p contract.ChatPost) (*contract.ChatMessage, error) {
+	return bus.Call(n.t.Context(), n.conf, contract.SwarmPost, &p, room)
+}
+
+func (n *node) read(room string, q contract.ChatQuery) *contract.ChatHistory {
+	n.t.Helper()
+	h, err := bus.Call(n.t.Context(), n.conf, contract.SwarmRead, &q, room)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return h
+}
+
+func TestChat(t *testing.T) {
+	n := startNode(t)
+	if h := n.read("main", contract.ChatQuery{}); len(h.Messages) != 0 || h.Conversation != "" {
+		t.Fatalf("history before anything was said: %+v", h)
+	}
+	conv, err := bus.Call(t.Context(), n.conf, contract.SwarmOpen, &contract.None{}, "main")
+	if err != nil || len(conv.ID) != 40 {
+		t.Fatalf("open: %+v, %v", conv, err)
+	}
+	first, err := n.post("main", contract.ChatPost{From: "p1", Name: "Zoë", Body: "hello\r\nthere 😀", Key: "a"})
+	if err != nil || first.Parent != conv.ID || first.Body != "hello\nthere 😀" || first.Name != "Zoë" || first.From != "p1" || first.Time.IsZero() {
+		t.Fatalf("post: %+v, %v", first, err)
+	}
+	second, err := n.post("main", contract.ChatPost{From: "p2", Body: "hi", Reply: first.ID})
+	if err != nil || second.Parent != first.ID || second.Reply != first.ID {
+		t.Fatalf("reply: %+v, %v", second, err)
+	}
+	if again, err := n.post("main", contract.ChatPost{From: "p1", Name: "Zoë", Body: "hello", Key: "a"}); err != nil || again.ID != first.ID {
+		t.Fatalf("the same key: %+v, %v", again, err)
+	}
+	n.stop()
+	n.start()
+	h := n.read("main", contract.ChatQuery{})
+	if h.Conversation != conv.ID || h.More || len(h.Messages) != 2 || h.Messages[0] != *first || h.Messages[1] != *second {
+		t.Fatalf("history after a restart: %+v", h)
+	}
+	if h := n.read("other", contract.ChatQuery{}); len(h.Messages) != 0 {
+		t.Fatalf("another room has %+v", h)
+	}
+	if h := n.read("main", contract.ChatQuery{Before: second.ID}); len(h.Messages) != 1 || h.Messages[0].ID != first.ID {
+		t.Fatalf("before the second: %+v", h)
+	}
+}
+
+func TestBadPosts(t *testing.T) {
+	n := startNode(t)
+	for name, tt := range map[string]struct {
+		room string
+		p    contract.ChatPost
+		want *contract.Error
+	}{
+		"empty":            {"main", contract.ChatPost{Body: " \n"}, contract.ErrBadRequest},
+		"too long":         {"main", contract.ChatPost{Body: strings.Repeat("é", 4097)}, contract.ErrBadRequest},
+		"control":          {"main", contract.ChatPost{Body: "a\x1b[31mb"}, contract.ErrBadRequest},
+		"nul":              {"main", contract.ChatPost{Body: "a\x00"}, contract.ErrBadRequest},
+		"name":             {"main", contract.ChatPost{Body: "a", Name: "A\nB"}, contract.ErrBadRequest},
+		"key":              {"main", contract.ChatPost{Body: "a", Key: strings.Repeat("k", 129)}, contract.ErrBadRequest},
+		"reply to nothing": {"main", contract.ChatPost{Body: "a", Reply: strings.Repeat("0", 40)}, contract.ErrBadRequest},
+		"reply to junk":    {"main", contract.ChatPost{Body: "a", Reply: "../../x"}, contract.ErrBadRequest},
+		"room":             {"Main_1", contract.ChatPost{Body: "a"}, contract.ErrBadRequest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if m, err := n.post(tt.room, tt.p); !errors.Is(err, tt.want) {
+				t.Fatalf("%+v, %v", m, err)
+			}
+		})
+	}
+	if _, err := n.post("main", contract.ChatPost{Body: strings.Repeat("é", 4096)}); err != nil {
+		t.Fatalf("8192 bytes: %v", err)
+	}
+}
+
+// TestPagesFitTheBus: 200 messages of the longest body are more than NATS carries.
+func TestPagesFitTheBus(t *testing.T) {
+	n := startNode(t)
+	for i := range 130 {
+		if _, err := n.post("main", contract.ChatPost{Body: strings.Repeat("\n", 8190) + fmt.Sprint(i%10)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, before := 0, ""
+	for {
+		h := n.read("main", contract.ChatQuery{Before: before, Limit: 200})
+		got += len(h.Messages)
+		if !h.More {
+			break
+		}
+		before = h.Messages[0].ID
+	}
+	if got != 130 {
+		t.Fatalf("%d messages in all pages, want 130", got)
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	n := startNode(t)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	ok := map[string]bool{}
+	for i := range 200 {
+		wg.Go(func() {
+			m, err := n.post("main", contract.ChatPost{From: "p", Body: fmt.Sprint(i)})
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				ok[m.ID] = true
+			case !errors.Is(err, contract.ErrBusy):
+				t.Errorf("post: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	h := n.read("main", contract.ChatQuery{Limit: 200})
+	if len(h.Messages) != len(ok) || len(ok) == 0 {
+		t.Fatalf("%d acknowledged, %d there", len(ok), len(h.Messages))
+	}
+}
+
+// TestDamagedRoom: one room's damage is told with the way out, and stays its own.
+func TestDamagedRoom(t *testing.T) {
+	n := startNode(t)
+	m, err := n.post("bad", contract.ChatPost{Body: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	path := filepath.Join(n.bus.Config().Data, "swarm", bustest.Account, "conversations", m.Parent)
+	object := filepath.Join(path, ".git", "objects", m.ID[:2], m.ID[2:])
+	if err := os.Remove(object); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	_, err = n.post("bad", contract.ChatPost{Body: "y"})
+	if !errors.Is(err, contract.ErrStateDamaged) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "backup") {
+		t.Fatalf("post to a damaged room: %v", err)
+	}
+	if _, err := n.post("good", contract.ChatPost{Body: "y"}); err != nil {
+		t.Fatalf("the other room: %v", err)
+	}
+	if _, err := os.Stat(object); err == nil {
+		t.Fatal("the damaged repository was written to")
+	}
+}
+
+// TestRoomsFoundAgain: rooms.json can be lost; damaged it is refused.
+func TestRoomsFoundAgain(t *testing.T) {
+	n := startNode(t)
+	m, err := n.post("main", contract.ChatPost{Body: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	file := filepath.Join(n.bus.Config().Data, "swarm", bustest.Account, "rooms.json")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	if h := n.read("main", contract.ChatQuery{}); len(h.Messages) != 1 || h.Messages[0].ID != m.ID {
+		t.Fatalf("%+v", h)
+	}
+	n.stop()
+	if err := os.WriteFile(file, []byte(`{"main":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := swarm.New(n.bus.Env("swarm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(t.Context()); !errors.Is(err, contract.ErrStateDamaged) || !strings.Contains(err.Error(), file) {
+		t.Fatalf("a damaged rooms.json: %v", err)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != `{"main":` {
+		t.Fatalf("it was changed: %s, %v", text, err)
+	}
+}
