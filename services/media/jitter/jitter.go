@@ -108,11 +108,19 @@ func (b *Buffer) Stats() Stats {
 	return Stats{Lost: b.lost, Concealed: b.concealed, FEC: b.fec, JitterMs: b.jitter / 1e6, BufferMs: b.waitAvg / 1e6}
 }
 
-// Reset drops everything that waits; the next packet begins a stream. Like Pull
-// it belongs to Pull's goroutine.
-func (b *Buffer) Reset() {
+// Waiting returns how many packets wait.
+func (b *Buffer) Waiting() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.count
+}
+
+// Reset drops everything that waits; the next packet begins a stream, of a codec
+// with the given scale. Like Pull it belongs to Pull's goroutine.
+func (b *Buffer) Reset(scale int) {
 	b.mu.Lock()
 	b.flushLocked()
+	b.scale = scale
 	b.known, b.guard = false, baseGuard
 	b.mu.Unlock()
 	b.releaseUsed()

@@ -268,6 +268,6 @@ func FuzzBuffer(f *testing.F) {
 				t.Fatalf("%d packets and %d samples wait", b.count, b.have)
 			}
 		}
-		b.Reset()
+		b.Reset(6)
 	})
 }

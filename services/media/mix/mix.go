@@ -83,17 +83,16 @@ var (
 
 // Stats is what a member's receive side counted since it was added.
 type Stats struct {
-	Received   uint64 // packets accepted
-	Lost       uint64 // never came, or too late
-	Late       uint64 // came after their turn
-	Duplicate  uint64
-	Dropped    uint64  // muted, not allowed to speak, malformed
-	Concealed  uint64  // 20 ms frames made up
-	FEC        uint64  // packets recovered from the redundancy in the next one
-	JitterMs   float64 // RFC 3550 §6.4.1
-	BufferMs   float64 // time between arrival and playing, smoothed
-	Level      int     // -dBov, 127 silence
-	Speaking   bool
-	FramesOut  uint64 // frames handed to the sink
-	FramesDrop uint64 // frames not made because encoding failed
+	Received  uint64 // packets accepted
+	Lost      uint64 // never came, or too late
+	Late      uint64 // came after their turn
+	Duplicate uint64
+	Dropped   uint64  // muted, not allowed to speak, malformed
+	Concealed uint64  // 20 ms frames made up
+	FEC       uint64  // packets recovered from the redundancy in the next one
+	JitterMs  float64 // RFC 3550 §6.4.1
+	BufferMs  float64 // time between arrival and playing, smoothed
+	Level     int     // -dBov, 127 silence
+	Speaking  bool
+	FramesOut uint64 // frames handed to the sink
 }

@@ -1,6 +1,15 @@
 package mix
 
-import "time"
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/parley-jami/parley/services/media/codec"
+)
+
+// TickLength is the length of a frame.
+const TickLength = 20 * time.Millisecond
 
 var start = time.Now()
 
@@ -8,24 +17,234 @@ var start = time.Now()
 func Now() int64 { return int64(time.Since(start)) }
 
 // Room mixes for its members.
-type Room struct{ cfg Config }
+type Room struct {
+	cfg   Config
+	epoch int64
+	wake  chan struct{}
+	done  chan struct{}
+	ended chan struct{}
+	dirty atomic.Bool // members changed: merge
+
+	mu      sync.Mutex // guards what follows
+	members map[string]*Member
+	added   []*Member // not yet seen by the room's goroutine
+	roused  []*Member // began to send, not yet seen
+	running bool
+	closed  bool
+
+	tapMu    sync.Mutex // guards tap
+	tap      Tap
+	tapFrame TapFrame
+
+	// Of the room's goroutine.
+	listeners []*Member // those with a sink
+	sending   []*Member
+	loud      []*Member
+	shared    *stream
+	streams   []*stream
+	decoders  [codec.Count][]codec.Decoder
+	buffers   []*[frameSamples]float32
+	tail      int // ticks that are still sent after the last sound
+	probe     int // where the rotation of those who must be decoded stands
+	lastTick  uint64
+}
 
 // NewRoom makes an empty room. It costs nothing until somebody sends.
-func NewRoom(cfg Config) *Room { return &Room{cfg: cfg} }
+func NewRoom(cfg Config) *Room {
+	if cfg.Loudest == 0 {
+		cfg.Loudest = defaultLoudest
+	}
+	cfg.Loudest = min(max(cfg.Loudest, 1), maxLoudest)
+	return &Room{
+		cfg: cfg, epoch: Now(), members: map[string]*Member{}, shared: newStream(),
+		wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{}),
+	}
+}
+
+const (
+	defaultLoudest = 3
+	maxLoudest     = 8
+)
 
 // Add takes a member in. in is the codec of the packets that it will push, out
 // the codec of the frames that its sink gets; a nil sink gets none.
 func (r *Room) Add(id string, in, out CodecID, sink Sink, canSpeak, muted bool) (*Member, error) {
-	return &Member{room: r, id: id}, nil
+	if in >= codec.Count || out >= codec.Count {
+		return nil, ErrCodec
+	}
+	return r.add(&Member{id: id, sink: sink, canSpeak: canSpeak, muted: muted}, in, out)
 }
 
 // AddSource takes a member in that brings PCM and receives nothing.
 func (r *Room) AddSource(id string, src Source, canSpeak, muted bool) (*Member, error) {
-	return &Member{room: r, id: id}, nil
+	return r.add(&Member{id: id, source: src, canSpeak: canSpeak, muted: muted}, Opus, Opus)
+}
+
+func (r *Room) add(m *Member, in, out CodecID) (*Member, error) {
+	m.room = r
+	m.in.Store(uint32(in))
+	m.out.Store(uint32(out))
+	m.peak.Store(-1)
+	m.level.Store(silence)
+	m.t.agc.reset()
+	m.openLocked()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.closed:
+		return nil, ErrClosed
+	case r.members[m.id] != nil:
+		return nil, ErrDuplicate
+	}
+	r.members[m.id] = m
+	r.added = append(r.added, m)
+	r.dirty.Store(true)
+	return m, nil
 }
 
 // Len returns the number of members.
-func (r *Room) Len() int { return 0 }
+func (r *Room) Len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.members)
+}
+
+// remove forgets a closed member; the room's goroutine lets go of it in its next turn.
+func (r *Room) remove(m *Member) {
+	r.mu.Lock()
+	if r.members[m.id] == m {
+		delete(r.members, m.id)
+	}
+	running := r.running
+	if !running { // no goroutine that could know it
+		r.added = without(r.added, m)
+	}
+	r.dirty.Store(true)
+	r.mu.Unlock()
+	if running {
+		r.rouse()
+	}
+}
+
+func without(list []*Member, m *Member) []*Member {
+	for i, o := range list {
+		if o == m {
+			return append(list[:i], list[i+1:]...)
+		}
+	}
+	return list
+}
+
+// changed has the room's goroutine look at its members again.
+func (r *Room) changed() { r.dirty.Store(true) }
+
+// activate puts a member among those who send.
+func (r *Room) activate(m *Member) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	r.roused = append(r.roused, m)
+	r.dirty.Store(true)
+	if !r.running {
+		r.running = true
+		go r.run()
+	}
+	r.rouse()
+}
+
+func (r *Room) rouse() {
+	select {
+	case r.wake <- struct{}{}:
+	default: // it is awake already
+	}
+}
 
 // Close takes all members out and waits for the room's goroutine.
-func (r *Room) Close() {}
+func (r *Room) Close() {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return
+	}
+	r.closed = true
+	running := r.running
+	all := make([]*Member, 0, len(r.members))
+	for _, m := range r.members {
+		all = append(all, m)
+	}
+	r.mu.Unlock()
+	close(r.done)
+	if running {
+		<-r.ended
+	}
+	for _, m := range all {
+		m.Close()
+	}
+}
+
+// run is the room's goroutine. It sleeps without a timer while nobody sends.
+func (r *Room) run() {
+	defer close(r.ended)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-r.done:
+			return
+		case <-r.wake:
+		}
+		r.merge()
+		for len(r.sending) > 0 || r.tail > 0 {
+			now := Now()
+			next := r.epoch + (r.tickAt(now)+1)*int64(TickLength)
+			timer.Reset(time.Duration(next - now))
+			select {
+			case <-r.done:
+				return
+			case <-timer.C:
+			}
+			// A late wake-up lands in a later tick; those between are gone.
+			now = Now()
+			r.tick(now, uint64(r.tickAt(now)))
+		}
+	}
+}
+
+func (r *Room) tickAt(now int64) int64 { return (now - r.epoch) / int64(TickLength) }
+
+// merge brings the lists of the room's goroutine up to date.
+func (r *Room) merge() {
+	if !r.dirty.Swap(false) {
+		return
+	}
+	r.mu.Lock()
+	for _, m := range r.added {
+		if m.sink != nil {
+			r.listeners = append(r.listeners, m)
+		}
+	}
+	r.sending = append(r.sending, r.roused...)
+	clear(r.added)
+	clear(r.roused)
+	r.added, r.roused = r.added[:0], r.roused[:0]
+	r.mu.Unlock()
+	r.loud = r.keep(r.loud, r.retire)
+	r.sending = r.keep(r.sending, r.silence)
+	r.listeners = r.keep(r.listeners, nil)
+}
+
+// keep filters the closed members out of a list and calls gone for them.
+func (r *Room) keep(list []*Member, gone func(*Member)) []*Member {
+	out := list[:0]
+	for _, m := range list {
+		if !m.isClosed() {
+			out = append(out, m)
+		} else if gone != nil {
+			gone(m)
+		}
+	}
+	clear(list[len(out):])
+	return out
+}
