@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -104,7 +106,13 @@ func (a *app) up(ctx context.Context, cfg *config.Config) error {
 	local.HandleFunc("GET /status", link.serveStatus)
 	wg.Go(func() { supervise.Serve(serving, n.up, local, log) })
 	wg.Go(func() { link.run(ctx) })
-	context.AfterFunc(ctx, func() { log.Info("stopping; a second signal ends at once") })
+	unannounced := context.AfterFunc(ctx, func() {
+		log.Info("stopping; a second signal ends at once")
+		if err := notifySystemd("STOPPING=1"); err != nil {
+			log.Warn("service manager not told", zap.Error(err))
+		}
+	})
+	defer unannounced()
 
 	err = sup.Run(ctx, kill)
 	endServing()
@@ -149,7 +157,8 @@ func drainSignals(parent context.Context) (ctx context.Context, kill <-chan stru
 // it, so that a child started again after the file was edited still fits the
 // others and the sockets that are held for it.
 func childEnv(cfg *config.Config) []string {
-	env := append(os.Environ(), cfg.Environ()...) // of duplicates the last counts
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "NOTIFY_SOCKET=") })
+	env = append(env, cfg.Environ()...) // of duplicates the last counts
 	return append(env, host.EnvSupervised+"=1", config.EnvFile+"=")
 }
 

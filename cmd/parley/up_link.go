@@ -107,6 +107,9 @@ func (l *nodeLink) announce(ctx context.Context, conn *bus.Conn) error {
 		return err
 	}
 	l.log.Info("joinable", zap.Duration("after", took), zap.String("account", acc.ID))
+	if err := notifySystemd("READY=1"); err != nil {
+		l.log.Warn("service manager not told", zap.Error(err))
+	}
 	l.say.block(took, acc, eps.Links, l.cfg.Data, node.PID)
 	return nil
 }

@@ -18,7 +18,7 @@ func (e *Error) Error() string {
 	if e.Line > 0 {
 		at = fmt.Sprintf("%s:%d", e.Source, e.Line)
 	}
-	if e.Key == "" {
+	if e.Key == "" || strings.HasSuffix(e.Source, e.Key) { // "flag --http.listen"
 		return fmt.Sprintf("%s: %s", at, e.Why)
 	}
 	return fmt.Sprintf("%s: %s: %s", at, e.Key, e.Why)
