@@ -23,6 +23,7 @@ type TapFrame struct {
 type TapSpeaker struct {
 	ID      string
 	PCM     []float32 // 960 samples, as decoded
+	Source  bool      // brings PCM: no packets
 	Codec   CodecID
 	Packets [][]byte // as received: those that began to play in this tick
 	Lost    int      // packets lost directly before Packets
@@ -30,12 +31,20 @@ type TapSpeaker struct {
 	Voice   bool
 }
 
-// SetTap sets the room's tap; nil takes it away. After it returned, the old one
-// is not called any more.
+// SetTap sets the room's tap in place of another.
 func (r *Room) SetTap(t Tap) {
 	r.tapMu.Lock()
 	defer r.tapMu.Unlock()
 	r.tap = t
+}
+
+// ClearTap takes the tap away if it is t. After it returned, t is not called any more.
+func (r *Room) ClearTap(t Tap) {
+	r.tapMu.Lock()
+	defer r.tapMu.Unlock()
+	if r.tap == t {
+		r.tap = nil
+	}
 }
 
 // runTap gives this tick to the tap.
@@ -54,7 +63,7 @@ func (r *Room) runTap(tick uint64) {
 	}
 	for _, m := range r.loud {
 		if m.t.pcm != nil {
-			t.Speakers = append(t.Speakers, TapSpeaker{ID: m.id, PCM: m.t.pcm[:], Codec: m.t.codec, Packets: m.t.frame.Packets,
+			t.Speakers = append(t.Speakers, TapSpeaker{ID: m.id, PCM: m.t.pcm[:], Source: m.source != nil, Codec: m.t.codec, Packets: m.t.frame.Packets,
 				Lost: m.t.frame.Lost, Level: silence - m.t.last, Voice: m.t.talks})
 		}
 	}
