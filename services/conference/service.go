@@ -1,19 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package conference
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/actor"
+	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
+	"github.com/parley-jami/parley/services/conference/room"
+	"github.com/parley-jami/parley/services/conference/store"
 )
 
+// drainTime bounds each step of an orderly end; host allows 4 s for all.
+const drainTime = time.Second
+
 // Service is the conference process.
-type Service struct{ env *host.Env }
+type Service struct {
+	// fixed after New
+	env     *host.Env
+	log     *zap.Logger
+	metrics *metrics
+	bots    bots
+	workers *workers
+	orders  *orders
+	now     func() time.Time
+
+	// fixed after the start of Run
+	ctx   context.Context //nolint:containedctx // of what the process does in the background
+	bus   *bus.Conn
+	feed  *bus.Feed
+	dir   *store.Dir
+	rooms *actor.Registry[*live]
+	svc   *bus.Service
+	subs  []*bus.Subscription
+
+	// atomic
+	rendezvous atomic.Bool
+	name       atomic.Pointer[string] // the account's alias
+	halfOpen   atomic.Int64
+	confirms   sync.Map // room -> *confirmCounter
+
+	wg     sync.WaitGroup // what spawn began
+	making sync.Mutex     // held while rooms are made or removed; before mu
+	mu     sync.Mutex
+	exist  map[string]error // every room; the error says why it is refused
+	ending bool             // spawn begins nothing more
+}
 
 // New builds the service; nothing starts before Run.
-func New(env *host.Env) (host.Runner, error) { return &Service{env: env}, nil }
+func New(env *host.Env) (host.Runner, error) {
+	s := &Service{env: env, log: env.Log, metrics: newMetrics(env.Registry), now: time.Now, exist: map[string]error{}}
+	s.workers = newWorkers(env.Config.Media.Worker, s.now)
+	s.orders = newOrders(s.log, s.metrics, s.sendOrder)
+	return s, nil
+}
 
-// Run serves until ctx ends.
-func (s *Service) Run(ctx context.Context) error {
+// Run serves until ctx ends, then tells all rooms and leaves their state on disk.
+func (s *Service) Run(ctx context.Context) (err error) {
+	base, err := s.env.Dir()
+	if err != nil {
+		return err
+	}
+	if s.dir, err = store.Open(filepath.Join(base, "rooms")); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.dir.Close()) }()
+	c, acc, err := s.env.ConnectAccount(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	s.bus = c
+	s.rendezvous.Store(acc.Rendezvous)
+	s.name.Store(&acc.Alias)
+	// What runs in the background outlives ctx until the rooms have drained.
+	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	s.ctx = bg
+	defer s.endSpawned(cancel)
+	if s.feed, err = bus.NewFeed(c, contract.StreamRoomEvents, s.confirmedEvent); err != nil {
+		return err
+	}
+	defer s.feed.Stop()
+	s.rooms = actor.NewRegistry(actor.Spec[*live]{Name: "room", Start: s.load, Stop: s.unload, Mailbox: mailbox, Log: s.log})
+	return s.serve(ctx)
+}
+
+// serve is Run with the bus and the rooms' directory at hand.
+func (s *Service) serve(ctx context.Context) error {
+	defer s.closeRooms()
+	if err := s.loadRooms(ctx); err != nil {
+		return err
+	}
+	if err := s.hearMedia(); err != nil {
+		return err
+	}
+	defer func() {
+		for _, sub := range s.subs {
+			sub.Stop()
+		}
+	}()
+	s.bus.OnReconnect(s.busBack)
+	s.spawn(s.orders.run)
+	s.spawn(s.watchBots)
+	s.spawn(s.tick)
+	svc, err := bus.NewService(s.bus, "conference", s.env.Version, "rooms: who is in, what each may do, what happened")
+	if err != nil {
+		return err
+	}
+	s.svc = svc
+	if err := s.handle(svc); err != nil {
+		svc.Stop()
+		return err
+	}
+	s.env.SetReady(true)
+	s.log.Info("conference is up", zap.Int("rooms", len(s.names())))
 	<-ctx.Done()
+	s.env.SetReady(false)
+	svc.Stop()
+	s.drain()
 	return ctx.Err()
+}
+
+// handle serves every command of conference.
+func (s *Service) handle(svc *bus.Service) error {
+	return errors.Join(
+		bus.Serve(svc, contract.RoomCreateCmd, s.create),
+		bus.Serve(svc, contract.RoomRemoveCmd, s.remove),
+		bus.Serve(svc, contract.RoomListCmd, s.list),
+		bus.Serve(svc, contract.RoomFaceCmd, s.face),
+		bus.Serve(svc, contract.RoomSIPSecret, s.sipSecret),
+		bus.Serve(svc, contract.RoomJoin, s.join),
+		bus.Serve(svc, contract.RoomLeave, s.leave),
+		bus.Serve(svc, contract.RoomGet, s.get),
+		bus.Serve(svc, contract.RoomNegotiate, s.negotiate),
+		bus.Serve(svc, contract.RoomReplay, s.replay),
+		bus.Serve(svc, contract.RoomLease, s.lease),
+		bus.Serve(svc, contract.RoomHand, s.hand),
+		bus.Serve(svc, contract.RoomMute, s.mute),
+		bus.Serve(svc, contract.RoomListen, s.listen),
+		bus.Serve(svc, contract.RoomChat, s.chat),
+		bus.Serve(svc, contract.RoomHistory, s.history),
+		bus.Serve(svc, contract.RoomKick, s.kick),
+		bus.Serve(svc, contract.RoomRole, s.role),
+		bus.Serve(svc, contract.RoomLock, s.lock),
+	)
+}
+
+// spawn runs fn in the background; Run waits for it.
+func (s *Service) spawn(fn func(ctx context.Context)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ending {
+		s.wg.Go(func() { fn(s.ctx) })
+	}
+}
+
+func (s *Service) endSpawned(cancel context.CancelFunc) {
+	s.mu.Lock()
+	s.ending = true
+	s.mu.Unlock()
+	cancel()
+	s.wg.Wait()
+}
+
+// alias is the account's display name.
+func (s *Service) alias() string {
+	if p := s.name.Load(); p != nil && *p != "" {
+		return *p
+	}
+	return "operator"
+}
+
+// busBack goes on where the bus was lost. It is called on the bus client's
+// goroutine.
+func (s *Service) busBack() {
+	for _, n := range s.names() {
+		if s.known(n) != nil {
+			continue
+		}
+		if err := s.rooms.Tell(n, func(_ context.Context, l *live) { l.resync() }); err != nil {
+			s.log.Warn("room not told that the bus is back", zap.String("room", n), zap.Error(err))
+		}
+	}
+	s.workers.again(s) // what media told meanwhile was lost
+	s.spawn(func(ctx context.Context) {
+		st, err := bus.Call(ctx, s.bus, contract.IdentityGet, &contract.None{})
+		if err == nil && st.State == "ready" {
+			s.setRendezvous(st.Account.Rendezvous)
+		}
+	})
+}
+
+// tick wakes the rooms once a second until ctx ends.
+func (s *Service) tick(ctx context.Context) {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		gone, heir := s.workers.dead()
+		for _, n := range s.names() {
+			if s.known(n) != nil {
+				continue
+			}
+			err := s.rooms.Tell(n, func(_ context.Context, l *live) {
+				now := s.now()
+				for _, w := range gone {
+					if heir != "" {
+						l.r.Moved(now, w, heir)
+					}
+				}
+				l.tick(now)
+				l.converse()
+			})
+			if err != nil {
+				s.metrics.dropped.Inc()
+			}
+		}
+	}
+}
+
+// converse learns the id of the room's conversation, in the background: nobody
+// waits for it.
+func (l *live) converse() {
+	if l.r.Settings().Conversation != "" || l.conversing {
+		return
+	}
+	l.conversing = true
+	s, name := l.s, l.name
+	s.spawn(func(ctx context.Context) {
+		conv, err := bus.Call(ctx, s.bus, contract.SwarmOpen, &contract.None{}, name)
+		terr := s.rooms.Tell(name, func(_ context.Context, l *live) {
+			l.conversing = false
+			if err != nil || conv.ID == "" || l.removed {
+				return // the next tick asks again
+			}
+			l.r.SetConversation(conv.ID)
+			if err := s.dir.Save(l.r.Settings()); err != nil {
+				l.log.Warn("conversation not noted", zap.Error(err))
+			}
+		})
+		if terr != nil {
+			s.log.Debug("conversation not noted", zap.String("room", name), zap.Error(terr))
+		}
+	})
+}
+
+// drain tells everybody that the process ends. The rosters stay on disk.
+func (s *Service) drain() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), drainTime)
+	defer cancel()
+	for _, n := range s.names() {
+		if s.known(n) != nil {
+			continue
+		}
+		_, err := askDurable(ctx, s, n, func(l *live) (bool, error) {
+			l.asking = false // no answer is waited for any more
+			l.r.Close(s.now(), "", room.ReasonShutdown)
+			return true, nil
+		})
+		if err != nil {
+			s.log.Warn("room not closed in order", zap.String("room", n), zap.Error(err))
+		}
+	}
+	s.orders.drain(ctx)
+}
+
+// closeRooms ends the actors.
+func (s *Service) closeRooms() {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	if err := s.rooms.Close(ctx); err != nil {
+		s.log.Warn("rooms did not end in time", zap.Error(fmt.Errorf("close: %w", err)))
+	}
 }

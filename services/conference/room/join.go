@@ -44,6 +44,7 @@ type pending struct {
 type Ticket struct {
 	Member Member
 	Again  bool // the member was in before; its seat is kept
+	Fresh  bool // its leg is of another offer and has to go first
 }
 
 // Name checks a display name and returns it without blanks around it. It refuses
@@ -88,7 +89,7 @@ func (r *Room) Admit(now time.Time, q Request) (Ticket, error) {
 		p.m = *m
 		p.m.Leg, p.m.Signalling = q.Leg, q.Signalling
 		r.pending[q.ID] = p
-		return Ticket{Member: p.m, Again: true}, nil
+		return Ticket{Member: p.m, Again: true, Fresh: !m.missing && m.offer != p.offer && q.Offer != ""}, nil
 	}
 	mod := r.IsModerator(q.Token)
 	if err := r.gate(q, mod); err != nil {
@@ -158,7 +159,7 @@ func (r *Room) Seat(now time.Time, id string, o Opened) (Member, error) {
 		r.members[id] = m
 	}
 	was := *m
-	m.Leg, m.Signalling = p.m.Leg, p.m.Signalling
+	m.Leg, m.Signalling, m.offer = p.m.Leg, p.m.Signalling, p.offer
 	r.opened(now, m, o)
 	switch {
 	case !again:

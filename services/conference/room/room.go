@@ -209,3 +209,10 @@ func (r *Room) Close(now time.Time, by, reason string) {
 	}
 	r.emit(now, Event{Type: Closed, By: by, Reason: reason})
 }
+
+// Each calls fn for every member, in no order. fn must not change or keep them.
+func (r *Room) Each(fn func(m *Member)) {
+	for _, m := range r.members {
+		fn(m)
+	}
+}

@@ -109,6 +109,7 @@ type Member struct {
 	Signalling string     `json:"signalling,omitempty"`
 
 	// What follows is not kept: it is known again from media after a start.
+	offer      [32]byte  // hash of the offer that the leg answered
 	missing    bool      // the worker has no such leg
 	lost       bool      // the worker said that no packets come
 	packets    uint64    // received, in the last statistics

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conference
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/services/conference/room"
+)
+
+// maxChat is the size of a message in bytes.
+const maxChat = 8192
+
+// commitSoft is commit where nothing is promised about the disk; commit has
+// logged what went wrong.
+func (l *live) commitSoft() { _, _ = l.commit() }
+
+// joined is the room as a caller may see it.
+func (l *live) joined(c room.Caller) *contract.Joined {
+	out := &contract.Joined{Room: l.state(c.ID), Seq: l.r.Seq()}
+	if m, ok := l.r.Member(c.ID); ok {
+		out.Participant = participant(&m)
+	}
+	if c.Operator {
+		out.Room.ModeratorToken = l.r.Settings().Token
+	}
+	return out
+}
+
+// state is the room with its participants, of very many the ones that matter.
+func (l *live) state(asker string) contract.Room {
+	set := l.r.Settings()
+	out := contract.Room{RoomSettings: settings(set.Public()), Created: set.Created, Revision: l.r.Seq(), Conversation: set.Conversation, Total: l.r.Len()}
+	ms := l.r.Members()
+	if len(ms) > contract.RosterMax {
+		first := func(m *room.Member) bool {
+			return m.ID == asker || m.Role == room.Moderator || m.Speaking || m.Hand != nil
+		}
+		slices.SortStableFunc(ms, func(a, b room.Member) int {
+			switch x, y := first(&a), first(&b); {
+			case x == y:
+				return 0
+			case x:
+				return -1
+			}
+			return 1
+		})
+		ms = ms[:contract.RosterMax]
+	}
+	out.Participants = make([]contract.Participant, len(ms))
+	for i := range ms {
+		out.Participants[i] = participant(&ms[i])
+	}
+	return out
+}
+
+func (s *Service) leave(ctx context.Context, r *bus.Request[contract.Leave]) (*contract.None, error) {
+	return ask(ctx, s, r.Param(1), func(l *live) (*contract.None, error) {
+		l.r.Leave(s.now(), r.Param(2), room.ReasonLeft)
+		l.commitSoft()
+		return &contract.None{}, nil
+	})
+}
+
+func (s *Service) get(ctx context.Context, r *bus.Request[contract.None]) (*contract.Joined, error) {
+	return ask(ctx, s, r.Param(1), func(l *live) (*contract.Joined, error) {
+		return l.joined(s.caller(l, r.Param(2), false)), nil
+	})
+}
+
+func (s *Service) kick(ctx context.Context, r *bus.Request[contract.Target]) (*contract.None, error) {
+	return askDurable(ctx, s, r.Param(1), func(l *live) (*contract.None, error) {
+		return &contract.None{}, l.r.Kick(s.now(), s.caller(l, r.Param(2), true), r.Body.Participant)
+	})
+}
+
+// one turns a member and an error into an answer.
+func one(m room.Member, err error) (*contract.Participant, error) {
+	if err != nil {
+		return nil, err
+	}
+	p := participant(&m)
+	return &p, nil
+}
+
+func (s *Service) mute(ctx context.Context, r *bus.Request[contract.MuteChange]) (*contract.Participant, error) {
+	return askDurable(ctx, s, r.Param(1), func(l *live) (*contract.Participant, error) {
+		return one(l.r.Mute(s.now(), s.caller(l, r.Param(2), false), r.Body.Participant, r.Body.Muted))
+	})
+}
+
+func (s *Service) role(ctx context.Context, r *bus.Request[contract.RoleChange]) (*contract.Participant, error) {
+	return askDurable(ctx, s, r.Param(1), func(l *live) (*contract.Participant, error) {
+		return one(l.r.SetRole(s.now(), s.caller(l, r.Param(2), true), r.Body.Participant, room.Role(r.Body.Role)))
+	})
+}
+
+func (s *Service) hand(ctx context.Context, r *bus.Request[contract.HandChange]) (*contract.Participant, error) {
+	return ask(ctx, s, r.Param(1), func(l *live) (*contract.Participant, error) {
+		defer l.commitSoft()
+		return one(l.r.Hand(s.now(), s.caller(l, r.Param(2), false), r.Body.Participant, r.Body.Raised))
+	})
+}
+
+func (s *Service) lock(ctx context.Context, r *bus.Request[contract.LockChange]) (*contract.RoomSettings, error) {
+	return ask(ctx, s, r.Param(1), func(l *live) (*contract.RoomSettings, error) {
+		c := s.caller(l, r.Param(2), true)
+		if !l.r.Moderates(c) {
+			return nil, contract.ErrForbidden.With("only a moderator locks the room")
+		}
+		set := l.r.Settings()
+		if set.Locked != r.Body.Locked {
+			set.Locked = r.Body.Locked
+			if err := s.dir.Save(set); err != nil {
+				return nil, contract.ErrStorage.With("the room is as it was: %v", err)
+			}
+			l.r.SetSettings(s.now(), c.ID, set)
+			l.commitSoft()
+		}
+		out := settings(set.Public())
+		return &out, nil
+	})
+}
+
+func (s *Service) lease(ctx context.Context, r *bus.Request[contract.Lease]) (*contract.Leased, error) {
+	return ask(ctx, s, r.Param(1), func(l *live) (*contract.Leased, error) {
+		q := &r.Body
+		got, left, err := l.r.Claim(s.now(), r.Param(2), q.Instance, time.Duration(q.TTLMs)*time.Millisecond, q.Release)
+		l.commitSoft()
+		if err != nil {
+			return nil, err
+		}
+		return &contract.Leased{Held: got.Holder == q.Instance, Holder: got.Holder, Epoch: got.Epoch, TTLMs: left.Milliseconds()}, nil
+	})
+}
+
+// listen passes on what a bot wants to hear.
+func (s *Service) listen(ctx context.Context, r *bus.Request[contract.Listen]) (*contract.Listen, error) {
+	q, name, id := r.Body, r.Param(1), r.Param(2)
+	for _, f := range []string{q.Mix, q.Speakers} {
+		if f != "" && !slices.Contains(contract.Formats, f) {
+			return nil, contract.ErrBadRequest.With("a format is one of %v", contract.Formats)
+		}
+	}
+	if q.TTLMs == 0 {
+		q.TTLMs = 10_000
+	}
+	if q.TTLMs < 1000 || q.TTLMs > 60_000 {
+		return nil, contract.ErrBadRequest.With("ttl_ms is 1000 to 60000")
+	}
+	set, err := ask(ctx, s, name, func(l *live) (seat, error) {
+		m, ok := l.r.Member(id)
+		switch {
+		case !ok:
+			return seat{}, contract.ErrNotFound.With("you are not in the room; join")
+		case m.Leg != room.TransportBus:
+			return seat{}, contract.ErrForbidden.With("only bots listen over the bus")
+		}
+		return seat{worker: m.Worker, epoch: l.r.Epoch()}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := bus.Call(ctx, s.bus, contract.MediaLegSet, &contract.LegSet{Leg: id, Epoch: set.epoch, Listen: &q}, set.worker); err != nil {
+		if errors.Is(err, contract.ErrNotFound) {
+			s.compare(set.worker) // the leg is opened again
+			return nil, contract.ErrUnavailable.With("your leg is being made again; try again")
+		}
+		return nil, err
+	}
+	return &q, nil
+}
+
+// chat has swarm commit a message; then the room is told.
+func (s *Service) chat(ctx context.Context, r *bus.Request[contract.ChatPost]) (*contract.ChatMessage, error) {
+	q, name, id := r.Body, r.Param(1), r.Param(2)
+	if q.Body == "" || len(q.Body) > maxChat || !utf8.ValidString(q.Body) {
+		return nil, contract.ErrBadRequest.With("a message has 1 to %d bytes of UTF-8", maxChat)
+	}
+	if q.Key == "" {
+		q.Key = r.Key
+	}
+	var err error
+	q.From = id
+	if q.Name, err = ask(ctx, s, name, func(l *live) (string, error) { return s.chatName(l, id) }); err != nil {
+		return nil, err
+	}
+	m, err := bus.Call(bus.WithKey(ctx, r.Key), s.bus, contract.SwarmPost, &q, name)
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	// It is committed: the answer is yes whatever becomes of the event.
+	s.toRoom(name, func(l *live) { l.r.Said(s.now(), id, body) })
+	return m, nil
+}
+
+// chatName is the name under which somebody writes. A bot may write without
+// having joined.
+func (s *Service) chatName(l *live, id string) (string, error) {
+	if m, ok := l.r.Member(id); ok {
+		return m.Name, nil
+	}
+	if id == contract.Operator {
+		return s.alias(), nil
+	}
+	if _, ok := s.bots.get(id, l.name); ok {
+		return id, nil
+	}
+	return "", contract.ErrForbidden.With("you are not in the room; join")
+}
+
+func (s *Service) history(ctx context.Context, r *bus.Request[contract.ChatQuery]) (*contract.ChatHistory, error) {
+	if err := s.known(r.Param(1)); err != nil {
+		return nil, err
+	}
+	if r.Body.Limit < 0 || r.Body.Limit > 200 {
+		return nil, contract.ErrBadRequest.With("limit is 1 to 200")
+	}
+	return bus.Call(ctx, s.bus, contract.SwarmRead, &r.Body, r.Param(1))
+}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conference
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/services/conference/room"
+)
+
+const (
+	// maxHalfOpen bounds the seats that wait for audio, in all rooms.
+	maxHalfOpen = 10_000
+	// legTime is how long media may take to open a leg.
+	legTime = 3 * time.Second
+	// maxSDP bounds an offer or answer in bytes.
+	maxSDP = 64 << 10
+)
+
+var idRE = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// seat is what the actor says before the leg is opened.
+type seat struct {
+	room.Ticket
+	worker string
+	epoch  uint64
+}
+
+// join lets somebody in: the seat is reserved, media opens the leg, the seat is
+// taken. The room goes on while media works.
+func (s *Service) join(ctx context.Context, r *bus.Request[contract.Join]) (*contract.Joined, error) {
+	start := s.now()
+	out, err := s.joinTry(ctx, r.Param(1), r.Param(2), &r.Body)
+	result := "ok"
+	if err != nil {
+		result = contract.ErrInternal.Code
+		if e, ok := errors.AsType[*contract.Error](err); ok {
+			result = e.Code
+		}
+		s.log.Info("join refused", zap.String("room", r.Param(1)), zap.String("participant", r.Param(2)),
+			zap.String("kind", string(r.Body.Kind)), zap.String("source", r.Body.Source), zap.String("why", result))
+	}
+	s.metrics.joins.WithLabelValues(result).Inc()
+	s.metrics.joinTime.Observe(s.now().Sub(start).Seconds())
+	return out, err
+}
+
+func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join) (*contract.Joined, error) {
+	if err := s.known(name); err != nil {
+		return nil, err
+	}
+	q, err := s.request(name, id, j)
+	if err != nil {
+		return nil, err
+	}
+	if q.Leg != room.TransportBus && s.halfOpen.Load() >= maxHalfOpen {
+		return nil, contract.ErrBusy.With("too many callers whose audio has not come yet; try again")
+	}
+	if err := s.orders.quiet(ctx, id); err != nil {
+		return nil, err
+	}
+	t, err := ask(ctx, s, name, func(l *live) (seat, error) { return l.admit(q, j.Source) })
+	if err != nil {
+		return nil, err
+	}
+	opened, err := s.openLeg(ctx, name, t, j)
+	if err != nil {
+		s.giveBack(name, id, t, err)
+		return nil, err
+	}
+	s.workers.count(t.worker)
+	return ask(ctx, s, name, func(l *live) (*contract.Joined, error) {
+		_, err := l.r.Seat(s.now(), id, room.Opened{Worker: t.worker, Transport: opened.Transport, Codec: opened.Codec})
+		l.commitSoft()
+		if err != nil {
+			return nil, err
+		}
+		out := l.joined(room.Caller{ID: id})
+		out.SDP = opened.SDP
+		return out, nil
+	})
+}
+
+// request checks what a join asks for. Who is a bot is identity's word, not the
+// caller's: a bot without the right to listen must not get a phone's leg.
+func (s *Service) request(name, id string, j *contract.Join) (room.Request, error) {
+	q := room.Request{ID: id, Name: j.Name, Kind: room.Kind(j.Kind), PIN: j.PIN, Token: j.Token, Verified: j.Verified,
+		Mute: j.Muted, Leg: string(j.Transport), Signalling: j.Signalling, Offer: j.Offer, Rendezvous: s.rendezvous.Load()}
+	if !idRE.MatchString(id) || id == contract.Operator {
+		return q, contract.ErrBadRequest.With("%q cannot be a participant's id", id)
+	}
+	if b, ok := s.bots.get(id, name); ok {
+		q.Kind, q.Trusted, q.Moderates = room.Bot, true, slices.Contains(b.Rights, contract.RightModerate)
+	}
+	switch q.Kind {
+	case room.Bot:
+		// A bot of a moment ago may not be in the list yet. Only a bot's own
+		// subjects and the node's processes get here, so it is one.
+		q.Trusted = true
+		if q.Name == "" {
+			q.Name = id
+		}
+		if q.Leg == "" {
+			q.Leg = room.TransportBus
+		}
+		if q.Leg != room.TransportBus {
+			return q, contract.ErrBadRequest.With("a bot's transport is %q", contract.TransportBus)
+		}
+	case room.Browser, room.SIP, room.Jami:
+		if t := j.Transport; t != contract.TransportWebRTC && t != contract.TransportRTP {
+			return q, contract.ErrBadRequest.With("transport is %q or %q", contract.TransportWebRTC, contract.TransportRTP)
+		}
+		if j.Transport == contract.TransportWebRTC && j.Offer == "" {
+			return q, contract.ErrBadRequest.With("webrtc needs an offer")
+		}
+	default:
+		return q, contract.ErrBadRequest.With("kind is browser, sip, jami or bot")
+	}
+	if len(j.Offer) > maxSDP {
+		return q, contract.ErrBadRequest.With("an offer has at most %d bytes", maxSDP)
+	}
+	return q, nil
+}
+
+// admit reserves the seat. Wrong PINs are counted here, on the actor, so that a
+// thousand at once are not all looked at.
+func (l *live) admit(q room.Request, source string) (seat, error) {
+	now := l.s.now()
+	if q.PIN != "" {
+		if wait := l.pins.Wait(now, source); wait > 0 {
+			return seat{}, contract.ErrSlowDown.With("too many wrong PINs; try again in %d s", int(wait.Seconds())+1)
+		}
+	}
+	t, err := l.r.Admit(now, q)
+	switch {
+	case errors.Is(err, room.ErrPINWrong):
+		l.pins.Wrong(now, source)
+		return seat{}, err
+	case err != nil:
+		return seat{}, err
+	case q.PIN != "" && l.r.Settings().PIN != "":
+		l.pins.Right(source)
+	}
+	return seat{t, l.s.workers.choose(l.worker(t.Member.Worker)), l.r.Epoch()}, nil
+}
+
+// worker returns where the room is mixed: where its members are.
+func (l *live) worker(own string) string {
+	if own != "" {
+		return own
+	}
+	w := ""
+	var first time.Time
+	l.r.Each(func(m *room.Member) {
+		if w == "" || m.Joined.Before(first) {
+			w, first = m.Worker, m.Joined
+		}
+	})
+	return w
+}
+
+// openLeg has media make the leg. Who comes back with another offer has another
+// end: the old leg is closed first.
+func (s *Service) openLeg(ctx context.Context, name string, t seat, j *contract.Join) (*contract.LegOpened, error) {
+	ctx, cancel := context.WithTimeout(ctx, legTime)
+	defer cancel()
+	m := &t.Member
+	if t.Fresh {
+		_, err := bus.Call(ctx, s.bus, contract.MediaLegClose, &contract.LegClose{Leg: m.ID, Epoch: t.epoch, Reason: "replaced"}, m.Worker)
+		if err != nil && !errors.Is(err, contract.ErrNotFound) && !errors.Is(err, contract.ErrGone) {
+			return nil, err
+		}
+	}
+	return bus.Call(ctx, s.bus, contract.MediaLegOpen, &contract.LegOpen{Leg: m.ID, Room: name, Epoch: t.epoch,
+		Transport: contract.Transport(m.Leg), Offer: j.Offer, Remote: j.Source, CanSpeak: m.CanSpeak(), Muted: m.Muted}, t.worker)
+}
+
+// giveBack gives the seat back after media failed. A leg that may have come into
+// being all the same is closed.
+func (s *Service) giveBack(name, id string, t seat, why error) {
+	err := s.rooms.Tell(name, func(_ context.Context, l *live) {
+		l.r.Abort(id)
+		if _, in := l.r.Member(id); !in && errors.Is(why, contract.ErrTimeout) {
+			s.orders.put(name, l.r.Epoch(), room.Order{Verb: room.LegClose, Leg: id, Worker: t.worker, Reason: room.ReasonLost})
+		}
+		l.commitSoft()
+	})
+	if err != nil {
+		s.log.Warn("seat not given back", zap.String("room", name), zap.String("participant", id), zap.Error(err))
+	}
+}
+
+// negotiate brings an offer or answer for the caller's leg; where the leg is gone
+// with its worker, an offer makes it again.
+func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotiate]) (*contract.Negotiated, error) {
+	name, id := r.Param(1), r.Param(2)
+	if len(r.Body.SDP) > maxSDP || r.Body.SDP == "" {
+		return nil, contract.ErrBadRequest.With("an SDP has 1 to %d bytes", maxSDP)
+	}
+	t, err := ask(ctx, s, name, func(l *live) (seat, error) {
+		m, ok := l.r.Member(id)
+		if !ok {
+			return seat{}, contract.ErrNotFound.With("you are not in the room; join")
+		}
+		return seat{Ticket: room.Ticket{Member: m, Again: true}, worker: s.workers.choose(m.Worker), epoch: l.r.Epoch()}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, legTime)
+	defer cancel()
+	var opened *contract.LegOpened
+	fresh := t.Member.Missing() || t.worker != t.Member.Worker
+	if !fresh || r.Body.Answer {
+		opened, err = bus.Call(ctx, s.bus, contract.MediaLegSDP, &contract.LegSDP{Leg: id, Epoch: t.epoch, SDP: r.Body.SDP, Answer: r.Body.Answer}, t.Member.Worker)
+		fresh = errors.Is(err, contract.ErrNotFound) || errors.Is(err, contract.ErrGone)
+		if fresh && r.Body.Answer {
+			return nil, contract.ErrGone.With("the offer that this answers is gone; send an offer")
+		}
+	}
+	if fresh {
+		opened, err = s.openLeg(ctx, name, t, &contract.Join{Offer: r.Body.SDP})
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, err = ask(ctx, s, name, func(l *live) (room.Member, error) {
+		w := t.Member.Worker
+		if fresh {
+			w = t.worker
+		}
+		m, err := l.r.Reopened(s.now(), id, room.Opened{Worker: w, Transport: opened.Transport, Codec: opened.Codec}, fresh)
+		l.commitSoft()
+		return m, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &contract.Negotiated{SDP: opened.SDP}, nil
+}

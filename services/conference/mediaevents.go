@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conference
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/services/conference/room"
+)
+
+// badLossPct is the loss from which a listener of a large room is in the quality
+// event; in smaller rooms everybody is.
+const badLossPct = 2
+
+// hearMedia subscribes what media tells.
+func (s *Service) hearMedia() error {
+	return s.subscribe(
+		hear(s, contract.MediaBeat, func(_ []string, b *contract.WorkerBeat) {
+			if s.workers.beat(b) {
+				s.compare(b.Worker)
+			}
+		}),
+		hear(s, contract.MediaLeg, func(_ []string, e *contract.LegChange) {
+			s.toRoom(e.Room, func(l *live) { l.r.LegState(s.now(), e.Leg, e.State) })
+		}),
+		hear(s, contract.MediaVoice, func(_ []string, e *contract.VoiceChange) {
+			s.toRoom(e.Room, func(l *live) { l.r.Heard(s.now(), e.Leg, e.Speaking) })
+		}),
+		hear(s, contract.MediaDigit, func(_ []string, e *contract.DigitPressed) {
+			s.toRoom(e.Room, func(l *live) { l.r.Pressed(s.now(), e.Leg, e.Digit) })
+		}),
+		hear(s, contract.MediaStats, func(_ []string, e *contract.LegStats) { s.stats(e) }),
+		hear(s, contract.IdentityReady, func(_ []string, st *contract.IdentityState) {
+			if st.State == "ready" {
+				s.setRendezvous(st.Account.Rendezvous)
+			}
+		}),
+	)
+}
+
+// hear makes a subscription that is begun later.
+func hear[E any](s *Service, ev contract.Event[E], fn func(params []string, e *E)) func() (*bus.Subscription, error) {
+	return func() (*bus.Subscription, error) {
+		return bus.Subscribe(s.bus, ev, func(_ context.Context, params []string, e *E) { fn(params, e) })
+	}
+}
+
+func (s *Service) subscribe(begin ...func() (*bus.Subscription, error)) error {
+	for _, fn := range begin {
+		sub, err := fn()
+		if err != nil {
+			return err
+		}
+		s.subs = append(s.subs, sub)
+	}
+	return nil
+}
+
+func (s *Service) setRendezvous(on bool) {
+	if s.rendezvous.Swap(on) != on {
+		s.log.Info("rendezvous", zap.Bool("on", on))
+	}
+}
+
+// toRoom gives an event of media to a room. A full mailbox drops it; the next
+// comparison with the worker finds what it said.
+func (s *Service) toRoom(name string, fn func(l *live)) {
+	if s.known(name) != nil {
+		return
+	}
+	err := s.rooms.Tell(name, func(_ context.Context, l *live) {
+		fn(l)
+		l.commitSoft()
+	})
+	if err != nil {
+		s.metrics.dropped.Inc()
+	}
+}
+
+// stats gives each room what was measured of its legs.
+func (s *Service) stats(e *contract.LegStats) {
+	by := map[string][]contract.LegInfo{}
+	for _, l := range e.Legs {
+		by[l.Room] = append(by[l.Room], l)
+	}
+	for name, legs := range by {
+		s.toRoom(name, func(l *live) { l.measured(legs) })
+	}
+}
+
+// measured tells the room of the quality of its legs. The event is neither kept nor
+// repeated: Seq 0.
+func (l *live) measured(legs []contract.LegInfo) {
+	now := l.s.now()
+	show := map[string]contract.LegQuality{}
+	for i := range legs {
+		if !l.r.Stats(now, leg(&legs[i])) {
+			continue
+		}
+		q := legs[i].Quality
+		l.quality[legs[i].Leg] = q
+		if l.r.Len() <= room.Large || legs[i].Speaking || q.LostPct > badLossPct || q.FarLostPct > badLossPct {
+			show[legs[i].Leg] = q
+		}
+	}
+	// A page of a message: what a room of thousands with a bad link would say
+	// does not fit into one.
+	for len(show) > 0 {
+		part := map[string]contract.LegQuality{}
+		for id, q := range show {
+			if len(part) == 2*room.Large {
+				break
+			}
+			part[id] = q
+		}
+		maps.DeleteFunc(show, func(id string, _ contract.LegQuality) bool { _, ok := part[id]; return ok })
+		l.sayQuality(now, part)
+	}
+}
+
+func (l *live) sayQuality(now time.Time, q map[string]contract.LegQuality) {
+	if !l.s.bus.Connected() {
+		return // worth nothing later
+	}
+	e := &contract.RoomEvent{Time: now, Room: l.name, Type: contract.EventQuality, Qualities: q}
+	if err := bus.Publish(l.s.bus, contract.RoomEvents, e, l.name, string(contract.EventQuality)); err != nil {
+		l.log.Debug("quality not published", zap.Error(err))
+	}
+}
+
+// sendOrder carries out one order to media.
+func (s *Service) sendOrder(ctx context.Context, o order) error {
+	switch o.Verb {
+	case room.LegSet:
+		_, err := bus.Call(ctx, s.bus, contract.MediaLegSet,
+			&contract.LegSet{Leg: o.Leg, Epoch: o.epoch, CanSpeak: &o.CanSpeak, Muted: &o.Muted}, o.Worker)
+		return err
+	case room.LegOpen:
+		_, err := bus.Call(ctx, s.bus, contract.MediaLegOpen, &contract.LegOpen{Leg: o.Leg, Room: o.room, Epoch: o.epoch,
+			Transport: contract.TransportBus, CanSpeak: o.CanSpeak, Muted: o.Muted}, o.Worker)
+		return err
+	default:
+		_, err := bus.Call(ctx, s.bus, contract.MediaLegClose, &contract.LegClose{Leg: o.Leg, Epoch: o.epoch, Reason: o.Reason}, o.Worker)
+		return err
+	}
+}

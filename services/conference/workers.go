@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conference
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/services/conference/placement"
+	"github.com/parley-jami/parley/services/conference/room"
+)
+
+const (
+	// deadAfter is when the rooms of a silent worker move to another one; it is
+	// longer than a worker takes to start again.
+	deadAfter = 8 * time.Second
+	// compareEvery mends what a lost event left behind.
+	compareEvery = 30 * time.Second
+	compareRetry = 250 * time.Millisecond
+	compareTries = 40
+)
+
+// anyEpoch closes legs of rooms that are no more, whose epochs nobody knows.
+const anyEpoch = math.MaxUint64
+
+// workers knows the media workers by their beats.
+type workers struct {
+	home string // the worker of this node: tried when no beat has come yet
+	now  func() time.Time
+
+	mu sync.Mutex
+	by map[string]*worker
+}
+
+type worker struct {
+	placement.Worker
+	started   string
+	comparing bool
+	repeat    bool // compare again when that is done
+	compared  time.Time
+}
+
+func newWorkers(home string, now func() time.Time) *workers {
+	return &workers{home: home, now: now, by: map[string]*worker{}}
+}
+
+// beat notes a beat and reports whether the worker's legs have to be compared: it
+// is new, was started anew, was silent, or the last comparison is old.
+func (w *workers) beat(b *contract.WorkerBeat) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.now()
+	x := w.by[b.Worker]
+	if x == nil {
+		x = new(worker)
+		w.by[b.Worker] = x
+	}
+	due := x.started != b.Started || now.Sub(x.Seen) > placement.Alive || now.Sub(x.compared) > compareEvery
+	x.Worker = placement.Worker{Name: b.Worker, Legs: b.Legs, CPU: b.CPU, Seen: now}
+	x.started = b.Started
+	return due
+}
+
+// alive reports whether a worker beats.
+func (w *workers) alive(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	x := w.by[name]
+	return x != nil && w.now().Sub(x.Seen) <= placement.Alive
+}
+
+// choose returns the worker for a leg of a room that is at current. Before any
+// beat it is the node's own: a join right after the start need not wait a second.
+func (w *workers) choose(current string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	list := make([]placement.Worker, 0, len(w.by))
+	for _, x := range w.by {
+		list = append(list, x.Worker)
+	}
+	if got := placement.Choose(w.now(), list, current); got != "" {
+		return got
+	}
+	if current != "" {
+		return current
+	}
+	return w.home
+}
+
+// count notes a leg that was opened, so that the next choice knows of it before
+// the next beat.
+func (w *workers) count(name string) {
+	w.mu.Lock()
+	if x := w.by[name]; x != nil {
+		x.Legs++
+	}
+	w.mu.Unlock()
+}
+
+// dead returns the workers that have been silent for long, and who takes over;
+// "" when nobody can.
+func (w *workers) dead() (gone []string, heir string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.now()
+	list := make([]placement.Worker, 0, len(w.by))
+	for name, x := range w.by {
+		if now.Sub(x.Seen) > deadAfter {
+			gone = append(gone, name)
+		}
+		list = append(list, x.Worker)
+	}
+	return gone, placement.Choose(now, list, "")
+}
+
+// begin says that a comparison with a worker may begin; one at a time.
+func (w *workers) begin(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	x := w.by[name]
+	if x == nil {
+		x = new(worker)
+		x.Name = name
+		w.by[name] = x
+	}
+	if x.comparing {
+		x.repeat = true
+		return false
+	}
+	x.comparing, x.repeat = true, false
+	return true
+}
+
+// end ends it and reports whether another one was asked for meanwhile.
+func (w *workers) end(name string, ok bool) (repeat bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	x := w.by[name]
+	x.comparing = false
+	if ok {
+		x.compared = w.now()
+	}
+	return x.repeat
+}
+
+// again has all workers compared: a room was loaded.
+func (w *workers) again(s *Service) {
+	w.mu.Lock()
+	names := []string{w.home}
+	for n := range w.by {
+		if n != w.home {
+			names = append(names, n)
+		}
+	}
+	w.mu.Unlock()
+	for _, n := range names {
+		s.compare(n)
+	}
+}
+
+// compare asks a worker for its legs and gives each room its own, in the
+// background.
+func (s *Service) compare(name string) {
+	if !s.workers.begin(name) {
+		return
+	}
+	s.spawn(func(ctx context.Context) {
+		for {
+			ok := s.compareTry(ctx, name)
+			if !s.workers.end(name, ok) || ctx.Err() != nil || !s.workers.begin(name) {
+				return
+			}
+		}
+	})
+}
+
+// compareTry tries until the worker answers, for some seconds: it may be
+// starting.
+func (s *Service) compareTry(ctx context.Context, name string) bool {
+	for range compareTries {
+		asked := s.now()
+		info, err := bus.Call(ctx, s.bus, contract.MediaInfo, &contract.None{}, name)
+		if err == nil {
+			s.compared(name, asked, info)
+			return true
+		}
+		select {
+		case <-time.After(compareRetry):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	s.log.Warn("media worker does not answer", zap.String("worker", name))
+	return false
+}
+
+func (s *Service) compared(name string, asked time.Time, info *contract.WorkerInfo) {
+	by := map[string][]room.Leg{}
+	for _, n := range s.names() {
+		by[n] = nil // rooms without a leg are told so
+	}
+	for i := range info.Legs {
+		l := &info.Legs[i]
+		if _, ok := by[l.Room]; !ok {
+			s.orders.put(l.Room, anyEpoch, room.Order{Verb: room.LegClose, Leg: l.Leg, Worker: name, Reason: room.ReasonRemoved})
+			continue
+		}
+		by[l.Room] = append(by[l.Room], leg(l))
+	}
+	for n, legs := range by {
+		if s.known(n) != nil {
+			continue // damaged: its legs go on, for what is refused is only the file
+		}
+		err := s.rooms.Tell(n, func(_ context.Context, l *live) {
+			l.r.Reconcile(s.now(), asked, name, legs, l.orderly)
+			l.commitSoft()
+		})
+		if err != nil {
+			s.log.Warn("room not compared with its legs", zap.String("room", n), zap.Error(err))
+		}
+	}
+}
