@@ -2,12 +2,76 @@ package connect
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/internal/sockets"
 	"github.com/parley-jami/parley/services/connect/sip"
 )
+
+// openPhones opens the SIP sockets; an empty address is off. What arrives
+// before [sip.Server.Run] waits in them.
+func (s *Service) openPhones(dir string, tlsConf *tls.Config) (sip.Config, error) {
+	c := s.env.Config.SIP
+	cfg := sip.Config{Host: c.Host, Dir: filepath.Join(dir, "sip"), Version: s.env.Version, TLSConf: tlsConf,
+		Code: errorCode, Log: s.env.Log.Named("sip")}
+	if c.Listen != "" {
+		udp, err := sockets.UDP(sockets.SIPUDP, c.Listen)
+		if err != nil {
+			return cfg, fmt.Errorf("%w (setting sip.listen)", err)
+		}
+		cfg.UDP = udp
+		s.listens("sip/udp", udp.LocalAddr())
+		tcp, err := sockets.TCP(sockets.SIPTCP, c.Listen)
+		if err != nil {
+			return cfg, fmt.Errorf("%w (setting sip.listen)", err)
+		}
+		cfg.TCP = tcp
+		s.listens("sip/tcp", tcp.Addr())
+	}
+	if c.TLSListen != "" {
+		l, err := sockets.TCP(sockets.SIPTLS, c.TLSListen)
+		if err != nil {
+			return cfg, fmt.Errorf("%w (setting sip.tls_listen)", err)
+		}
+		cfg.TLS = l
+		s.listens("sip/tls", l.Addr())
+	}
+	return cfg, nil
+}
+
+// buildPhones builds the SIP server on a bus that knows the account.
+func (s *Service) buildPhones(cfg sip.Config, conn *bus.Conn) (*sip.Server, error) {
+	cfg.Rooms = phones{conn, s.env.Name}
+	srv, err := sip.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_sip_calls", Help: "SIP calls in rooms."}, func() float64 { return float64(srv.Calls()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "parley_sip_junk_total", Help: "Datagrams on the SIP port that are not SIP."}, func() float64 { return float64(srv.Junk()) }),
+	} {
+		if err := s.env.Registry.Register(m); err != nil {
+			return nil, fmt.Errorf("sip metrics: %w", err)
+		}
+	}
+	return srv, nil
+}
+
+// reconcile brings phones and seats together in the background, each time the
+// bus is there again.
+func (s *Service) reconcile(ctx context.Context, conn *bus.Conn, srv *sip.Server) {
+	if err := reconcilePhones(ctx, phones{conn, s.env.Name}, srv); err != nil && ctx.Err() == nil {
+		s.env.Log.Warn("phones and rooms could not be compared", zap.Error(err))
+	}
+}
 
 // phones lets the SIP server enter rooms over the bus.
 type phones struct {

@@ -25,6 +25,7 @@ import (
 	"github.com/parley-jami/parley/internal/sockets"
 	"github.com/parley-jami/parley/services/connect/certs"
 	"github.com/parley-jami/parley/services/connect/keyfile"
+	"github.com/parley-jami/parley/services/connect/sip"
 	"github.com/parley-jami/parley/services/connect/web"
 	pages "github.com/parley-jami/parley/web"
 )
@@ -60,9 +61,13 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	sipConf, err := s.openPhones(dir, tlsConf)
+	if err != nil {
+		return err
+	}
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return page.Run(ctx) })
-	parts.Go(func() error { return s.join(ctx, page) })
+	parts.Go(func() error { return s.join(ctx, page, sipConf) })
 	err = parts.Wait()
 	if conn := s.node.conn.Load(); conn != nil {
 		conn.Close() // after everything that uses it
@@ -71,7 +76,7 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // join connects to the bus and serves what needs it.
-func (s *Service) join(ctx context.Context, page *web.Server) error {
+func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config) error {
 	conn, err := s.env.Connect(ctx)
 	if err != nil {
 		return err
@@ -84,6 +89,10 @@ func (s *Service) join(ctx context.Context, page *web.Server) error {
 	s.mu.Lock()
 	s.account = acc.ID
 	s.mu.Unlock()
+	phones, err := s.buildPhones(sipConf, conn)
+	if err != nil {
+		return err
+	}
 	events, err := bus.Subscribe(conn, contract.RoomEvents, func(_ context.Context, _ []string, e *contract.RoomEvent) {
 		pe, err := pageEvent(e)
 		if err != nil {
@@ -91,12 +100,18 @@ func (s *Service) join(ctx context.Context, page *web.Server) error {
 			return
 		}
 		page.Publish(pe)
+		phoneEvent(phones, e)
 	})
 	if err != nil {
 		return err
 	}
 	defer events.Stop()
+	var tidy sync.WaitGroup
+	defer tidy.Wait()
+	reconcile := func() { tidy.Go(func() { s.reconcile(ctx, conn, phones) }) }
 	conn.OnReconnect(page.Resync)
+	conn.OnReconnect(reconcile)
+	reconcile()
 	svc, err := bus.NewService(conn, "connect", s.env.Version, "signalling: HTTP, WebSocket, WHIP, WHEP and SIP")
 	if err != nil {
 		return err
@@ -110,8 +125,7 @@ func (s *Service) join(ctx context.Context, page *web.Server) error {
 		return err
 	}
 	s.env.SetReady(true)
-	<-ctx.Done()
-	return ctx.Err()
+	return phones.Run(ctx)
 }
 
 // endpoints says where the node is reached. The operator's token is for the
