@@ -31,6 +31,7 @@ const (
 type Service struct {
 	env     *host.Env
 	botTurn chan struct{} // holds one element while the list of bots is changed
+	keys    func(context.Context) (*account.Keys, error)
 
 	mu    sync.Mutex
 	state contract.IdentityState
@@ -44,7 +45,8 @@ type Service struct {
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	return &Service{env: env, botTurn: make(chan struct{}, 1), state: contract.IdentityState{State: stateCreating, Message: "the account is being loaded"}}, nil
+	return &Service{env: env, botTurn: make(chan struct{}, 1), keys: account.MakeKeys,
+		state: contract.IdentityState{State: stateCreating, Message: "the account is being loaded"}}, nil
 }
 
 // Run connects, loads or makes the account, and serves until ctx ends.
@@ -115,7 +117,7 @@ func (s *Service) create(ctx context.Context, dir string) error {
 		Message: "making the account's three RSA-4096 keys; this happens once and takes 2 to 10 seconds"})
 	s.env.Log.Info("making a new account")
 	start := time.Now()
-	keys, err := account.MakeKeys(ctx)
+	keys, err := s.keys(ctx)
 	if err != nil {
 		return err
 	}

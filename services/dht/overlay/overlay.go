@@ -1,0 +1,103 @@
+// Package overlay says what the dht service needs of a distributed hash table.
+// Package libp2p implements it over Kademlia; OpenDHT's own wire has the same
+// shape.
+//
+// A key holds any number of values. A value is told apart by its writer and its
+// id, lives for the time that its type has ([Lifetime]) and is opaque here: what is
+// signed or encrypted travels as a packed OpenDHT value (dht-and-identity §1.4).
+package overlay
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Errors of overlays.
+var (
+	ErrTooLarge = errors.New("the value is too large")
+	ErrQuota    = errors.New("too many values are stored")
+	ErrClosed   = errors.New("the overlay is closed")
+)
+
+// MaxValue bounds the data of one value, in bytes (§1.4).
+const MaxValue = 64 << 10
+
+// Key is where values are stored.
+type Key [20]byte
+
+// Value is one value. Writer is set by the overlay.
+type Value struct {
+	Key     Key
+	ID      uint64 // 0 in Put: chosen by the overlay
+	Type    uint16
+	Data    []byte
+	Writer  string
+	Expires time.Time
+}
+
+// Stored is what became of a put.
+type Stored struct {
+	Value Value
+	// Peers is how many peers were asked to keep it. 0: no peer is known; this node
+	// alone keeps it, answers for it, and hands it on as soon as it meets one.
+	Peers int
+}
+
+// Change is a value that appeared or was changed, or one that expired or was
+// cancelled.
+type Change struct {
+	Value   Value
+	Expired bool
+}
+
+// Node describes this node.
+type Node struct {
+	Overlay   string
+	ID        string
+	Addresses []string
+	Peers     int // in the routing table
+	Stored    int // own values
+}
+
+// Overlay is one node of a distributed hash table. It is safe for concurrent
+// use.
+type Overlay interface {
+	// Put stores a value until it expires, or, when it is permanent, until it is
+	// cancelled; one of the same key and id is replaced.
+	Put(ctx context.Context, v Value, permanent bool) (Stored, error)
+	// Cancel removes a value that this node put; false when there was none.
+	Cancel(ctx context.Context, key Key, id uint64) bool
+	// Get returns the values of a key that are found until ctx ends.
+	Get(ctx context.Context, key Key) ([]Value, error)
+	// Listen returns what is there and calls fn, from one goroutine, for every
+	// change after that, until stop is called or the overlay is closed. stop
+	// waits for a call of fn that runs, so fn may not call it.
+	Listen(ctx context.Context, key Key, fn func(Change)) (now []Value, stop func(), err error)
+	Node() Node
+	// Close ends everything and waits for it.
+	Close() error
+}
+
+// lifetimes are OpenDHT's (§1.7).
+var lifetimes = map[uint16]time.Duration{
+	0: 10 * time.Minute,   // user data
+	1: 5 * time.Minute,    // DhtMessage
+	2: 15 * time.Minute,   // IpServiceAnnouncement
+	3: 5 * time.Minute,    // ImMessage
+	4: 7 * 24 * time.Hour, // TrustRequest
+	5: time.Minute,        // IceCandidates
+	8: 7 * 24 * time.Hour, // Certificate
+}
+
+// MaxLifetime is the longest of any type.
+const MaxLifetime = 7 * 24 * time.Hour
+
+// Lifetime returns how long a value of a type lives; an unknown type lives as
+// long as user data.
+func Lifetime(typ uint16) time.Duration {
+	if d, ok := lifetimes[typ]; ok {
+		return d
+	}
+	return lifetimes[0]
+}
