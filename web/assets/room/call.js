@@ -1,0 +1,109 @@
+// The audio connection: one RTCPeerConnection with one audio line. The node's
+// answer carries its addresses, so nothing is waited for and nothing trickles.
+
+const DISCONNECTED_MS = 2500; // a moment without packets is no reason to act
+const RESTARTS = 3; // then the seat is taken anew
+
+// Call calls back: onstate(state), onlost() when audio must be negotiated again,
+// ondead() when restarts did not help.
+export class Call {
+  constructor(audio, callbacks) {
+    this.audio = audio; // the <audio> element
+    this.cb = callbacks;
+    this.pc = null;
+    this.track = null;
+    this.restarts = 0;
+  }
+
+  get state() { return this.pc?.connectionState ?? "new"; }
+
+  // fresh makes a new connection and returns its offer. track may be null: then
+  // one only listens.
+  async fresh(track) {
+    this.close();
+    this.track = track;
+    const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle", rtcpMuxPolicy: "require" });
+    this.pc = pc;
+    pc.addTransceiver(track ?? "audio", { direction: track ? "sendrecv" : "recvonly" });
+    pc.ontrack = (e) => {
+      this.audio.srcObject = e.streams[0] ?? new MediaStream([e.track]);
+      this.audio.play().catch((err) => this.cb.onblocked?.(err));
+    };
+    pc.onconnectionstatechange = () => pc === this.pc && this.changed();
+    return this.offer();
+  }
+
+  async offer(options) {
+    const offer = await this.pc.createOffer(options);
+    await this.pc.setLocalDescription(offer);
+    return this.pc.localDescription.sdp;
+  }
+
+  answer(sdp) { return this.pc.setRemoteDescription({ type: "answer", sdp }); }
+
+  // again offers on the same connection; ice: with new ICE credentials.
+  again(ice) { return this.offer({ iceRestart: ice }); }
+
+  // use changes the microphone; true: the line must be negotiated again.
+  async use(track) {
+    this.track = track;
+    const tr = this.pc?.getTransceivers()[0];
+    if (!tr) return false;
+    await tr.sender.replaceTrack(track);
+    const want = track ? "sendrecv" : "recvonly";
+    if (tr.direction === want) return false;
+    tr.direction = want;
+    return true;
+  }
+
+  changed() {
+    clearTimeout(this.timer);
+    this.cb.onstate(this.state);
+    if (this.state === "connected") this.restarts = 0;
+    else if (this.state === "disconnected") this.timer = setTimeout(() => this.trouble(), DISCONNECTED_MS);
+    else if (this.state === "failed") this.trouble();
+  }
+
+  trouble() {
+    if (this.restarts++ < RESTARTS) this.cb.onlost();
+    else this.cb.ondead();
+  }
+
+  // stats sums up what getStats tells, for the page and for tests.
+  async stats() {
+    const out = { state: this.state, packets_in: 0, packets_out: 0, bytes_in: 0, bytes_out: 0, lost_pct: 0, jitter_ms: 0, rtt_ms: 0, codec: "", level_in: 0, energy_in: 0, duration_in: 0 };
+    if (!this.pc) return out;
+    const report = await this.pc.getStats();
+    for (const s of report.values()) {
+      if (s.type === "inbound-rtp" && s.kind === "audio") {
+        Object.assign(out, { packets_in: s.packetsReceived, bytes_in: s.bytesReceived, lost_in: s.packetsLost, jitter_ms: (s.jitter ?? 0) * 1000,
+          level_in: s.audioLevel ?? 0, energy_in: s.totalAudioEnergy ?? 0, duration_in: s.totalSamplesDuration ?? 0,
+          concealed: s.concealedSamples ?? 0, samples: s.totalSamplesReceived ?? 0,
+          buffer_ms: s.jitterBufferEmittedCount ? (s.jitterBufferDelay / s.jitterBufferEmittedCount) * 1000 : 0 });
+        const codec = report.get(s.codecId);
+        if (codec) out.codec = codec.mimeType.replace("audio/", "").toLowerCase();
+      } else if (s.type === "outbound-rtp" && s.kind === "audio") {
+        Object.assign(out, { packets_out: s.packetsSent, bytes_out: s.bytesSent });
+      } else if (s.type === "remote-inbound-rtp" && s.kind === "audio") {
+        Object.assign(out, { far_lost_pct: (s.fractionLost ?? 0) * 100, rtt_ms: (s.roundTripTime ?? 0) * 1000 });
+      } else if (s.type === "candidate-pair" && s.nominated && s.currentRoundTripTime && !out.rtt_ms) {
+        out.rtt_ms = s.currentRoundTripTime * 1000;
+      }
+    }
+    // Loss of the last interval: of all time it would hide a bad minute.
+    const last = this.lastStats ?? { packets_in: 0, lost_in: 0 };
+    const got = out.packets_in - last.packets_in;
+    const lost = (out.lost_in ?? 0) - (last.lost_in ?? 0);
+    out.lost_pct = got + lost > 0 ? Math.max(0, (100 * lost) / (got + lost)) : 0;
+    return out;
+  }
+
+  close() {
+    clearTimeout(this.timer);
+    if (!this.pc) return;
+    this.pc.ontrack = this.pc.onconnectionstatechange = null;
+    this.pc.close();
+    this.pc = null;
+    this.lastStats = null;
+  }
+}

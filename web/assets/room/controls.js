@@ -1,0 +1,148 @@
+// The bar at the bottom, its keys, the views of a phone, and the sound dialog.
+import { $, h, setIcon, setText, store, toast } from "../ui.js";
+import { devices, meter } from "./mic.js";
+import { fillInputs } from "./prejoin.js";
+
+const HOLD_MS = 300; // Space held longer than this was to speak only meanwhile
+
+export class Controls {
+  constructor({ model, mic, call, act, leave, onmic }) {
+    Object.assign(this, { model, mic, call, act, onmic, unreadCount: 0 });
+    this.onproblem = () => {};
+    $("#mute").addEventListener("click", () => this.toggleMute());
+    $("#hand").addEventListener("click", () => this.toggleHand());
+    $("#leave").addEventListener("click", leave);
+    $("#lock").addEventListener("click", () => act("lock", { locked: !model.room.locked }));
+    $("#settings").addEventListener("click", () => this.openSound());
+    $("#sound .close").addEventListener("click", () => $("#sound").close());
+    $("#sound").addEventListener("click", (e) => {
+      if (e.target === $("#sound")) $("#sound").close();
+    });
+    $("#mic-in").addEventListener("change", (e) => this.chooseMic(e.target.value));
+    $("#out").addEventListener("change", (e) => this.chooseOut(e.target.value));
+    $("#volume").addEventListener("input", (e) => {
+      $("#audio").volume = e.target.value / 100;
+      store.set("volume", e.target.value);
+    });
+    $("#volume").value = store.get("volume", "100");
+    $("#audio").volume = $("#volume").value / 100;
+    for (const v of ["people", "chat"]) $(`#tab-${v}`).addEventListener("click", () => this.view(v));
+    this.view("people");
+    meter($("#own-meter"), () => mic.read());
+    addEventListener("keydown", (e) => this.key(e, true));
+    addEventListener("keyup", (e) => this.key(e, false));
+  }
+
+  get listener() { return this.model.self?.role === "listener"; }
+  get muted() { return this.model.self?.muted ?? true; }
+
+  // update shows one's own state.
+  update() {
+    const me = this.model.self;
+    if (!me) return;
+    if (this.mic.track) this.mic.track.enabled = !me.muted && !this.listener;
+    const button = $("#mute");
+    button.setAttribute("aria-pressed", String(me.muted || this.listener));
+    setIcon(button, me.muted || this.listener ? "mic-off" : "mic");
+    setText(button.querySelector(".text"), this.listener ? "Listening" : me.muted ? "Unmute" : "Mute");
+    button.disabled = this.listener;
+    button.title = this.listener ? "You are a listener. Raise your hand to ask to speak." : "M, or hold Space";
+    $("#hand").setAttribute("aria-pressed", String(Boolean(me.hand)));
+    setText($("#hand .text"), me.hand ? "Lower hand" : "Raise hand");
+    const lock = $("#lock");
+    lock.hidden = me.role !== "moderator";
+    setIcon(lock, this.model.room.locked ? "unlock" : "lock");
+    setText(lock.querySelector("span"), this.model.room.locked ? "Unlock" : "Lock");
+    lock.setAttribute("aria-label", this.model.room.locked ? "Unlock the room" : "Lock the room");
+  }
+
+  async toggleMute() {
+    if (this.listener) return;
+    await this.mute(!this.muted);
+  }
+
+  // mute tells the node; the track is cut at once, and opened when the node agreed.
+  async mute(muted) {
+    if (!muted && !this.mic.track) {
+      try {
+        await this.onmic(await this.mic.open(store.get("mic")));
+      } catch (err) {
+        this.onproblem(err);
+        return;
+      }
+    }
+    if (muted && this.mic.track) this.mic.track.enabled = false;
+    const p = await this.act("mute", { muted });
+    if (p?.id === this.model.selfID) Object.assign(this.model.self, { muted: p.muted, muted_by: p.muted_by });
+    this.update();
+  }
+
+  async toggleHand() {
+    const p = await this.act("hand", { raised: !this.model.self?.hand });
+    if (p?.id === this.model.selfID) this.model.self.hand = p.hand;
+    this.update();
+  }
+
+  key(e, down) {
+    if ($("#room").hidden || e.ctrlKey || e.metaKey || e.altKey || document.querySelector("dialog[open]")) return;
+    if (e.target.closest("input, textarea, select, [contenteditable]")) return;
+    if (e.key === " ") {
+      if (e.target.closest("button, a")) return; // Space presses what has the focus
+      e.preventDefault();
+      if (down && !e.repeat) {
+        this.spaceAt = Date.now();
+        this.spaceOpened = this.muted;
+        this.toggleMute();
+      } else if (!down && this.spaceOpened && Date.now() - this.spaceAt > HOLD_MS) {
+        this.spaceOpened = false;
+        if (!this.listener) this.mute(true);
+      }
+    } else if (down && !e.repeat && e.key.toLowerCase() === "m") this.toggleMute();
+    else if (down && !e.repeat && e.key.toLowerCase() === "h") this.toggleHand();
+  }
+
+  view(name) {
+    $("#room").dataset.view = name;
+    for (const v of ["people", "chat"]) $(`#tab-${v}`).setAttribute("aria-pressed", String(v === name));
+    if (name === "chat") this.unread(-this.unreadCount);
+  }
+
+  unread(n) {
+    const seen = $("#room").dataset.view === "chat" || getComputedStyle($(".tabs")).display === "none";
+    this.unreadCount = seen ? 0 : this.unreadCount + n;
+    $("#unread").hidden = this.unreadCount <= 0;
+    setText($("#unread"), String(this.unreadCount));
+  }
+
+  async openSound() {
+    await this.fill();
+    $("#sound").showModal();
+  }
+
+  async fill() {
+    await fillInputs($("#mic-in"), this.mic);
+    const { outputs } = await devices();
+    const can = "setSinkId" in HTMLMediaElement.prototype && outputs.length > 0;
+    $("#out-field").hidden = !can;
+    const now = $("#audio").sinkId || "default";
+    if (can) $("#out").replaceChildren(...outputs.map((d, i) => h("option", { value: d.deviceId, selected: d.deviceId === now }, d.label || `Speaker ${i + 1}`)));
+  }
+
+  async chooseMic(id) {
+    store.set("mic", id);
+    try {
+      await this.onmic(await this.mic.open(id));
+      this.update();
+    } catch (err) {
+      this.onproblem(err);
+    }
+  }
+
+  async chooseOut(id) {
+    try {
+      await $("#audio").setSinkId(id);
+    } catch (err) {
+      toast(`That speaker cannot be used: ${err.message}`, { urgent: true });
+    }
+  }
+}

@@ -1,0 +1,324 @@
+// The room page: joins the parts and decides what to do when something is lost.
+//
+//   signalling lost → Signal reconnects, "resume" finds the seat again; the
+//                     audio is not touched
+//   seat gone       → join again with a fresh connection
+//   audio lost      → ICE restart; three in vain → join again
+//   "media" event   → the node's media side began anew: a fresh offer
+import { $, setText, toast, announcer } from "../ui.js";
+import { Signal, Refused } from "./signal.js";
+import { Model } from "./model.js";
+import { Mic, micProblem } from "./mic.js";
+import { Call } from "./call.js";
+import { Roster, verdict } from "./roster.js";
+import { Chat } from "./chat.js";
+import { Sheet } from "./sheet.js";
+import { Prejoin } from "./prejoin.js";
+import { Controls } from "./controls.js";
+
+const roomName = decodeURIComponent(location.pathname.split("/")[2] ?? "");
+const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
+const announce = announcer($("#live"));
+
+const model = new Model();
+const mic = new Mic();
+const state = { phase: "prejoin", signalling: "closed", audio: "new", joins: 0, resumes: 0, negotiations: 0, last_error: "" };
+let wish = null; // what was asked for when joining: {name, pin, muted, listen}
+let session = "";
+let signal = null;
+let busy = null; // the (re)join or negotiation under way
+
+const call = new Call($("#audio"), {
+  onstate: (s) => {
+    state.audio = s;
+    showConnection();
+  },
+  onlost: () => renegotiate({ ice: true }),
+  ondead: () => rejoin(),
+  onblocked: () => { $("#unblock").hidden = false; },
+});
+
+const ask = (type, data, ms) => (signal ? signal.request(type, data, ms) : Promise.reject(new Refused({ code: "unavailable", message: "Not connected.", retry: true })));
+
+// act sends a command of a button and says when it was refused.
+async function act(type, data) {
+  try {
+    return await ask(type, data);
+  } catch (err) {
+    state.last_error = err.code ?? String(err);
+    toast(err.message, { urgent: true });
+    return null;
+  }
+}
+
+const roster = new Roster(model, (id) => sheet.open(id));
+const chat = new Chat({ ask, self: () => model.selfID, onnew: chatNew });
+const sheet = new Sheet({ model, act, own: () => call.stats() });
+const controls = new Controls({ model, mic, call, act, leave, onmic: useMic });
+const prejoin = new Prejoin(roomName, mic, join);
+
+// The page's hook for tests and for the curious.
+window.parley = {
+  get state() {
+    return { ...state, room: model.room.name ?? roomName, self: model.self ?? null, participants: [...model.people.values()], seq: model.seq };
+  },
+  stats: () => call.stats(),
+};
+
+function phase(name) {
+  state.phase = name;
+  document.body.dataset.phase = name;
+  $("#prejoin").hidden = name !== "prejoin";
+  $("#room").hidden = name !== "room";
+  $("#over").hidden = name !== "over";
+}
+
+// join connects and enters; a refusal leaves the page where the reason can be put right.
+function join(w) {
+  wish = w;
+  return new Promise((done) => {
+    let settled = false;
+    signal?.end();
+    session = "";
+    signal = new Signal({
+      onstate: (s) => {
+        state.signalling = s;
+        showConnection();
+        if (s === "waiting" && state.phase === "prejoin" && !settled) {
+          settled = true;
+          signal.end();
+          prejoin.fail("The node does not answer. Check your network and try again.");
+          done();
+        }
+      },
+      onopen: async () => {
+        if (settled) return arrive();
+        try {
+          await enter();
+          settled = true;
+          phase("room");
+          $("#title").focus();
+          announce(`You are in ${model.room.title || roomName}.`);
+        } catch (err) {
+          settled = true;
+          signal.end();
+          call.close();
+          state.last_error = err.code ?? String(err);
+          prejoin.refused(err);
+        }
+        done();
+      },
+      onevents: (list) => list.forEach(happened),
+      onresync: reread,
+      onbye: farewell,
+    });
+    signal.connect();
+  });
+}
+
+// enter takes a new seat with a fresh connection.
+async function enter() {
+  const track = wish.listen ? null : mic.track;
+  if (track) track.enabled = !wish.muted;
+  const offer = await call.fresh(track);
+  const joined = await ask("join", { room: roomName, name: wish.name, pin: wish.pin || undefined, token: token || undefined, offer, muted: Boolean(wish.muted || !track) }, 20000);
+  state.joins++;
+  arrived(joined);
+  if (joined.sdp) await call.answer(joined.sdp);
+  chat.load();
+}
+
+function arrived(joined) {
+  session = joined.session;
+  model.reset(joined);
+  signal.settled();
+  refresh();
+}
+
+// arrive is after a reconnection: resume the seat, or take a new one.
+async function arrive() {
+  try {
+    arrived(await ask("resume", { session }));
+    state.resumes++;
+    chat.again();
+    chat.load();
+    if (call.state === "failed" || call.state === "closed") renegotiate({ ice: true });
+  } catch (err) {
+    if (err.code === "gone" || err.code === "bad_request") return rejoin();
+    signal.drop(); // come back with back-off
+  }
+}
+
+// rejoin takes a new seat; what is refused for good ends the stay.
+function rejoin() {
+  busy ??= (async () => {
+    try {
+      if (!signal.open) return; // arrive follows
+      if (model.self) await ask("leave").catch(() => {});
+      session = "";
+      if (!signal.open) return;
+      await enter();
+      announce("You are back in the room.");
+    } catch (err) {
+      state.last_error = err.code ?? String(err);
+      if (err.retry || !(err instanceof Refused)) signal.drop();
+      else over("You are not in the room any more", err.message);
+    } finally {
+      busy = null;
+    }
+  })();
+  return busy;
+}
+
+// renegotiate offers again: with new ICE credentials, on a fresh connection, or
+// just because the microphone came or went.
+function renegotiate({ ice = false, fresh = false } = {}) {
+  busy ??= (async () => {
+    try {
+      state.negotiations++;
+      const sdp = fresh || !call.pc ? await call.fresh(call.track) : await call.again(ice);
+      const answer = await ask("negotiate", { sdp });
+      if (answer.sdp) await call.answer(answer.sdp);
+    } catch (err) {
+      state.last_error = err.code ?? String(err);
+      if (err.code === "gone" || err.code === "not_found") queueMicrotask(rejoin);
+      else setTimeout(() => (call.state === "connected" ? null : renegotiate({ fresh: true })), 1500);
+    } finally {
+      busy = null;
+    }
+  })();
+  return busy;
+}
+
+async function useMic(track) {
+  wish.listen = !track;
+  if (await call.use(track)) await renegotiate();
+}
+
+async function reread() {
+  try {
+    arrived(await ask("get"));
+  } catch (err) {
+    if (err.code === "gone") rejoin();
+  }
+}
+
+// happened takes one event of the room.
+function happened(e) {
+  const before = e.participant && model.people.get(e.participant.id);
+  const news = model.apply(e);
+  if (news === "gap") return reread();
+  if (!news) return;
+  const p = e.participant;
+  const self = p && p.id === model.selfID;
+  switch (e.type) {
+    case "joined":
+      if (!self) announce(`${p.name} joined.`);
+      break;
+    case "left":
+      if (!self && before) announce(`${before.name} left.`);
+      break;
+    case "chat":
+      chat.add(e.chat);
+      break;
+    case "media":
+      if (self) renegotiate({ fresh: true });
+      break;
+    case "changed":
+      if (self && before) ownChange(before, p, e.by);
+      else if (before && !before.hand && p.hand) announce(`${p.name} raised a hand.`);
+      break;
+  }
+  if (e.type === "quality" || e.type === "voice") {
+    roster.update(e.type === "voice");
+    showConnection();
+  } else refresh();
+}
+
+function ownChange(before, now, by) {
+  const other = by && by !== model.selfID;
+  if (other && now.muted && !before.muted) toast("A moderator has muted you.");
+  if (other && !now.muted && before.muted) toast("A moderator lets you speak. Press M to unmute if you are still muted.");
+  if (now.role !== before.role) toast(now.role === "listener" ? "You are a listener now." : now.role === "moderator" ? "You are a moderator now." : "You may speak now.");
+}
+
+function chatNew(m) {
+  announce(`${m.name}: ${m.body.slice(0, 200)}`);
+  controls.unread(1);
+}
+
+// farewell is the node's last word on this connection.
+function farewell(f) {
+  if (f.retry) {
+    if (f.reason === "lost") session = session || "gone";
+    return; // the connection closes, Signal comes back, arrive decides
+  }
+  const title = { kicked: "You were removed from the room", removed: "The room was closed", replaced: "This seat was opened in another window", left: "You have left" };
+  if (state.phase === "room" && busy === null) over(title[f.reason] ?? "You are not in the room any more", f.message);
+}
+
+function over(title, text) {
+  signal?.end();
+  call.close();
+  mic.close();
+  setText($("#over-title"), title);
+  setText($("#over-text"), text ? text[0].toUpperCase() + text.slice(1) + "." : "");
+  for (const d of document.querySelectorAll("dialog[open]")) d.close();
+  phase("over");
+  $("#over-title").focus();
+}
+
+async function leave() {
+  const bye = signal?.open ? ask("leave", {}, 1500).catch(() => {}) : null;
+  call.close();
+  await bye;
+  over("You have left", "");
+}
+
+$("#over-again").addEventListener("click", () => location.reload());
+$("#unblock").addEventListener("click", () => {
+  $("#audio").play().then(() => { $("#unblock").hidden = true; }).catch((err) => toast(`The sound stays off: ${err.message}`, { urgent: true }));
+});
+addEventListener("pagehide", () => {
+  // Best effort: without it the seat is given up when the audio stays away.
+  if (state.phase === "room" && signal?.open) signal.ws.send(JSON.stringify({ id: 0, type: "leave" }));
+});
+$("#connection").addEventListener("click", () => sheet.open(model.selfID));
+
+function refresh() {
+  const { people, hands } = model.counts();
+  setText($("#title"), model.room.title || model.room.name || roomName);
+  setText($("#count"), String(people));
+  setText($("#tab-count"), String(people));
+  $("#hands").hidden = !hands;
+  setText($("#hands"), hands === 1 ? "1 hand raised" : `${hands} hands raised`);
+  $("#locked").hidden = !model.room.locked;
+  controls.update();
+  roster.update(true);
+  showConnection();
+}
+
+// showConnection says in a word how it stands: signalling first, then audio.
+function showConnection() {
+  const el = $("#connection");
+  let text = "Connecting…";
+  let mark = "busy";
+  if (state.signalling !== "open") text = call.state === "connected" ? "Reconnecting… sound goes on" : "Reconnecting…";
+  else if (call.state === "connected") {
+    const v = verdict(model.self?.quality) || "good";
+    mark = v;
+    text = { good: "Connected", fair: "Fair connection", poor: "Poor connection" }[v];
+  } else if (call.state === "disconnected" || call.state === "failed") text = "Sound is interrupted, reconnecting…";
+  if (el.dataset.state !== mark) el.dataset.state = mark;
+  if ($("#connection-text").textContent !== text) {
+    setText($("#connection-text"), text);
+    if (state.phase === "room" && text !== "Connecting…") announce(text + ".");
+  }
+  document.body.dataset.audio = call.state;
+  document.body.dataset.signalling = state.signalling;
+}
+
+if (navigator.mediaDevices) navigator.mediaDevices.addEventListener?.("devicechange", () => controls.fill());
+controls.onproblem = (err) => toast(micProblem(err), { urgent: true, ms: 9000 });
+phase("prejoin");
+prejoin.start();

@@ -1,0 +1,152 @@
+// Before joining: name, PIN, microphone and its level.
+import { $, h, setText, store } from "../ui.js";
+import { devices, meter, micPossible, micProblem } from "./mic.js";
+
+export class Prejoin {
+  // onjoin({name, pin, muted, listen}) is called when somebody wants in.
+  constructor(room, mic, onjoin) {
+    this.room = room;
+    this.mic = mic;
+    this.onjoin = onjoin;
+    $("#name").value = store.get("name");
+    $("#join-muted").checked = store.get("muted") === "1";
+    $("#mic-allow").addEventListener("click", () => this.openMic());
+    $("#mic").addEventListener("change", (e) => {
+      store.set("mic", e.target.value);
+      this.openMic(e.target.value);
+    });
+    $("#join-form").addEventListener("submit", (e) => {
+      e.preventDefault();
+      this.submit(false);
+    });
+    $("#join-listen").addEventListener("click", () => this.submit(true));
+    meter($("#pre-meter"), () => mic.read());
+    setText($("#pre-title"), room);
+    document.title = `${room} · Parley`;
+  }
+
+  async start() {
+    this.face();
+    if (!micPossible()) {
+      this.micFailed({ name: "InsecureContext" });
+      return;
+    }
+    // Asked at once only where the answer is known to be yes.
+    try {
+      const p = await navigator.permissions.query({ name: "microphone" });
+      if (p.state === "granted") await this.openMic();
+    } catch { /* a browser without this question: the button asks */ }
+  }
+
+  // face reads what a stranger may know of the room, again while the node starts.
+  async face() {
+    clearTimeout(this.timer);
+    let f;
+    try {
+      const r = await fetch(`/api/v1/rooms/${encodeURIComponent(this.room)}/face`);
+      f = await r.json();
+      if (!r.ok) {
+        if (f.code === "not_found") {
+          setText($("#pre-sub"), "There is no room of this name. Check the link, or ask who invited you.");
+          return;
+        }
+        setText($("#pre-sub"), f.message);
+        if (f.retry) this.timer = setTimeout(() => this.face(), 2000);
+        return;
+      }
+    } catch {
+      setText($("#pre-sub"), "The node does not answer. Trying again…");
+      this.timer = setTimeout(() => this.face(), 2000);
+      return;
+    }
+    setText($("#pre-title"), f.title || f.name);
+    document.title = `${f.title || f.name} · Parley`;
+    setText($("#pre-sub"), f.locked ? "This room is locked. A moderator has to open it before you can join." : "Check your name and microphone, then join.");
+    $("#pin-field").hidden = !f.pin;
+  }
+
+  async openMic(id = store.get("mic")) {
+    try {
+      await this.mic.open(id);
+    } catch (err) {
+      this.micFailed(err);
+      return false;
+    }
+    $("#mic-ask").hidden = true;
+    $("#mic-problem").hidden = true;
+    $("#mic-ready").hidden = false;
+    await fillInputs($("#mic"), this.mic);
+    return true;
+  }
+
+  micFailed(err) {
+    const box = $("#mic-problem");
+    box.hidden = false;
+    setText(box, micProblem(err));
+    $("#mic-ready").hidden = true;
+    $("#mic-ask").hidden = err.name === "InsecureContext";
+  }
+
+  async submit(listen) {
+    const name = $("#name").value.trim();
+    const pin = $("#pin").value.trim();
+    if (!name) return this.fail("Enter your name: the others see it.", $("#name"));
+    if (!$("#pin-field").hidden && !pin) return this.fail("Enter the PIN of this room.", $("#pin"));
+    this.busy(true);
+    if (!listen && !this.mic.track && !(await this.openMic())) {
+      this.busy(false);
+      $("#join-listen").focus();
+      return;
+    }
+    store.set("name", name);
+    const muted = $("#join-muted").checked;
+    store.set("muted", muted ? "1" : "");
+    await this.onjoin({ name, pin, muted, listen });
+    this.busy(false);
+  }
+
+  busy(on) {
+    $("#join").disabled = $("#join-listen").disabled = on;
+    setText($("#join"), on ? "Joining…" : "Join");
+    if (on) $("#pre-error").hidden = true;
+  }
+
+  // fail shows why joining did not work, where it can be put right.
+  fail(text, field) {
+    const box = $("#pre-error");
+    box.hidden = false;
+    setText(box, text);
+    for (const f of [$("#name"), $("#pin")]) f.toggleAttribute("aria-invalid", false);
+    if (field) {
+      field.setAttribute("aria-invalid", "true");
+      field.focus();
+    }
+  }
+
+  // refused words a refusal of the node.
+  refused(err) {
+    switch (err.code) {
+      case "pin_required":
+      case "pin_wrong":
+        $("#pin-field").hidden = false;
+        $("#pin").value = "";
+        return this.fail(err.code === "pin_wrong" ? "That PIN is wrong. Check your invitation and try again." : "This room asks for a PIN.", $("#pin"));
+      case "slow_down":
+        return this.fail("Too many tries. Wait a little, then try again.");
+      case "locked":
+        return this.fail("The room is locked. Ask a moderator to open it, then try again.");
+      case "full":
+        return this.fail("The room is full. Try again when somebody has left.");
+      case "not_found":
+        return this.fail("There is no room of this name. Check the link.");
+    }
+    this.fail(err.message || "Joining did not work. Try again.");
+  }
+}
+
+// fillInputs lists the microphones with the one in use chosen.
+export async function fillInputs(select, mic) {
+  const { inputs } = await devices();
+  const now = mic.track?.getSettings().deviceId;
+  select.replaceChildren(...inputs.map((d, i) => h("option", { value: d.deviceId, selected: d.deviceId === now }, d.label || `Microphone ${i + 1}`)));
+}
