@@ -9,6 +9,9 @@ type DHTValue struct {
 	Data   []byte `json:"data"`
 	Writer string `json:"writer"` // peer that stored it, as the overlay names it
 	TTLMs  int64  `json:"ttl_ms"` // time left to live
+	// Peers, in the answer to a put, is how many peers were asked to keep it; 0:
+	// none is known, this node alone has it and hands it on to the first it meets.
+	Peers int `json:"peers,omitempty"`
 }
 
 // DHTPut stores a value.
