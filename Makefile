@@ -4,6 +4,7 @@ GO      ?= go
 DATA    ?=
 ARGS    ?=
 FUZZTIME ?= 10s
+TESTFLAGS ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.0.0-dev)
 
 # opusfile is not used; the tag leaves it out of the Opus binding.
@@ -12,21 +13,22 @@ BUILD   := -tags $(TAGS) -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 export CGO_ENABLED := 1
 export GO
 
-.PHONY: help prepare build run test vet staticcheck race fuzz generate fresh interop check image clean
+.PHONY: help deps build run test vet staticcheck race fuzz generate fresh interop check image clean
 
 help:
 	@echo 'make build     build bin/parley'
 	@echo 'make run       install what is missing, build, start a node (DATA=dir, ARGS="--http.listen=:8081")'
-	@echo 'make test      vet and test'
+	@echo 'make test      vet and test (TESTFLAGS=-v)'
 	@echo 'make interop   drive real browsers and SIP phones'
 	@echo 'make generate  write generated files anew'
 	@echo 'make check     all that CI does: vet, staticcheck, race, fuzz, generated files'
 	@echo 'make image     build the container image with podman or buildah'
 
-prepare:
+# Go is checked; missing Debian packages are installed when root, else named.
+deps:
 	@deploy/prepare.sh install
 
-build: prepare
+build: deps
 	$(GO) build $(BUILD) -o bin/parley ./cmd/parley
 
 # The node gets the terminal and its signals; a port that is taken is named with
@@ -34,27 +36,27 @@ build: prepare
 run: build
 	@exec bin/parley up $(if $(DATA),--data '$(DATA)') $(ARGS)
 
-vet: prepare
+vet: deps
 	$(GO) vet -tags $(TAGS) ./...
 
 test: vet
-	$(GO) test -tags $(TAGS) ./...
+	$(GO) test -tags $(TAGS) $(TESTFLAGS) ./...
 
-staticcheck: prepare
+staticcheck: deps
 	$(GO) tool staticcheck -tags $(TAGS) ./...
 
-race: prepare
+race: deps
 	$(GO) test -tags $(TAGS) -race ./...
 
 # Every fuzz target of every package, one after the other.
-fuzz: prepare
+fuzz: deps
 	@set -e; for pkg in $$($(GO) list -tags $(TAGS) ./...); do \
 		for f in $$($(GO) test -tags $(TAGS) -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "fuzz $$pkg $$f"; \
 			$(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; done
 
-generate: prepare
+generate: deps
 	$(GO) run -tags $(TAGS) ./cmd/asyncapi
 	$(GO) run -tags $(TAGS) ./cmd/parley config sample --out deploy/parley.yaml
 

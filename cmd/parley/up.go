@@ -106,13 +106,13 @@ func (a *app) up(ctx context.Context, cfg *config.Config) error {
 	local.HandleFunc("GET /status", link.serveStatus)
 	wg.Go(func() { supervise.Serve(serving, n.up, local, log) })
 	wg.Go(func() { link.run(ctx) })
-	unannounced := context.AfterFunc(ctx, func() {
+	wg.Go(func() {
+		<-ctx.Done()
 		log.Info("stopping; a second signal ends at once")
 		if err := notifySystemd("STOPPING=1"); err != nil {
 			log.Warn("service manager not told", zap.Error(err))
 		}
 	})
-	defer unannounced()
 
 	err = sup.Run(ctx, kill)
 	endServing()

@@ -19,24 +19,42 @@ type Output struct {
 	w     io.Writer
 	lines chan []byte
 	lost  atomic.Uint64
+	quit  chan struct{}
 	done  chan struct{}
 }
 
 // NewOutput starts the writing; Close ends it.
 func NewOutput(w io.Writer) *Output {
-	o := &Output{w: w, lines: make(chan []byte, outputQueue), done: make(chan struct{})}
+	o := &Output{w: w, lines: make(chan []byte, outputQueue), quit: make(chan struct{}), done: make(chan struct{})}
 	go o.run()
 	return o
 }
 
 func (o *Output) run() {
 	defer close(o.done)
-	for line := range o.lines {
-		if n := o.lost.Swap(0); n > 0 {
-			o.write(fmt.Appendf(nil, "parley: %d lines of output were lost here: they were not read fast enough\n", n))
+	for {
+		select {
+		case line := <-o.lines:
+			o.writeLine(line)
+			continue
+		case <-o.quit:
 		}
-		o.write(line)
+		for { // what was queued before Close
+			select {
+			case line := <-o.lines:
+				o.writeLine(line)
+			default:
+				return
+			}
+		}
 	}
+}
+
+func (o *Output) writeLine(line []byte) {
+	if n := o.lost.Swap(0); n > 0 {
+		o.write(fmt.Appendf(nil, "parley: %d lines of output were lost here: they were not read fast enough\n", n))
+	}
+	o.write(line)
 }
 
 // write has nowhere to tell of an error: this is where errors are told.
@@ -46,9 +64,10 @@ func (o *Output) write(line []byte) {
 	}
 }
 
-// Close writes what is queued and ends. No writer may be used afterwards.
+// Close writes what is queued and ends. What is written later, by a library whose
+// goroutine outlives its connection, is dropped. Close is called once.
 func (o *Output) Close() {
-	close(o.lines)
+	close(o.quit)
 	<-o.done
 }
 
