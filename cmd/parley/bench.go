@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/internal/bench"
+)
+
+func init() { extraCommands = append(extraCommands, newBench) }
+
+// benchJoinWait bounds a join under load; a node that takes longer is overloaded.
+const benchJoinWait = 20 * time.Second
+
+func newBench(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "bench", Short: "Measure what the node costs under load"}
+	group(cmd)
+	cmd.AddCommand(newBenchMix(a))
+	return cmd
+}
+
+func newBenchMix(a *app) *cobra.Command {
+	cfg := bench.Config{}
+	room := ""
+	cmd := &cobra.Command{
+		Use: "mix", Short: "Join generated listeners and speakers over loopback and measure the mixer",
+		Long: `Join generated listeners and speakers over loopback and measure the mixer.
+
+The speakers come on top of the listeners. Printed are, while all are in the room:
+
+  cpu_per_s              CPU seconds a second, of each process of the node
+  ms_per_s_per_listener  CPU of media, in ms a second, divided by the listeners
+  bytes_per_listener     growth of media's memory since before the first joined
+  on_time                share of the 20 ms frames that reached their listener within
+                         20 ms of his clock (the median of arrival minus RTP time);
+                         a frame that never came counts as late
+  delay_ms               from a packet in to its sound out, by chirps in a speaker's
+                         audio that are found again in what four listeners decode;
+                         less 6.5 ms of look-ahead for each of the two Opus encoders
+
+The load generator runs on the same machine and takes CPU of its own.`,
+		Args: takes(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.open(cmd)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			cfg.Progress = a.benchProgress()
+			r, err := bench.Run(cmd.Context(), cfg, &benchNode{s: s, room: room})
+			if cfg.Progress != nil {
+				cfg.Progress("", 0, 0)
+			}
+			if errors.Is(err, bench.ErrConfig) {
+				return usagef("%w", err)
+			}
+			if err != nil {
+				return err
+			}
+			return a.print(r, func(w io.Writer) {
+				fmt.Fprintf(w, "media\t%.3f ms/s a listener, %d bytes a listener\n", r.MsPerSecondPerListen, r.BytesPerListener)
+				fmt.Fprintf(w, "on time\t%.3f %%\n", 100*r.OnTime)
+				fmt.Fprintf(w, "delay\tp50 %.1f ms, p99 %.1f ms (%d marks)\n", r.DelayMs.P50, r.DelayMs.P99, r.DelayMs.Found)
+				for name, cpu := range r.CPUPerS {
+					fmt.Fprintf(w, "cpu of %s\t%.3f s/s\n", name, cpu)
+				}
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&cfg.Listeners, "listeners", 100, "how many only listen")
+	f.IntVar(&cfg.Speakers, "speakers", 3, "how many speak")
+	f.IntVar(&cfg.Seconds, "seconds", 20, "how long to measure")
+	f.StringVar(&cfg.Transport, "transport", bench.RTP, "rtp, or srtp for AES_CM_128_HMAC_SHA1_80")
+	f.StringVar(&room, "room", "main", "room to join")
+	return cmd
+}
+
+// benchProgress writes one line that is overwritten, on a terminal only.
+func (a *app) benchProgress() func(string, int, int) {
+	if f, ok := a.err.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	var mu sync.Mutex
+	return func(what string, done, of int) {
+		mu.Lock()
+		defer mu.Unlock()
+		if what == "" {
+			fmt.Fprint(a.err, "\r\x1b[K")
+			return
+		}
+		fmt.Fprintf(a.err, "\r\x1b[K%s %d/%d", what, done, of)
+	}
+}
+
+// benchNode is the node as the load generator sees it.
+type benchNode struct {
+	s    *session
+	room string
+}
+
+func (n *benchNode) Join(ctx context.Context, id, offer string, muted bool) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, benchJoinWait)
+	defer cancel()
+	j, err := bus.Call(ctx, n.s.Conn, contract.RoomJoin, &contract.Join{
+		Name: id, Kind: contract.KindSIP, Source: "127.0.0.1", Transport: contract.TransportRTP, Offer: offer, Muted: muted,
+	}, n.room, id)
+	if err != nil {
+		return "", err
+	}
+	return j.SDP, nil
+}
+
+func (n *benchNode) Leave(ctx context.Context, id string) error {
+	_, err := bus.Call(ctx, n.s.Conn, contract.RoomLeave, &contract.Leave{Reason: contract.ReasonLeft}, n.room, id)
+	return err
+}
+
+func (n *benchNode) Processes(ctx context.Context) ([]bench.Process, error) {
+	st, err := bus.Call(ctx, n.s.Conn, contract.NodeStatus, &contract.None{})
+	if err != nil {
+		return nil, err
+	}
+	var out []bench.Process
+	for _, p := range st.Processes {
+		out = append(out, bench.Process{Name: p.Name, CPU: p.CPUS, RSS: p.RSSBytes})
+	}
+	return out, nil
+}

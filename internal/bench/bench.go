@@ -1,0 +1,254 @@
+// Package bench loads a node with generated legs and measures what they cost and
+// how well they are served. It is cheap on purpose: all legs share one socket,
+// each on a loopback address of its own (127.77.x.y), the speakers' audio is
+// encoded beforehand and what the listeners got is decoded afterwards.
+//
+// On time: a listener's clock is the median of arrival minus RTP time over the
+// run; a 20 ms frame is on time when it arrives within ±20 ms of that clock. Frames
+// that never came count as late. Arrival is the kernel's time stamp.
+//
+// Delay: speaker 0 mixes a chirp into his voice. From the time at which the packet
+// with a chirp's first sample was sent, plus the sample's place in it, to the time
+// at which the packet with that sample reached a listener, plus its place there;
+// less [LookAhead] for each of the two Opus encoders on the way. The sender's own
+// 20 ms of framing aren't counted: they are not the node's.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// LookAhead is the algorithmic delay of an Opus encoder beyond its frame: 6.5 ms
+// (RFC 6716 §2.1.2: 2.5 ms of overlap and 4 ms of resampling and look-ahead).
+const LookAhead = 6500 * time.Microsecond
+
+// Process is what a process of the node has used.
+type Process struct {
+	Name string
+	CPU  float64 // seconds since its start
+	RSS  int64   // bytes
+}
+
+// Node is the running node.
+type Node interface {
+	// Join brings a leg in; muted legs only listen.
+	Join(ctx context.Context, id, offer string, muted bool) (answer string, err error)
+	Leave(ctx context.Context, id string) error
+	Processes(ctx context.Context) ([]Process, error)
+}
+
+// Transports of the legs.
+const (
+	RTP  = "rtp"
+	SRTP = "srtp" // SDES, AES_CM_128_HMAC_SHA1_80
+)
+
+// Config says what to do.
+type Config struct {
+	Listeners int
+	Speakers  int
+	Seconds   int
+	Transport string
+	// Progress is called now and then with what is being done; nil: never.
+	Progress func(what string, done, of int)
+
+	warm time.Duration // before measuring; 3 s when 0
+}
+
+// Bounds of [Config].
+const (
+	MaxLegs     = 20000
+	MaxSpeakers = 32
+	MaxSeconds  = 3600
+)
+
+// ErrConfig is wrapped by what is wrong with a [Config].
+var ErrConfig = errors.New("bench")
+
+func (c *Config) check() error {
+	switch {
+	case c.Listeners < 1 || c.Listeners > MaxLegs:
+		return fmt.Errorf("%w: listeners must be 1 to %d", ErrConfig, MaxLegs)
+	case c.Speakers < 1 || c.Speakers > MaxSpeakers:
+		return fmt.Errorf("%w: speakers must be 1 to %d", ErrConfig, MaxSpeakers)
+	case c.Seconds < 1 || c.Seconds > MaxSeconds:
+		return fmt.Errorf("%w: seconds must be 1 to %d", ErrConfig, MaxSeconds)
+	case c.Transport != RTP && c.Transport != SRTP:
+		return fmt.Errorf("%w: transport must be rtp or srtp", ErrConfig)
+	}
+	if c.warm == 0 {
+		c.warm = warmUp
+	}
+	if c.Progress == nil {
+		c.Progress = func(string, int, int) {}
+	}
+	return nil
+}
+
+// Report is the result. Scripts rely on the names.
+type Report struct {
+	Listeners            int                `json:"listeners"`
+	Speakers             int                `json:"speakers"`
+	Seconds              int                `json:"seconds"`
+	Transport            string             `json:"transport"`
+	CPUPerS              map[string]float64 `json:"cpu_per_s"`             // CPU seconds a second, by process
+	MsPerSecondPerListen float64            `json:"ms_per_s_per_listener"` // CPU of media
+	BytesPerListener     int64              `json:"bytes_per_listener"`    // growth of media's memory
+	OnTime               float64            `json:"on_time"`               // share of frames, 0 to 1
+	DelayMs              Delay              `json:"delay_ms"`
+}
+
+// Delay is what the node adds, in ms; see the package comment. Found is how many
+// marks were found again.
+type Delay struct {
+	P50   float64 `json:"p50"`
+	P99   float64 `json:"p99"`
+	Found int     `json:"found"`
+}
+
+const (
+	joinsAtOnce = 16
+	warmUp      = 3 * time.Second
+	leaveTime   = 30 * time.Second
+	sampled     = 4 // listeners that are decoded
+)
+
+// Run joins, measures and leaves.
+func Run(ctx context.Context, cfg Config, node Node) (*Report, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	before, err := node.Processes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the node's processes: %w", err)
+	}
+	g, err := newGenerator(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer g.close()
+	defer g.leave(ctx, node)
+	if err := g.join(ctx, node); err != nil {
+		return nil, err
+	}
+	run, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	errs := make(chan error, 2)
+	wg.Go(func() { errs <- g.receive() })
+	wg.Go(func() { errs <- g.send(run) })
+	stop := func() { cancel(); g.stop(); wg.Wait() }
+	defer stop()
+
+	if err := g.wait(ctx, cfg.warm, "warming up", errs); err != nil {
+		return nil, err
+	}
+	first, err := node.Processes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the node's processes: %w", err)
+	}
+	began := time.Now()
+	g.measuring.Store(true)
+	if err := g.wait(ctx, time.Duration(cfg.Seconds)*time.Second, "measuring", errs); err != nil {
+		return nil, err
+	}
+	g.measuring.Store(false)
+	elapsed := time.Since(began).Seconds()
+	last, err := node.Processes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the node's processes: %w", err)
+	}
+	stop()
+	return g.report(before, first, last, elapsed)
+}
+
+func (g *generator) wait(ctx context.Context, d time.Duration, what string, errs <-chan error) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	end := time.NewTimer(d)
+	defer end.Stop()
+	for n := 0; ; n++ {
+		g.cfg.Progress(what, n, int(d.Seconds()))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-errs:
+			return fmt.Errorf("the load generator stopped: %w", err)
+		case <-tick.C:
+		case <-end.C:
+			return nil
+		}
+	}
+}
+
+// join brings all legs in, the speakers first.
+func (g *generator) join(ctx context.Context, node Node) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	next := make(chan *leg)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	done := 0
+	for range joinsAtOnce {
+		wg.Go(func() {
+			for l := range next {
+				answer, err := node.Join(ctx, l.id, l.offer(g.port), !l.speaks)
+				if err == nil {
+					l.joined = true
+					err = l.accept(answer)
+				}
+				if err != nil {
+					cancel(fmt.Errorf("leg %s: %w", l.id, err))
+					continue
+				}
+				mu.Lock()
+				done++
+				g.cfg.Progress("joining", done, len(g.legs))
+				mu.Unlock()
+			}
+		})
+	}
+feed:
+	for _, l := range g.legs {
+		select {
+		case next <- l:
+		case <-ctx.Done():
+			break feed
+		}
+	}
+	close(next)
+	wg.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// leave takes out whoever joined, also when the run was interrupted.
+func (g *generator) leave(ctx context.Context, node Node) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+	defer cancel()
+	next := make(chan *leg)
+	var wg sync.WaitGroup
+	for range joinsAtOnce {
+		wg.Go(func() {
+			for l := range next {
+				if err := node.Leave(ctx, l.id); err != nil {
+					g.cfg.Progress("leaving: "+err.Error(), 0, 0)
+				}
+			}
+		})
+	}
+	for i, l := range g.legs {
+		if l.joined {
+			next <- l
+			g.cfg.Progress("leaving", i+1, len(g.legs))
+		}
+	}
+	close(next)
+	wg.Wait()
+}

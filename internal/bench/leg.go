@@ -1,0 +1,148 @@
+package bench
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/pion/srtp/v2"
+)
+
+// payloadType is Opus in our offers, levelID the RFC 6464 extension.
+const (
+	payloadType = 96
+	levelID     = 1
+)
+
+const levelURI = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
+
+// Lengths of SDES keys for AES_CM_128_HMAC_SHA1_80 (RFC 4568 §6.2).
+const (
+	keyLen  = 16
+	saltLen = 14
+	suite   = "AES_CM_128_HMAC_SHA1_80"
+)
+
+// leg is one participant.
+type leg struct {
+	id     string
+	addr   netip.Addr
+	index  int
+	speaks bool
+	joined bool
+	secure bool
+	key    [keyLen + saltLen]byte
+	to     netip.AddrPort // the node's port; the address is always loopback
+	level  byte           // id of the extension, 0: not taken
+	out    *srtp.Context
+	in     *srtp.Context
+
+	seq  uint16
+	ts   uint32
+	ssrc uint32
+	got  received
+}
+
+// address spreads legs over 127.77.0.0/16, avoiding .0 and .255.
+func address(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{127, 77, byte(i / 250), byte(1 + i%250)})
+}
+
+// indexOf is the inverse of address.
+func indexOf(a [4]byte) int { return int(a[2])*250 + int(a[3]) - 1 }
+
+func newLeg(i int, name string, speaks, secure bool) (*leg, error) {
+	l := &leg{id: name, addr: address(i), index: i, speaks: speaks, secure: secure}
+	var b [8]byte
+	if _, err := rand.Read(l.key[:]); err != nil {
+		return nil, err
+	}
+	if _, err := rand.Read(b[:]); err != nil {
+		return nil, err
+	}
+	l.seq, l.ssrc = binary.BigEndian.Uint16(b[:])&0x7fff, binary.BigEndian.Uint32(b[2:])
+	return l, nil
+}
+
+// offer writes the leg's description.
+func (l *leg) offer(port int) string {
+	profile, crypto := "RTP/AVP", ""
+	if l.secure {
+		profile = "RTP/SAVP"
+		crypto = "a=crypto:1 " + suite + " inline:" + base64.StdEncoding.EncodeToString(l.key[:]) + "\r\n"
+	}
+	dir := "recvonly"
+	if l.speaks {
+		dir = "sendrecv"
+	}
+	return fmt.Sprintf("v=0\r\no=- %d 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=audio %d %s %d\r\n"+
+		"a=rtpmap:%d opus/48000/2\r\na=fmtp:%d useinbandfec=1\r\na=extmap:%d %s\r\n%sa=ptime:20\r\na=rtcp-mux\r\na=%s\r\n",
+		1000+l.index, l.addr, l.addr, port, profile, payloadType, payloadType, payloadType, levelID, levelURI, crypto, dir)
+}
+
+// accept reads the node's answer.
+func (l *leg) accept(answer string) error {
+	for _, line := range strings.Split(answer, "\n") {
+		line = strings.TrimSpace(line)
+		f := strings.Fields(line)
+		switch {
+		case strings.HasPrefix(line, "m=audio ") && len(f) > 1:
+			port, err := strconv.ParseUint(f[1], 10, 16)
+			if err != nil || port == 0 {
+				return fmt.Errorf("the answer has no port: %q", line)
+			}
+			l.to = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
+		case strings.HasPrefix(line, "a=extmap:") && strings.Contains(line, levelURI):
+			l.level = levelID
+		case strings.HasPrefix(line, "a=crypto:") && len(f) >= 3 && l.secure:
+			raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(strings.Split(f[2], "|")[0], "inline:"))
+			if err != nil || len(raw) != keyLen+saltLen {
+				return fmt.Errorf("the answer's key isn't one of %s", suite)
+			}
+			if l.in, err = srtp.CreateContext(raw[:keyLen], raw[keyLen:], srtp.ProtectionProfileAes128CmHmacSha1_80); err != nil {
+				return fmt.Errorf("the answer's key: %w", err)
+			}
+		}
+	}
+	if !l.to.IsValid() {
+		return fmt.Errorf("the answer takes no audio: %q", answer)
+	}
+	if !l.secure {
+		return nil
+	}
+	if l.in == nil {
+		return fmt.Errorf("the answer has no key")
+	}
+	var err error
+	if l.out, err = srtp.CreateContext(l.key[:keyLen], l.key[keyLen:], srtp.ProtectionProfileAes128CmHmacSha1_80); err != nil {
+		return fmt.Errorf("own key: %w", err)
+	}
+	return nil
+}
+
+// packet builds the next RTP packet (RFC 3550 §5.1) in buf.
+func (l *leg) packet(buf []byte, payload []byte, level byte) ([]byte, error) {
+	l.seq++
+	l.ts += frameSamples
+	b := append(buf[:0], 0x80, payloadType)
+	b = binary.BigEndian.AppendUint16(b, l.seq)
+	b = binary.BigEndian.AppendUint32(b, l.ts)
+	b = binary.BigEndian.AppendUint32(b, l.ssrc)
+	if l.level != 0 {
+		b[0] |= 0x10
+		voice := byte(0)
+		if level < 50 {
+			voice = 0x80
+		}
+		b = append(b, 0xbe, 0xde, 0, 1, l.level<<4, level|voice, 0, 0) // RFC 8285 §4.2
+	}
+	b = append(b, payload...)
+	if l.out == nil {
+		return b, nil
+	}
+	return l.out.EncryptRTP(b[len(b):], b, nil)
+}

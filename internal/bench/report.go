@@ -1,0 +1,157 @@
+package bench
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	opus "gopkg.in/hraban/opus.v2"
+)
+
+// onTimeUs is how far from its listener's clock a frame may come: 20 ms.
+const onTimeUs = 20000
+
+func (g *generator) report(before, first, last []Process, elapsed float64) (*Report, error) {
+	r := &Report{Listeners: g.cfg.Listeners, Speakers: g.cfg.Speakers, Seconds: g.cfg.Seconds, Transport: g.cfg.Transport, CPUPerS: map[string]float64{}}
+	find := func(list []Process, name string) Process {
+		i := slices.IndexFunc(list, func(p Process) bool { return p.Name == name })
+		if i < 0 {
+			return Process{}
+		}
+		return list[i]
+	}
+	for _, p := range last {
+		r.CPUPerS[p.Name] = round((p.CPU-find(first, p.Name).CPU)/elapsed, 5)
+	}
+	r.MsPerSecondPerListen = round(1000*r.CPUPerS["media"]/float64(g.cfg.Listeners), 4)
+	r.BytesPerListener = (find(last, "media").RSS - find(before, "media").RSS) / int64(g.cfg.Listeners)
+	r.OnTime = round(g.onTime(elapsed), 6)
+	delays, err := g.delays()
+	if err != nil {
+		return nil, err
+	}
+	r.DelayMs.Found = len(delays)
+	if len(delays) > 0 {
+		slices.Sort(delays)
+		r.DelayMs.P50 = round(delays[len(delays)/2], 2)
+		r.DelayMs.P99 = round(delays[len(delays)*99/100], 2)
+	}
+	return r, nil
+}
+
+func round(v float64, digits int) float64 {
+	p := math.Pow(10, float64(digits))
+	return math.Round(v*p) / p
+}
+
+// onTime is the share of all frames of the run that came on their listener's time.
+func (g *generator) onTime(elapsed float64) float64 {
+	due, good := 0, 0
+	for _, l := range g.legs[g.cfg.Speakers:] {
+		// The run begins and ends somewhere within a frame.
+		want := int(elapsed*50) - 1
+		due += want
+		lags := slices.Clone(l.got.lags)
+		if len(lags) == 0 {
+			continue
+		}
+		slices.Sort(lags)
+		mid := lags[len(lags)/2]
+		n := 0
+		for _, v := range lags {
+			if v >= mid-onTimeUs && v <= mid+onTimeUs {
+				n++
+			}
+		}
+		good += min(n, want)
+	}
+	return float64(good) / float64(max(due, 1))
+}
+
+// searchTime is how long after it was sent a mark is looked for.
+const searchTime = 400 * time.Millisecond
+
+// delays decodes the sampled listeners and finds the marks, in ms.
+func (g *generator) delays() ([]float64, error) {
+	var out []float64
+	for _, l := range g.legs {
+		if !l.got.keep || len(l.got.packets) == 0 {
+			continue
+		}
+		frames, err := l.decode()
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range g.marks {
+			if at, ok := find(frames, m.at); ok {
+				out = append(out, float64(at-m.at-2*int64(LookAhead))/1e6)
+			}
+		}
+	}
+	return out, nil
+}
+
+// heard is a decoded packet.
+type heard struct {
+	at  int64
+	pcm [frameSamples]float32
+}
+
+// decode turns what a listener got into sound; lost packets are concealed.
+func (l *leg) decode() ([]heard, error) {
+	dec, err := opus.NewDecoder(rate, 1)
+	if err != nil {
+		return nil, fmt.Errorf("opus decoder: %w", err)
+	}
+	var out []heard
+	for _, p := range l.got.packets {
+		raw := p.raw
+		if l.in != nil {
+			if raw, err = l.in.DecryptRTP(nil, raw, nil); err != nil {
+				return nil, fmt.Errorf("what %s got: %w", l.id, err)
+			}
+		}
+		payload := raw[12:]
+		h := heard{at: p.at}
+		if _, err := dec.DecodeFloat32(payload, h.pcm[:]); err != nil {
+			return nil, fmt.Errorf("what %s got: %w", l.id, err)
+		}
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+// find looks for the chirp in what came since sent, and returns when its first
+// sample did. The match must be as clear as an undisturbed chirp's.
+func find(frames []heard, sent int64) (int64, bool) {
+	from := 0
+	for from < len(frames) && frames[from].at < sent {
+		from++
+	}
+	var pcm []float32
+	first := from
+	for ; from < len(frames) && frames[from].at < sent+int64(searchTime); from++ {
+		pcm = append(pcm, frames[from].pcm[:]...)
+	}
+	best, place := 0.0, -1
+	var own float64
+	for _, v := range chirp {
+		own += float64(v) * float64(v)
+	}
+	for i := 0; i+chirpLength <= len(pcm); i++ {
+		var xy, yy float64 = 0, 1e-9
+		for k, v := range chirp {
+			y := float64(pcm[i+k])
+			xy += float64(v) * y
+			yy += y * y
+		}
+		if c := xy / math.Sqrt(own*yy); c > best {
+			best, place = c, i
+		}
+	}
+	if best < 0.5 {
+		return 0, false
+	}
+	return frames[first+place/frameSamples].at + int64(place%frameSamples)*1e9/rate, true
+}
