@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -29,6 +30,10 @@ import (
 // EnvSupervised is set for a child of `parley up`: its health and metrics are
 // then asked for on a Unix socket and shown by the supervisor.
 const EnvSupervised = "PARLEY_SUPERVISED"
+
+// EnvProfile, when set, adds /debug/pprof to the health answers of a supervised
+// process: on its Unix socket, which only the node's user reaches.
+const EnvProfile = "PARLEY_PPROF"
 
 // DrainTime bounds the orderly end of one process; `parley up` ends within 5 s.
 const DrainTime = 4 * time.Second
@@ -191,6 +196,11 @@ func (e *Env) serveHealth() (func(), error) {
 		fmt.Fprintln(w, "ready")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(e.Registry, promhttp.HandlerOpts{}))
+	if os.Getenv(EnvProfile) != "" && os.Getenv(EnvSupervised) != "" {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
