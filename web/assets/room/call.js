@@ -90,12 +90,22 @@ export class Call {
         out.rtt_ms = s.currentRoundTripTime * 1000;
       }
     }
-    // Loss of the last interval: of all time it would hide a bad minute.
-    const last = this.lastStats ?? { packets_in: 0, lost_in: 0 };
-    const got = out.packets_in - last.packets_in;
-    const lost = (out.lost_in ?? 0) - (last.lost_in ?? 0);
-    out.lost_pct = got + lost > 0 ? Math.max(0, (100 * lost) / (got + lost)) : 0;
+    out.lost_pct = this.recentLoss(out);
     return out;
+  }
+
+  // recentLoss is the loss, in percent, since a reading 5 to 10 s ago: of all
+  // time it would hide a bad minute.
+  recentLoss({ packets_in, lost_in = 0 }) {
+    const now = Date.now();
+    if (!this.older) this.older = this.newer = { at: now, packets_in: 0, lost_in: 0 };
+    if (now - this.newer.at > 5000) {
+      this.older = this.newer;
+      this.newer = { at: now, packets_in, lost_in };
+    }
+    const lost = lost_in - this.older.lost_in;
+    const all = packets_in - this.older.packets_in + lost;
+    return all > 0 ? Math.max(0, (100 * lost) / all) : 0;
   }
 
   close() {
@@ -104,6 +114,6 @@ export class Call {
     this.pc.ontrack = this.pc.onconnectionstatechange = null;
     this.pc.close();
     this.pc = null;
-    this.lastStats = null;
+    this.older = null;
   }
 }
