@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -65,12 +66,32 @@ func (r *Request[Q]) Param(i int) string {
 
 // NewService registers the process with NATS micro.
 func NewService(c *Conn, name, version, doc string) (*Service, error) {
-	svc, err := micro.AddService(c.nc, micro.Config{Name: "parley-" + name, Version: version, Description: doc})
+	svc, err := micro.AddService(c.nc, micro.Config{Name: "parley-" + name, Version: semver(version), Description: doc})
 	if err != nil {
 		return nil, fmt.Errorf("micro service %s: %w", name, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Service{c: c, svc: svc, ctx: ctx, stop: cancel, done: map[string]*pastReply{}}, nil
+}
+
+var semverForm = regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)
+
+// semver makes a version that NATS micro takes of one that names a commit.
+func semver(v string) string {
+	v = strings.TrimPrefix(v, "v")
+	if semverForm.MatchString(v) {
+		return v
+	}
+	build := strings.Map(func(r rune) rune {
+		if r < 0x80 && (r == '.' || r == '-' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z') {
+			return r
+		}
+		return '-'
+	}, v)
+	if build == "" {
+		return "0.0.0"
+	}
+	return "0.0.0+" + build
 }
 
 // Stop refuses new commands, ends the context of those that run and waits for
