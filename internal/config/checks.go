@@ -35,7 +35,7 @@ var checks = map[string]check{
 	"word": {"1 to 32 of a-z, 0-9 and -", func(s string) bool { return isWord(s, 32) }},
 	"multiaddr": {"a multiaddress, e.g. /ip4/192.0.2.1/tcp/4222/p2p/PEER",
 		func(s string) bool { return strings.HasPrefix(s, "/") && strings.Count(s, "/") > 1 }},
-	"path": {"the path of a directory, at most " + strconv.Itoa(maxData) + " bytes long (it holds Unix sockets)",
+	"path": {"a path of at most " + strconv.Itoa(maxData) + " bytes, since it holds Unix sockets",
 		func(s string) bool { return s != "" && len(s) <= maxData }},
 }
 

@@ -58,7 +58,7 @@ type DHT struct {
 
 // Rooms configures rooms.
 type Rooms struct {
-	Default string `koanf:"default" default:"main" check:"room" doc:"room that exists from the start; empty: none"`
+	Default string `koanf:"default" default:"main" check:"room" doc:"room that exists from the start"`
 }
 
 // Log configures logging.
@@ -69,12 +69,12 @@ type Log struct {
 
 // Trace configures tracing.
 type Trace struct {
-	Endpoint string `koanf:"endpoint" default:"" check:"url" doc:"OTLP/HTTP URL that gets the traces; empty: none"`
+	Endpoint string `koanf:"endpoint" default:"" check:"url" doc:"OTLP/HTTP URL that gets the traces"`
 }
 
 // Admin configures health and metrics.
 type Admin struct {
-	Listen string `koanf:"listen" default:"127.0.0.1:9090" check:"addr or off" doc:"address of /metrics, /healthz and /readyz; of one process where it runs alone; empty: none"`
+	Listen string `koanf:"listen" default:"127.0.0.1:9090" check:"addr or off" doc:"address of /metrics, /healthz and /readyz; of one process where it runs alone"`
 }
 
 // MediaPorts is how many UDP ports the media process uses: one for WebRTC and

@@ -29,23 +29,32 @@ type Sources struct {
 // Load merges the sources and checks every value. An error is an *[Error] where
 // a key is at fault; of several mistakes the first in rising order of source and
 // line is told.
-func Load(s Sources) (c *Config, err error) {
-	m := merged{k: koanf.New("."), from: map[string]Error{}}
+func Load(s Sources) (*Config, error) {
+	m := newMerged()
+	return m.finish(m.load(s))
+}
+
+func (m *merged) load(s Sources) error {
 	if err := m.defaults(s.Env); err != nil {
-		return nil, err
+		return err
 	}
 	if s.File != "" {
 		if err := m.file(s.File); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := m.env(s.Env); err != nil {
+		return err
+	}
+	return m.flags(s.Flags)
+}
+
+// finish makes the configuration of the layers, unless loading them failed.
+func (m *merged) finish(err error) (*Config, error) {
+	if err != nil {
 		return nil, err
 	}
-	if err := m.flags(s.Flags); err != nil {
-		return nil, err
-	}
-	c = new(Config)
+	c := new(Config)
 	if err := m.k.Unmarshal("", c); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
@@ -69,6 +78,8 @@ type merged struct {
 	k    *koanf.Koanf
 	from map[string]Error
 }
+
+func newMerged() *merged { return &merged{k: koanf.New("."), from: map[string]Error{}} }
 
 // set puts one value on top; at says where it stands.
 func (m *merged) set(f Field, v any, at Error) error {

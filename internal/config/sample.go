@@ -29,11 +29,11 @@ func Sample() []byte {
 			}
 		}
 		section = f.section
-		doc := f.Doc
+		lines := wrap(f.Doc, sampleWidth-len(indent)-2)
 		if f.check != "" || f.enum != nil || f.max > f.min {
-			doc += " (" + f.Allowed() + ")"
+			lines = append(lines, wrap("Takes "+f.Allowed()+".", sampleWidth-len(indent)-2)...)
 		}
-		for _, line := range wrap(doc, sampleWidth-len(indent)-2) {
+		for _, line := range lines {
 			fmt.Fprintf(&b, "%s# %s\n", indent, line)
 		}
 		_, name, found := strings.Cut(f.Key, ".")
