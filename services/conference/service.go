@@ -123,6 +123,9 @@ func (s *Service) serve(ctx context.Context) error {
 		svc.Stop()
 		return err
 	}
+	if err := s.bus.NATS().FlushTimeout(drainTime); err != nil { // the bus has the subscriptions
+		s.log.Warn("bus flush", zap.Error(err))
+	}
 	s.env.SetReady(true)
 	s.log.Info("conference is up", zap.Int("rooms", len(s.names())))
 	<-ctx.Done()

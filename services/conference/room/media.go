@@ -177,12 +177,8 @@ func (r *Room) match(now, asked time.Time, m *Member, worker string, l Leg) {
 	}
 	m.missing = false
 	changed := r.learn(m, l)
-	switch {
-	case !l.Connected && m.deadline.IsZero() && m.Leg != TransportBus:
-		m.deadline = now.Add(ConnectTime)
-		if m.Connected {
-			m.Connected, changed = false, true
-		}
+	if !m.Connected && m.deadline.IsZero() {
+		m.deadline = now.Add(ConnectTime) // after a restart nobody else knows when it ends
 	}
 	if changed {
 		r.about(now, Changed, "", m, "")
