@@ -18,7 +18,7 @@ import (
 // Error codes of the JetStream API (nats-server, server/errors.json).
 const (
 	errCodeWrongLast  = 10071 // expected last sequence was another
-	errCodeNoMessage = 10037
+	errCodeNoMessage  = 10037
 	errCodeNoStream   = 10059
 	errCodeMaxBytes   = 10077
 	headerExpectLast  = "Nats-Expected-Last-Subject-Sequence"
