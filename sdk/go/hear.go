@@ -153,8 +153,8 @@ func (a *Audio) Read(ctx context.Context) (Frame, error) {
 }
 
 // Say queues audio to be heard and returns how long the queue is then and how many
-// frames were refused because 10 s of them wait. PCM is any number of 20 ms frames,
-// Opus one packet.
+// frames were refused so far, because 10 s waited or the bot may not speak. PCM is any
+// number of 20 ms frames in up to 64 KiB, Opus one packet.
 func (r *Room) Say(ctx context.Context, format string, data []byte) (queued time.Duration, refused int, err error) {
 	return r.say(ctx, nats.Header{contract.HeaderFormat: {format}}, data)
 }
@@ -168,6 +168,7 @@ func (r *Room) Clear(ctx context.Context) error {
 func (r *Room) say(ctx context.Context, h nats.Header, data []byte) (time.Duration, int, error) {
 	var a contract.SayReply
 	m := &nats.Msg{Subject: contract.AudioSay.Subject(r.Account, r.Name, r.Me), Header: h, Data: data}
+	r.sign(m)
 	if err := r.request(ctx, m, &a); err != nil {
 		return 0, 0, fmt.Errorf("say: %w", err)
 	}

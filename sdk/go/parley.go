@@ -109,10 +109,7 @@ func Call[Q, A any](ctx context.Context, r *Room, cmd contract.Command[Q, A], q 
 	}
 	m := nats.NewMsg(cmd.Subject(r.Account, r.Name, r.Me))
 	m.Header.Set(contract.HeaderKey, nuid.Next())
-	if l := r.lease.Load(); l != nil {
-		m.Header.Set(contract.HeaderInstance, l.Holder)
-		m.Header.Set(contract.HeaderEpoch, fmt.Sprint(l.Epoch))
-	}
+	r.sign(m)
 	var err error
 	if m.Data, err = json.Marshal(q); err != nil {
 		return nil, fmt.Errorf("%s: %w", cmd.Name, err)
@@ -131,6 +128,14 @@ func Call[Q, A any](ctx context.Context, r *Room, cmd contract.Command[Q, A], q 
 		case <-ctx.Done():
 		case <-time.After(tryPause):
 		}
+	}
+}
+
+// sign says which replica speaks: the node refuses those whose lease has gone.
+func (r *Room) sign(m *nats.Msg) {
+	if l := r.lease.Load(); l != nil {
+		m.Header.Set(contract.HeaderInstance, l.Holder)
+		m.Header.Set(contract.HeaderEpoch, fmt.Sprint(l.Epoch))
 	}
 }
 
