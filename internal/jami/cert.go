@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 )
 
@@ -215,12 +216,19 @@ func (c *Chain) Verify(now time.Time) error {
 			return fmt.Errorf("%w: key of %q is not RSA of %d bits or more", ErrCert, x.Subject.CommonName, minKeyBits)
 		}
 	}
-	_, err := c.Device.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now,
+	chains, err := c.Device.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrCert, err)
 	}
-	return nil
+	// The Jami Id is that of Account: it has to be the device's direct issuer, not
+	// something that stands in the file beside a chain without it.
+	for _, got := range chains {
+		if slices.EqualFunc(got, all, (*x509.Certificate).Equal) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: the chain is not device, account, CA", ErrCert)
 }
 
 // ParseCRL reads a revocation list and checks that issuer signed it.

@@ -414,4 +414,3 @@ func VerifyAnnouncement(v *Value, id ID) (*DeviceAnnouncement, error) {
 	}
 	return a, v.Verify()
 }
-
