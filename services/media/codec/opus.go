@@ -7,8 +7,8 @@ import (
 	opus "gopkg.in/hraban/opus.v2"
 )
 
-// Settings of the Opus encoders. Complexity 4 costs a third of 10 and is not
-// told from it at this rate (docs/decisions/004-mixer.md has the figures); 36 kbit/s
+// Settings of the Opus encoders. Complexity 4 costs half of 8 and more
+// (docs/decisions/004-mixer.md has the figures); 36 kbit/s
 // is fullband hybrid for voice with room for the in-band redundancy; 8 % expected
 // loss is what makes libopus spend bits on that redundancy at all.
 const (
