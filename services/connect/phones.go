@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -15,6 +16,9 @@ import (
 	"github.com/parley-jami/parley/internal/sockets"
 	"github.com/parley-jami/parley/services/connect/sip"
 )
+
+// reconcilePause is between two tries to reach conference.
+const reconcilePause = 500 * time.Millisecond
 
 // openPhones opens the SIP sockets; an empty address is off. What arrives
 // before [sip.Server.Run] waits in them.
@@ -66,10 +70,21 @@ func (s *Service) buildPhones(cfg sip.Config, conn *bus.Conn) (*sip.Server, erro
 }
 
 // reconcile brings phones and seats together in the background, each time the
-// bus is there again.
+// bus is there again; it asks until conference answers.
 func (s *Service) reconcile(ctx context.Context, conn *bus.Conn, srv *sip.Server) {
-	if err := reconcilePhones(ctx, phones{conn, s.env.Name}, srv); err != nil && ctx.Err() == nil {
-		s.env.Log.Warn("phones and rooms could not be compared", zap.Error(err))
+	for {
+		err := reconcilePhones(ctx, phones{conn, s.env.Name}, srv)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if e, ok := errors.AsType[*contract.Error](err); !ok || !e.Retry {
+			s.env.Log.Warn("phones and rooms could not be compared", zap.Error(err))
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(reconcilePause):
+		}
 	}
 }
 

@@ -5,12 +5,14 @@ package interop
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"github.com/parley-jami/parley/bus/contract"
+	parley "github.com/parley-jami/parley/sdk/go"
 )
 
 // status is what scripts rely on of `parley status --json`.
@@ -297,3 +300,30 @@ func (n *node) participants() int {
 
 func (n *node) joinURL() string { return fmt.Sprintf("http://localhost:%d/r/main", n.base) }
 func (n *node) sipAddr() string { return fmt.Sprintf("127.0.0.1:%d", n.base+2) }
+
+func (n *node) busURL() string { return fmt.Sprintf("nats://127.0.0.1:%d", n.base+24) }
+
+// processReady reports whether a process runs with another pid than before.
+func processReady(statusJSON, name string, before int) bool {
+	var s status
+	if json.Unmarshal([]byte(statusJSON), &s) != nil {
+		return false
+	}
+	for _, p := range s.Processes {
+		if p.Name == name {
+			return p.PID != 0 && p.PID != before && p.Ready
+		}
+	}
+	return false
+}
+
+// hasMessage asks the room's chat for a message.
+func (n *node) hasMessage(p *party, id string) bool {
+	n.t.Helper()
+	h, err := parley.Call(context.Background(), p.bot.room, contract.RoomHistory, contract.ChatQuery{Limit: 200})
+	if err != nil {
+		n.t.Error(err)
+		return false
+	}
+	return slices.ContainsFunc(h.Messages, func(m contract.ChatMessage) bool { return m.ID == id })
+}

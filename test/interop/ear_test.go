@@ -1,0 +1,102 @@
+//go:build interop
+
+package interop
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// party is four peers of different kinds in one room, each with a tone.
+type party struct {
+	names []string
+	freqs []float64
+	hear  []func(ms int) []int16
+	b     *browser
+	bot   *bot
+}
+
+func (n *node) party() *party {
+	n.t.Helper()
+	p := &party{names: []string{"chromium", "baresip udp", "baresip tcp", "bot"}, freqs: []float64{500, 700, 1100, 1300}}
+	p.bot = n.startBot("tone", p.freqs[3])
+	udp := n.call(phone{name: "udp", freq: p.freqs[1], codec: "opus/48000/1", transport: "udp"}, n.base+28)
+	tcp := n.call(phone{name: "tcp", freq: p.freqs[2], codec: "PCMU/8000/1", transport: "tcp", srtp: true}, n.base+32)
+	p.b = startBrowser(n.t, p.freqs[0])
+	p.b.open(n.joinURL(), "Chromium")
+	p.hear = []func(int) []int16{p.b.heard, udp.heard, tcp.heard, p.bot.heard}
+	n.wait("four in the room", 15*time.Second, func() bool { return n.participants() == 4 })
+	return p
+}
+
+// matrix returns how loud each (column) is at each (row), over the last ms.
+func (p *party) matrix(ms int) [][]float64 {
+	m := make([][]float64, len(p.names))
+	for i := range p.names {
+		s := p.hear[i](ms)
+		for _, f := range p.freqs {
+			m[i] = append(m[i], levelOf(s, f))
+		}
+	}
+	return m
+}
+
+func (p *party) print(title string, m [][]float64) {
+	fmt.Printf("ear: %s: level in dBFS of each (columns) at each (rows)\near: %12s", title, "")
+	for _, n := range p.names {
+		fmt.Printf(" %12s", n)
+	}
+	for i, row := range m {
+		fmt.Printf("\near: %12s", p.names[i])
+		for _, v := range row {
+			fmt.Printf(" %12.1f", v)
+		}
+	}
+	fmt.Println()
+}
+
+// good says what of the matrix is wrong: each hears every other above -40 dBFS
+// and itself at least 35 dB below the others.
+func good(m [][]float64) string {
+	var wrong []string
+	for i, row := range m {
+		weakest := 0.0
+		for j, v := range row {
+			if i == j {
+				continue
+			}
+			weakest = min(weakest, v)
+			if v < -40 {
+				wrong = append(wrong, fmt.Sprintf("%d hears %d at %.1f dBFS", i, j, v))
+			}
+		}
+		if row[i] > weakest-35 {
+			wrong = append(wrong, fmt.Sprintf("%d hears itself at %.1f dBFS, the others at %.1f", i, row[i], weakest))
+		}
+	}
+	return strings.Join(wrong, "; ")
+}
+
+func TestEachHearsTheOthers(t *testing.T) {
+	n := startNode(t)
+	p := n.party()
+	var m [][]float64
+	limit := time.Now().Add(30 * time.Second)
+	for {
+		// A window of 3 s that lies wholly after everybody was in.
+		time.Sleep(3 * time.Second)
+		m = p.matrix(2500)
+		if good(m) == "" || time.Now().After(limit) {
+			break
+		}
+	}
+	p.print("four peers in one room", m)
+	if wrong := good(m); wrong != "" {
+		t.Error(wrong)
+	}
+	for _, part := range n.status().Rooms[0].Participants {
+		fmt.Printf("ear: %-10s %-8s %-8s %s\n", part.Name, part.Kind, part.Transport, part.Codec)
+	}
+}
