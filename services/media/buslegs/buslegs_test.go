@@ -233,3 +233,22 @@ func BenchmarkFlood(b *testing.B) {
 		q.take(m)
 	}
 }
+
+// FuzzSay gives a queue what any bot may publish.
+func FuzzSay(f *testing.F) {
+	f.Add("s16le-16000", "1", "", make([]byte, 640))
+	f.Add("opus", "", "7", []byte{0x78, 1, 2, 3})
+	f.Add("", "x", "-1", []byte{0xff})
+	f.Fuzz(func(t *testing.T, format, clear, epoch string, data []byte) {
+		q := &queue{open: true}
+		m := &Message{Header: Header{headerFormat: {format}, headerClear: {clear}, headerEpoch: {epoch}}, Data: data}
+		dst := make([]float32, codec.FrameSamples)
+		for range 3 {
+			q.take(m)
+			q.Read(dst)
+			if n := q.queued(); n < 0 || n > maxQueued {
+				t.Fatalf("%d samples queued", n)
+			}
+		}
+	})
+}

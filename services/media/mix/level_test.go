@@ -1,0 +1,82 @@
+package mix
+
+import (
+	"fmt"
+	"math"
+	"testing"
+)
+
+func TestLevellingIsGentleAndBounded(t *testing.T) {
+	for _, c := range []struct{ in, min, max float64 }{ // dBFS in; gain in dB after a minute
+		{-6, -6.1, -5.9}, {-20, -0.2, 0.2}, {-26, 5.5, 6.5}, {-40, 8.9, 9.1}, {-60, -0.1, 0.1},
+	} {
+		var a agc
+		a.reset()
+		p := float32(math.Pow(10, c.in/10))
+		last, g := 0.0, 0.0
+		for range 3000 {
+			g = 20 * math.Log10(float64(a.target(p)))
+			if math.Abs(g-last) > agcStep+1e-3 {
+				t.Fatalf("the gain jumps by %.2f dB", g-last)
+			}
+			last = g
+		}
+		if g < c.min || g > c.max {
+			t.Errorf("%.0f dBFS gets %.2f dB, want %.1f to %.1f", c.in, g, c.min, c.max)
+		}
+	}
+}
+
+func TestVoiceHasAttackAndHold(t *testing.T) {
+	var l loudness
+	var turns []int
+	for tick := range 100 {
+		peak := 20
+		if tick == 5 || tick >= 20 && tick < 40 || tick >= 45 && tick < 50 {
+			peak = 100
+		}
+		if l.update(peak, false) {
+			turns = append(turns, tick)
+		}
+	}
+	// A click is no voice, a pause of 100 ms doesn't end it.
+	if fmt.Sprint(turns) != fmt.Sprint([]int{21, 49 + voiceHold}) {
+		t.Errorf("voice turns at ticks %v", turns)
+	}
+}
+
+// TestManyWithoutLevelsTakeTurns has more senders whose level only decoding
+// tells than are decoded in a tick; the one who speaks is found all the same.
+func TestManyWithoutLevelsTakeTurns(t *testing.T) {
+	r := manual(Config{})
+	var legs []*leg
+	for i := range 3 * maxProbes {
+		l := newLeg(t, r, fmt.Sprint(i), G722)
+		l.dec = nil
+		legs = append(legs, l)
+	}
+	speaker := legs[len(legs)-1]
+	for tick := range 60 {
+		now := int64(tick) * tickNs
+		for _, l := range legs {
+			amp := 0.0001
+			if l == speaker {
+				amp = 0.3
+			}
+			l.say(tone(500, amp, tick), -1, now)
+		}
+		r.tick(now+tickNs*6/10, uint64(tick))
+		decoders := 0
+		for _, l := range legs {
+			if l.m.t.dec != nil {
+				decoders++
+			}
+		}
+		if decoders > maxProbes+2*maxLoudest {
+			t.Fatalf("%d members are decoded in a tick", decoders)
+		}
+	}
+	if !speaker.m.t.chosen {
+		t.Error("who speaks isn't heard")
+	}
+}
