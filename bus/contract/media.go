@@ -158,7 +158,7 @@ type LegStats struct {
 // SayReply answers a frame that a bot says, when it has a reply subject.
 type SayReply struct {
 	QueuedMs int `json:"queued_ms"` // how long until what was said last is heard
-	Dropped  int `json:"dropped"`   // frames refused because the queue is full (10 s)
+	Dropped  int `json:"dropped"`   // frames refused since the bot joined: the queue is full (10 s), it is muted, or the frame is malformed
 }
 
 // The subjects of media. {worker} names one media process.
