@@ -64,15 +64,8 @@ func (r *Request[Q]) Param(i int) string {
 	return ""
 }
 
-// semVer is what NATS micro takes for a version (semver.org).
-var semVer = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)
-
-// NewService registers the process with NATS micro. A version that is none, as of
-// a build without a tag, is shown as 0.0.0.
+// NewService registers the process with NATS micro.
 func NewService(c *Conn, name, version, doc string) (*Service, error) {
-	if version = strings.TrimPrefix(version, "v"); !semVer.MatchString(version) {
-		version = "0.0.0"
-	}
 	svc, err := micro.AddService(c.nc, micro.Config{Name: "parley-" + name, Version: semver(version), Description: doc})
 	if err != nil {
 		return nil, fmt.Errorf("micro service %s: %w", name, err)
