@@ -99,6 +99,14 @@ type Remote struct {
 // Codec returns the best codec in common.
 func (r *Remote) Codec() Codec { return r.Codecs[0] }
 
+// DTMFClock returns the RTP clock of telephone-event, in Hz.
+func (r *Remote) DTMFClock() int {
+	if r.dtmf48 {
+		return 48000
+	}
+	return 8000
+}
+
 // Local is our side of the audio.
 type Local struct {
 	Session  uint64 // o= id, constant for a leg

@@ -12,6 +12,7 @@
 package srtp
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
@@ -92,6 +93,11 @@ func (k Keys) String() string { return k.Profile.String() }
 // Valid reports whether the lengths fit the profile.
 func (k Keys) Valid() bool {
 	return k.Profile.SaltLen() != 0 && len(k.Key) == KeyLen && len(k.Salt) == k.Profile.SaltLen()
+}
+
+// Equal reports whether both are the same keys.
+func (k Keys) Equal(o Keys) bool {
+	return k.Profile == o.Profile && bytes.Equal(k.Key, o.Key) && bytes.Equal(k.Salt, o.Salt)
 }
 
 // Labels of the key derivation (RFC 3711 §4.3.2).

@@ -1,0 +1,104 @@
+package leg
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// addressesAge is how long the machine's list of addresses is believed.
+const addressesAge = 10 * time.Second
+
+// addresses knows under which addresses the far ends reach this machine.
+type addresses struct {
+	public []netip.Addr
+
+	mu   sync.Mutex
+	at   time.Time
+	list []netip.Addr
+}
+
+// all returns the addresses for candidates, the best first: those that the
+// operator named; else those of the interfaces, IPv4 first, loopback only when
+// there is nothing else. A socket that is bound to one address has only that.
+func (a *addresses) all(bound netip.Addr, dual bool) []netip.Addr {
+	if len(a.public) > 0 {
+		return a.public
+	}
+	if bound.IsValid() && !bound.IsUnspecified() {
+		return []netip.Addr{bound}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if time.Since(a.at) > addressesAge {
+		a.list, a.at = interfaceAddrs(), time.Now()
+	}
+	var out []netip.Addr
+	for _, ip := range a.list {
+		if ip.Is4() || dual {
+			out = append(out, ip)
+		}
+	}
+	return out
+}
+
+func interfaceAddrs() []netip.Addr {
+	var v4, v6, loop []netip.Addr
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	for _, x := range list {
+		n, ok := x.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		ip, ok := netip.AddrFromSlice(n.IP)
+		ip = ip.Unmap()
+		switch {
+		case !ok || ip.IsLinkLocalUnicast():
+		case ip.IsLoopback():
+			loop = append(loop, ip)
+		case ip.Is4():
+			v4 = append(v4, ip)
+		default:
+			v6 = append(v6, ip)
+		}
+	}
+	if out := append(v4, v6...); len(out) > 0 {
+		return out
+	}
+	return loop
+}
+
+// toward returns the address to name to a far end at ip: a loopback one to those
+// on this machine, else what the operator named, else where the route starts.
+func (a *addresses) toward(ip, bound netip.Addr) netip.Addr {
+	if !ip.IsLoopback() {
+		for _, p := range a.public {
+			if !ip.IsValid() || p.Is4() == ip.Is4() {
+				return p
+			}
+		}
+	}
+	if bound.IsValid() && !bound.IsUnspecified() {
+		return bound
+	}
+	if ip.IsValid() {
+		// Connecting a UDP socket sends nothing; it asks the kernel for the route.
+		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 9)))
+		if err == nil {
+			defer c.Close()
+			if u, ok := c.LocalAddr().(*net.UDPAddr); ok {
+				return u.AddrPort().Addr().Unmap()
+			}
+		}
+	}
+	for _, x := range a.all(bound, true) {
+		if !ip.IsValid() || x.Is4() == ip.Is4() {
+			return x
+		}
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}

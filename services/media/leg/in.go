@@ -1,0 +1,112 @@
+package leg
+
+import (
+	"net/netip"
+	"sync"
+
+	"github.com/parley-jami/parley/services/media/mix"
+	"github.com/parley-jami/parley/services/media/srtp"
+	"github.com/parley-jami/parley/services/media/wire"
+)
+
+// inbound is what the far end sends.
+type inbound struct {
+	mu        sync.Mutex
+	secure    bool
+	srtp      *srtp.In
+	keys      srtp.Keys
+	pt, dtmf  uint8
+	level     uint8 // id of the extension
+	clock     int   // RTP clock of the codec, Hz
+	dtmfClock int
+	member    *mix.Member
+	pkt       mix.Packet // scratch, so that it does not escape for each packet
+	rx        receiver
+	digit     digits
+}
+
+// rtp takes a packet that came from an address of this leg, or, with latch set,
+// from one that may become it. It reports whether the packet was authentic: for
+// plain RTP, well formed and of a negotiated type.
+func (l *Leg) rtp(pkt []byte, now int64) bool {
+	var h wire.Header
+	if !h.Parse(pkt) {
+		l.h.drop(dropMalformed)
+		return false
+	}
+	in := &l.in
+	in.mu.Lock()
+	payload := pkt[h.Size:]
+	index := uint64(h.Seq)
+	if in.secure {
+		if in.srtp == nil {
+			in.mu.Unlock()
+			l.h.drop(dropEarly)
+			return false
+		}
+		var err error
+		if payload, index, err = in.srtp.RTP(pkt, h.Size); err != nil {
+			in.mu.Unlock()
+			if err == srtp.ErrReplay {
+				l.h.drop(dropReplay)
+				return true // it was authentic once, and from where the leg is
+			}
+			l.h.drop(dropAuth)
+			return false
+		}
+		l.slot.Source.Store(uint64(h.SSRC))
+		l.slot.Received.Store(index)
+	}
+	if h.Padding {
+		var ok bool
+		if payload, ok = wire.Unpad(payload); !ok {
+			in.mu.Unlock()
+			l.h.drop(dropMalformed)
+			return in.secure
+		}
+	}
+	var pressed string
+	var ms int
+	switch {
+	case h.PayloadType == in.pt:
+		in.rx.packet(&h, now, in.clock)
+		if in.member != nil && len(payload) > 0 {
+			level, voice, _ := h.Level(in.level)
+			p := &in.pkt
+			p.SSRC, p.Seq, p.Timestamp, p.Marker = h.SSRC, h.Seq, h.Timestamp, h.Marker
+			p.Level, p.Voice, p.Payload, p.Arrival = level, voice, payload, now
+			in.member.Push(p)
+			p.Payload = nil
+		}
+	case in.dtmf != 0 && h.PayloadType == in.dtmf:
+		in.rx.packet(&h, now, in.clock)
+		pressed, ms = in.digit.packet(payload, h.Timestamp, in.dtmfClock, now)
+	default:
+		secure := in.secure
+		in.mu.Unlock()
+		l.h.drop(dropPayloadType)
+		return secure
+	}
+	in.mu.Unlock()
+	l.h.stats.packetsIn.Add(1)
+	if pressed != "" {
+		l.h.events.Digit(l.id, l.room.name, pressed, ms)
+	}
+	l.touch(now)
+	return true
+}
+
+// latch makes from the address of a leg that was waiting for its first packet.
+func (l *Leg) latch(from netip.AddrPort) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.st.Latched {
+		return
+	}
+	l.st.Latched, l.st.Remote = true, from
+	l.port.latched(l, from)
+	if err := l.configureLocked(); err != nil {
+		l.h.logError("leg not latched", l.id, err)
+	}
+	l.h.dirty(l)
+}

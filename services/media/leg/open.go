@@ -1,0 +1,416 @@
+package leg
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/parley-jami/parley/services/media/ice"
+	"github.com/parley-jami/parley/services/media/mix"
+	"github.com/parley-jami/parley/services/media/sdp"
+	"github.com/parley-jami/parley/services/media/srtp"
+)
+
+// Request asks for a leg.
+type Request struct {
+	ID, Room        string
+	Epoch           uint64
+	WebRTC          bool
+	Offer           string     // SDP; empty: the host makes the offer (phones only)
+	Remote          netip.Addr // where the signalling came from; may be invalid
+	CanSpeak, Muted bool
+}
+
+// Opened is what the far end must be told.
+type Opened struct{ SDP, Transport, Codec string }
+
+// Open makes a leg. Repeated for the same leg it answers the same; with another
+// offer it negotiates again. Commands about legs are served one at a time.
+func (h *Host) Open(r Request) (Opened, error) {
+	h.ctl.Lock()
+	defer h.ctl.Unlock()
+	if l, ok := h.Leg(r.ID); ok {
+		return h.reopen(l, r)
+	}
+	var far *sdp.Remote
+	var err error
+	switch {
+	case r.Offer != "":
+		if far, err = sdp.Parse(r.Offer, r.WebRTC); err != nil {
+			return Opened{}, err
+		}
+	case r.WebRTC:
+		return Opened{}, ErrOffer
+	}
+	l, err := h.newLeg(r)
+	if err != nil {
+		return Opened{}, err
+	}
+	var o Opened
+	if far != nil {
+		o, err = l.answer(r.Offer, far)
+	} else {
+		o, err = l.offer()
+	}
+	if err != nil {
+		h.close(l, true, "refused")
+		return Opened{}, err
+	}
+	return o, nil
+}
+
+func (h *Host) reopen(l *Leg, r Request) (Opened, error) {
+	l.mu.Lock()
+	st := l.st
+	l.mu.Unlock()
+	switch {
+	case r.Epoch < st.Epoch:
+		return Opened{}, ErrStale
+	case st.Room != r.Room:
+		return Opened{}, ErrRoom
+	case st.WebRTC != r.WebRTC:
+		return Opened{}, ErrKind
+	}
+	l.mu.Lock()
+	l.st.Epoch = r.Epoch
+	l.mu.Unlock()
+	l.set(&r.CanSpeak, &r.Muted)
+	if r.Offer == st.Offer || r.Offer == "" {
+		return l.opened(st.Answer), nil
+	}
+	return l.negotiate(r.Offer)
+}
+
+// newLeg makes an empty leg with its place in the table of counters.
+func (h *Host) newLeg(r Request) (*Leg, error) {
+	var b [24]byte
+	rand.Read(b[:])
+	l := &Leg{h: h, id: r.ID, cname: base64.RawURLEncoding.EncodeToString(b[12:]), ssrc: binary.BigEndian.Uint32(b[:])}
+	local := ice.NewCredentials()
+	tag := binary.BigEndian.Uint64(b[4:]) | 1
+	slot, at, err := h.cfg.Table.Take(tag)
+	if err != nil {
+		return nil, err
+	}
+	l.slot = slot
+	l.st = State{
+		ID: r.ID, Room: r.Room, Epoch: r.Epoch, WebRTC: r.WebRTC, Pair: -1, Slot: at, Tag: tag,
+		CanSpeak: r.CanSpeak, Muted: r.Muted, SSRC: l.ssrc, CName: l.cname, Session: tag >> 2,
+		Ufrag: local.Ufrag, Pwd: local.Pwd, Source: r.Remote.Unmap().WithZone(""),
+	}
+	// A start in the lower half keeps the far end's guess of the roll-over counter
+	// right (RFC 3711 §3.3.1); timestamps start at random (RFC 3550 §5.1).
+	l.out.index = uint64(binary.BigEndian.Uint16(b[4:]) >> 2)
+	l.out.ts = binary.BigEndian.Uint32(b[6:])
+	return l, h.admit(l)
+}
+
+// admit makes the leg known to the host and its room.
+func (h *Host) admit(l *Leg) error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		h.cfg.Table.Free(l.st.Slot)
+		return ErrClosed
+	}
+	h.legs[l.id] = l
+	h.mu.Unlock()
+	l.room = h.Room(l.st.Room)
+	l.heard.Store(mix.Now())
+	if l.st.WebRTC {
+		l.port = h.ports[0]
+		h.ufrags.Store(l.st.Ufrag, l)
+	}
+	return nil
+}
+
+// Negotiate takes a new offer and returns the answer.
+func (h *Host) Negotiate(id string, epoch uint64, offer string) (Opened, error) {
+	h.ctl.Lock()
+	defer h.ctl.Unlock()
+	l, err := h.ordered(id, epoch)
+	if err != nil {
+		return Opened{}, err
+	}
+	return l.negotiate(offer)
+}
+
+// Answer takes the answer to the offer that [Host.Open] returned.
+func (h *Host) Answer(id string, epoch uint64, answer string) (Opened, error) {
+	h.ctl.Lock()
+	defer h.ctl.Unlock()
+	l, err := h.ordered(id, epoch)
+	if err != nil {
+		return Opened{}, err
+	}
+	far, err := sdp.Parse(answer, false)
+	if err != nil {
+		return Opened{}, err
+	}
+	l.mu.Lock()
+	repeated, ours := l.st.Negotiated && l.st.Offer == answer, l.st.Out
+	l.mu.Unlock()
+	if repeated {
+		return l.opened(""), nil
+	}
+	if far.Crypto != nil && (ours == nil || ours.Profile != far.Crypto.Keys.Profile) {
+		return Opened{}, fmt.Errorf("%w: the answer has a key for %s, which was not offered", sdp.ErrSecurity, far.Crypto.Keys.Profile)
+	}
+	l.mu.Lock()
+	l.takeLocked(far)
+	if far.Crypto == nil {
+		l.st.Out = nil
+	}
+	l.st.Offer = answer
+	l.mu.Unlock()
+	if err := l.apply(); err != nil {
+		return Opened{}, err
+	}
+	l.save()
+	return l.opened(""), nil
+}
+
+// ordered returns the leg for a command of that epoch.
+func (h *Host) ordered(id string, epoch uint64) (*Leg, error) {
+	l, ok := h.Leg(id)
+	if !ok {
+		return nil, ErrNoLeg
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if epoch < l.st.Epoch {
+		return nil, ErrStale
+	}
+	l.st.Epoch = epoch
+	return l, nil
+}
+
+// Set changes what is not nil.
+func (h *Host) Set(id string, epoch uint64, canSpeak, muted *bool) (*Leg, error) {
+	h.ctl.Lock()
+	defer h.ctl.Unlock()
+	l, err := h.ordered(id, epoch)
+	if err != nil {
+		return nil, err
+	}
+	l.set(canSpeak, muted)
+	return l, nil
+}
+
+// CloseLeg ends a leg. Nil also when there is none.
+func (h *Host) CloseLeg(id string, epoch uint64, reason string) error {
+	h.ctl.Lock()
+	defer h.ctl.Unlock()
+	l, err := h.ordered(id, epoch)
+	switch {
+	case err == ErrNoLeg:
+		return nil
+	case err != nil:
+		return err
+	}
+	h.close(l, true, reason)
+	return nil
+}
+
+func (l *Leg) negotiate(offer string) (Opened, error) {
+	l.mu.Lock()
+	st := l.st
+	l.mu.Unlock()
+	if offer == st.Offer && st.Answer != "" {
+		return l.opened(st.Answer), nil
+	}
+	far, err := sdp.Parse(offer, st.WebRTC)
+	if err != nil {
+		return Opened{}, err
+	}
+	return l.answer(offer, far)
+}
+
+// opened describes what was negotiated.
+func (l *Leg) opened(text string) Opened {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := Opened{SDP: text, Transport: l.transportLocked()}
+	if l.st.Negotiated {
+		o.Codec = l.st.Codec.String()
+	}
+	return o
+}
+
+// answer takes an offer and writes the answer.
+func (l *Leg) answer(offer string, far *sdp.Remote) (Opened, error) {
+	l.mu.Lock()
+	if far.Crypto != nil {
+		l.st.Tag4568 = far.Crypto.Tag
+		if l.st.Out == nil || l.st.Out.Profile != far.Crypto.Keys.Profile || l.st.In == nil || !l.st.In.Equal(far.Crypto.Keys) {
+			k := newKeys(far.Crypto.Keys.Profile)
+			l.st.Out = &k
+		}
+	} else if !l.st.WebRTC {
+		l.st.Out = nil
+	}
+	if l.st.WebRTC && l.st.FarUfrag != "" && l.st.FarUfrag != far.Ufrag { // ICE restart (RFC 8839 §4.4.3)
+		l.h.ufrags.Delete(l.st.Ufrag)
+		fresh := ice.NewCredentials()
+		l.st.Ufrag, l.st.Pwd = fresh.Ufrag, fresh.Pwd
+		l.h.ufrags.Store(l.st.Ufrag, l)
+	}
+	l.takeLocked(far)
+	l.st.Offer = offer
+	l.mu.Unlock()
+	if err := l.apply(); err != nil {
+		return Opened{}, err
+	}
+	l.mu.Lock()
+	l.st.Version++
+	local := l.localLocked()
+	if l.st.Out != nil && !l.st.WebRTC {
+		local.Crypto = &sdp.Crypto{Tag: l.st.Tag4568, Keys: *l.st.Out}
+	}
+	l.st.Answer = far.Answer(local)
+	text := l.st.Answer
+	l.mu.Unlock()
+	l.save()
+	return l.opened(text), nil
+}
+
+// offer writes an offer for a call that came without one.
+func (l *Leg) offer() (Opened, error) {
+	if err := l.place(); err != nil {
+		return Opened{}, err
+	}
+	l.mu.Lock()
+	k := newKeys(srtp.CM80)
+	l.st.Out, l.st.Tag4568 = &k, "1"
+	l.st.Version++
+	local := l.localLocked()
+	local.Crypto = &sdp.Crypto{Tag: "1", Keys: k}
+	l.st.Answer = sdp.Offer(local)
+	text := l.st.Answer
+	l.mu.Unlock()
+	l.save()
+	return l.opened(text), nil
+}
+
+// takeLocked notes what the far end described. The caller holds l.mu.
+func (l *Leg) takeLocked(far *sdp.Remote) {
+	st := &l.st
+	c := far.Codec()
+	st.Negotiated, st.Codec, st.PT, st.DTMF, st.DTMFClock, st.Level = true, c.ID, c.PT, far.DTMF, far.DTMFClock(), far.Level
+	st.Far, st.Mux = far.Dir, far.Mux
+	if st.WebRTC {
+		st.Secure, st.Mux = true, true
+		if !slices.Equal(st.Fingerprints, far.Fingerprints) { // another peer, or one that began anew
+			st.In, st.Out = nil, nil
+			l.dtls.reset()
+		}
+		st.FarUfrag, st.Fingerprints = far.Ufrag, far.Fingerprints
+		return
+	}
+	st.Secure = far.Crypto != nil
+	if st.In = nil; st.Secure {
+		st.In = &far.Crypto.Keys
+	}
+	if far.Addr.IsValid() && far.Addr != st.Told {
+		if l.port != nil {
+			l.port.forget(l)
+			l.rtcp.forget(l)
+		}
+		st.Told, st.ToldRTCP, st.Remote, st.Latched = far.Addr, far.RTCP, netip.AddrPort{}, false
+	}
+}
+
+// apply puts what was negotiated to work.
+func (l *Leg) apply() error {
+	if err := l.place(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	err := l.configureLocked()
+	ready := !l.st.WebRTC || l.st.In != nil
+	l.mu.Unlock()
+	if err != nil || !ready {
+		return err // a browser joins the mix when it has keys: half a join costs little
+	}
+	return l.join()
+}
+
+// localLocked is our side of a description.
+func (l *Leg) localLocked() *sdp.Local {
+	st := &l.st
+	s := &sdp.Local{Session: st.Session, Version: st.Version, SSRC: st.SSRC, CName: st.CName, Dir: sdp.SendRecv}
+	bound := l.port.sock.Local()
+	if st.WebRTC {
+		for _, a := range l.h.addrs.all(bound.Addr(), l.port.sock.Dual()) {
+			s.Candidates = append(s.Candidates, netip.AddrPortFrom(a, bound.Port()))
+		}
+		s.Ufrag, s.Pwd = st.Ufrag, st.Pwd
+		s.Fingerprint = sdp.Fingerprint{Hash: "sha-256", Digest: l.h.print}
+		return s
+	}
+	toward := st.Source
+	if !toward.IsValid() {
+		toward = st.Told.Addr()
+	}
+	s.Addr = netip.AddrPortFrom(l.h.addrs.toward(toward, bound.Addr()), bound.Port())
+	s.RTCPPort = l.rtcp.sock.Local().Port()
+	return s
+}
+
+func newKeys(p srtp.Profile) srtp.Keys {
+	k := srtp.Keys{Profile: p, Key: make([]byte, srtp.KeyLen), Salt: make([]byte, p.SaltLen())}
+	rand.Read(k.Key)
+	rand.Read(k.Salt)
+	return k
+}
+
+const reasonShutdown = "shutdown"
+
+// close ends a leg: the caller holds h.ctl, or is alone. With orderly false nothing
+// is said to the far end and the state stays.
+func (h *Host) close(l *Leg, orderly bool, reason string) {
+	h.mu.Lock()
+	if h.legs[l.id] == l {
+		delete(h.legs, l.id)
+	}
+	h.mu.Unlock()
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return
+	}
+	l.closed = true
+	h.ufrags.CompareAndDelete(l.st.Ufrag, l)
+	l.in.mu.Lock()
+	m := l.in.member
+	l.in.member = nil
+	l.in.mu.Unlock()
+	ports := []*port{l.port, l.rtcp}
+	tag, slot := l.st.Tag, l.st.Slot
+	l.mu.Unlock()
+	if m != nil {
+		m.Close() // nothing is sent any more
+	}
+	for _, p := range ports {
+		if p != nil {
+			p.forget(l)
+		}
+	}
+	if orderly && l.port != nil {
+		l.goodbye()
+	}
+	l.dtls.reset()
+	if l.room != nil {
+		h.Release(l.room)
+	}
+	if !orderly {
+		return
+	}
+	l.forgetState(tag, slot)
+	if reason == reasonShutdown { // the others were ordered
+		h.events.Change(l.id, l.st.Room, "closed", reason)
+	}
+}

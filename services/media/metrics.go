@@ -1,0 +1,57 @@
+package media
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/parley-jami/parley/services/media/leg"
+)
+
+// metrics are what /metrics shows of media. Packets are counted by the legs' host
+// and read when somebody asks.
+type metrics struct{ eventsLost prometheus.Counter }
+
+func newMetrics(reg *prometheus.Registry, s *Service) *metrics {
+	m := &metrics{eventsLost: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "parley_media_events_lost_total", Help: "Events that the bus could not take.",
+	})}
+	reg.MustRegister(m.eventsLost, collector{s})
+	return m
+}
+
+var (
+	descPackets = prometheus.NewDesc("parley_media_packets_total", "RTP and RTCP packets.", []string{"kind"}, nil)
+	descDropped = prometheus.NewDesc("parley_media_dropped_total", "Packets dropped, by reason.", []string{"reason"}, nil)
+	descLegs    = prometheus.NewDesc("parley_media_legs", "Legs of browsers and phones.", nil, nil)
+	descResumed = prometheus.NewDesc("parley_media_resumed_legs", "Legs taken over from the process before.", nil, nil)
+	descShakes  = prometheus.NewDesc("parley_media_handshakes_total", "DTLS handshakes done.", nil, nil)
+)
+
+// collector reads the host's counts.
+type collector struct{ s *Service }
+
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descPackets, descDropped, descLegs, descResumed, descShakes} {
+		ch <- d
+	}
+}
+
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	h := c.s.hostNow()
+	if h == nil {
+		return
+	}
+	n := h.Counters()
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	count(descPackets, n.PacketsIn, "rtp_in")
+	count(descPackets, n.PacketsOut, "out")
+	count(descPackets, n.RTCPIn, "rtcp_in")
+	count(descPackets, n.RTCPOut, "rtcp_out")
+	for i, v := range n.Drops {
+		count(descDropped, v, leg.DropReasons[i])
+	}
+	count(descShakes, n.Handshakes)
+	ch <- prometheus.MustNewConstMetric(descLegs, prometheus.GaugeValue, float64(len(h.Legs())))
+	ch <- prometheus.MustNewConstMetric(descResumed, prometheus.GaugeValue, float64(n.Resumed))
+}
