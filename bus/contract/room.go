@@ -123,7 +123,7 @@ type Join struct {
 	Signalling string          `json:"signalling,omitempty"`
 }
 
-// Joined answers it.
+// Joined answers it. A phone gets no list of participants but itself.
 type Joined struct {
 	Participant Participant `json:"participant"`
 	SDP         string      `json:"sdp,omitempty"`

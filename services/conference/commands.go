@@ -22,11 +22,19 @@ const maxChat = 8192
 // logged what went wrong.
 func (l *live) commitSoft() { _, _ = l.commit() }
 
-// joined is the room as a caller may see it.
+// joined is the room as a caller may see it. A phone shows no roster: it is spared
+// the list, whose coding would be most of what a join costs in a large room.
 func (l *live) joined(c room.Caller) *contract.Joined {
-	out := &contract.Joined{Room: l.state(c.ID), Seq: l.r.Seq()}
-	if m, ok := l.r.Member(c.ID); ok {
+	out := &contract.Joined{Seq: l.r.Seq()}
+	m, in := l.r.Member(c.ID)
+	if in {
 		out.Participant = participant(&m)
+	}
+	if in && m.Kind == room.SIP {
+		out.Room = l.about()
+		out.Room.Participants = []contract.Participant{out.Participant}
+	} else {
+		out.Room = l.state(c.ID)
 	}
 	if c.Operator {
 		out.Room.ModeratorToken = l.r.Settings().Token
@@ -34,10 +42,15 @@ func (l *live) joined(c room.Caller) *contract.Joined {
 	return out
 }
 
+// about is the room without its participants.
+func (l *live) about() contract.Room {
+	set := l.r.Settings()
+	return contract.Room{RoomSettings: settings(set.Public()), Created: set.Created, Revision: l.r.Seq(), Conversation: set.Conversation, Total: l.r.Len()}
+}
+
 // state is the room with its participants, of very many the ones that matter.
 func (l *live) state(asker string) contract.Room {
-	set := l.r.Settings()
-	out := contract.Room{RoomSettings: settings(set.Public()), Created: set.Created, Revision: l.r.Seq(), Conversation: set.Conversation, Total: l.r.Len()}
+	out := l.about()
 	ms := l.r.Members()
 	if len(ms) > contract.RosterMax {
 		first := func(m *room.Member) bool {
@@ -62,8 +75,12 @@ func (l *live) state(asker string) contract.Room {
 }
 
 func (s *Service) leave(ctx context.Context, r *bus.Request[contract.Leave]) (*contract.None, error) {
+	reason := room.ReasonLeft
+	if q := r.Body.Reason; q == contract.ReasonLost || q == contract.ReasonShutdown {
+		reason = q // what connect knows; nobody kicks by leaving
+	}
 	return ask(ctx, s, r.Param(1), func(l *live) (*contract.None, error) {
-		l.r.Leave(s.now(), r.Param(2), room.ReasonLeft)
+		l.r.Leave(s.now(), r.Param(2), reason)
 		l.commitSoft()
 		return &contract.None{}, nil
 	})
