@@ -77,6 +77,9 @@ func participant(ctx context.Context, s *session, room, who string) (*contract.P
 	}
 	switch len(named) {
 	case 0:
+		if r.Total > len(r.Participants) { // not all are listed; conference knows
+			return &contract.Participant{ID: who, Name: who}, nil
+		}
 		return nil, contract.ErrNotFound.With("nobody in %s has the id or the name %q; `parley room participants %s` lists them", room, who, room)
 	case 1:
 		return named[0], nil
@@ -111,8 +114,12 @@ func completeRooms(a *app) cobra.CompletionFunc {
 	}
 }
 
-// showParticipants prints one line for each.
-func showParticipants(w io.Writer, ps []contract.Participant) {
+// showParticipants prints one line for each. A large room lists only some of
+// the total.
+func showParticipants(w io.Writer, ps []contract.Participant, total int) {
+	if total > len(ps) {
+		defer fmt.Fprintf(w, "and %d more\n", total-len(ps))
+	}
 	if len(ps) == 0 {
 		fmt.Fprintln(w, "nobody is here")
 		return

@@ -25,7 +25,7 @@ func newRoomList(a *app) *cobra.Command {
 				return a.print(l, func(w io.Writer) {
 					fmt.Fprintln(w, "ROOM\tTITLE\tPARTICIPANTS\tPIN\tLOCKED")
 					for _, r := range l.Rooms {
-						fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", r.Name, dash(printable(r.Title)), len(r.Participants), yes(r.HasPIN), yes(r.Locked))
+						fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", r.Name, dash(printable(r.Title)), max(r.Total, len(r.Participants)), yes(r.HasPIN), yes(r.Locked))
 					}
 				})
 			})

@@ -5,8 +5,6 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
-
-	"github.com/parley-jami/parley/bus/contract"
 )
 
 func newRoomParticipants(a *app) *cobra.Command {
@@ -18,8 +16,8 @@ func newRoomParticipants(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				answer := map[string][]contract.Participant{"participants": r.Participants}
-				return a.print(answer, func(w io.Writer) { showParticipants(w, r.Participants) })
+				answer := map[string]any{"participants": r.Participants, "total": max(r.Total, len(r.Participants))}
+				return a.print(answer, func(w io.Writer) { showParticipants(w, r.Participants, r.Total) })
 			})
 		},
 	}

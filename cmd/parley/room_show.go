@@ -28,7 +28,7 @@ func newRoomShow(a *app) *cobra.Command {
 						fmt.Fprintf(w, "at most\t%d\n", r.Max)
 					}
 					fmt.Fprintf(w, "created\t%s\n\n", r.Created.Local().Format("2006-01-02 15:04:05"))
-					showParticipants(w, r.Participants)
+					showParticipants(w, r.Participants, r.Total)
 				})
 			})
 		},

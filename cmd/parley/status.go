@@ -37,6 +37,7 @@ type statusRoom struct {
 	Title        string              `json:"title,omitempty"`
 	Locked       bool                `json:"locked"`
 	Participants []statusParticipant `json:"participants"`
+	Total        int                 `json:"total"` // of more than contract.RosterMax only some are listed
 }
 
 // statusParticipant is a participant without what only moderators need.
@@ -150,7 +151,7 @@ func (st *status) fromBus(ctx context.Context, conn *bus.Conn, processes bool) {
 		return
 	}
 	for _, r := range rooms.Rooms {
-		sr := statusRoom{Name: r.Name, Title: r.Title, Locked: r.Locked, Participants: []statusParticipant{}}
+		sr := statusRoom{Name: r.Name, Title: r.Title, Locked: r.Locked, Participants: []statusParticipant{}, Total: max(r.Total, len(r.Participants))}
 		for _, p := range r.Participants {
 			sr.Participants = append(sr.Participants, statusParticipant{ID: p.ID, Name: p.Name, Kind: p.Kind, Role: p.Role,
 				Muted: p.Muted, Speaking: p.Speaking, Transport: p.Transport, Codec: p.Codec, Connected: p.Connected})
@@ -202,11 +203,11 @@ func (st *status) show(w io.Writer) {
 		fmt.Fprintf(w, "%s\t%d\t%s\t%.2f\t%.1f MiB\t%d\t%s\n", p.Name, p.PID, up, p.CPUS, float64(p.RSSBytes)/(1<<20), p.Restarts, yes(p.Ready))
 	}
 	for _, r := range st.Rooms {
-		fmt.Fprintf(w, "\nroom %s (%d)\n", r.Name, len(r.Participants))
+		fmt.Fprintf(w, "\nroom %s (%d)\n", r.Name, r.Total)
 		var ps []contract.Participant
 		for _, p := range r.Participants {
 			ps = append(ps, contract.Participant{ID: p.ID, Name: p.Name, Kind: p.Kind, Role: p.Role, Muted: p.Muted, Speaking: p.Speaking, Transport: p.Transport, Codec: p.Codec})
 		}
-		showParticipants(w, ps)
+		showParticipants(w, ps, r.Total)
 	}
 }

@@ -162,58 +162,55 @@ func childEnv(cfg *config.Config) []string {
 	return append(env, host.EnvSupervised+"=1", config.EnvFile+"=")
 }
 
-// openNode takes every address before anything is started.
+// openedNode is every address of a node, taken before anything is started.
 type openedNode struct {
 	specs []supervise.Spec
-	admin net.Listener // nil: off
+	held  map[string]*sockets.Set // by process
+	admin net.Listener            // nil: off
 	up    net.Listener
 }
 
-func openNode(cfg *config.Config) (n *openedNode, err error) {
-	n = new(openedNode)
-	defer func() {
-		if err != nil {
-			n.close()
-		}
-	}()
-	held := map[string]*sockets.Set{}
-	media, err := sockets.MediaSpecs(cfg)
-	if err != nil {
-		return nil, usagef("%w", err)
-	}
-	for name, specs := range map[string][]sockets.Spec{"media": media, "connect": sockets.ConnectSpecs(cfg)} {
-		if held[name], err = sockets.Open(specs); err != nil {
-			return nil, err
-		}
-		n.specs = append(n.specs, supervise.Spec{Name: name, Sockets: held[name]}) // closed on an error
-	}
-	if err := sockets.Probe(sockets.ProbeSpecs(cfg)); err != nil {
+func openNode(cfg *config.Config) (*openedNode, error) {
+	n := &openedNode{held: map[string]*sockets.Set{}}
+	if err := n.open(cfg); err != nil {
+		n.close()
 		return nil, err
 	}
-	if cfg.Admin.Listen != "" {
-		if n.admin, err = sockets.Listen(sockets.Spec{Name: "admin", Network: "tcp", Addr: cfg.Admin.Listen, Setting: "admin.listen"}); err != nil {
-			return nil, err
-		}
-	}
-	if n.up, err = supervise.ListenUp(cfg.Data); err != nil {
-		return nil, err
-	}
-	n.specs = n.specs[:0]
 	for _, p := range processes {
-		if p.name == "bus" && cfg.Bus.URL != "" {
-			continue // the operator's own NATS server is the bus
-		}
 		o := stopOrder[p.name]
 		n.specs = append(n.specs, supervise.Spec{Name: p.name, Wave: o.wave, Needed: o.needed,
-			Health: host.HealthSocket(cfg, p.name), Sockets: held[p.name]})
+			Health: host.HealthSocket(cfg, p.name), Sockets: n.held[p.name]})
 	}
 	return n, nil
 }
 
+func (n *openedNode) open(cfg *config.Config) error {
+	media, err := sockets.MediaSpecs(cfg)
+	if err != nil {
+		return usagef("%w", err)
+	}
+	if n.held["connect"], err = sockets.Open(sockets.ConnectSpecs(cfg)); err != nil {
+		return err
+	}
+	if n.held["media"], err = sockets.Open(media); err != nil {
+		return err
+	}
+	if err := sockets.Probe(sockets.ProbeSpecs(cfg)); err != nil {
+		return err
+	}
+	if cfg.Admin.Listen != "" {
+		if n.admin, err = sockets.Listen(sockets.Spec{Name: "admin", Network: "tcp", Addr: cfg.Admin.Listen, Setting: "admin.listen"}); err != nil {
+			return err
+		}
+	}
+	n.up, err = supervise.ListenUp(cfg.Data)
+	return err
+}
+
 func (n *openedNode) close() {
-	for _, s := range n.specs {
-		if s.Sockets != nil {
-			s.Sockets.Close()
+	for _, s := range n.held {
+		if s != nil {
+			s.Close()
 		}
 	}
 	for _, l := range []net.Listener{n.admin, n.up} {
