@@ -1,7 +1,7 @@
 // Command announcer plays a WAV when somebody joins, and falls silent at once when
 // somebody speaks. Of several copies exactly one plays: start two for safety.
 //
-//	parley bot create announcer --room main --allow speak > announcer.creds
+//	parley bot create announcer --room main --allow speak
 //	go run ./examples/announcer --creds announcer.creds --wav welcome.wav
 //
 // The WAV is 16-bit PCM at 16, 24 or 48 kHz.

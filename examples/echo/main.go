@@ -1,7 +1,7 @@
 // Command echo lets people test their sound: it says back what each one said, once
 // they pause.
 //
-//	parley bot create echo --room test --allow listen,speak > echo.creds
+//	parley bot create echo --room test --allow listen,speak
 //	go run ./examples/echo --creds echo.creds
 package main
 

@@ -1,6 +1,6 @@
 // A helper in the chat: greets who joins, and answers !who, !hands and !help.
 //
-//   parley bot create helper --room main --allow chat > helper.creds
+//   parley bot create helper --room main --allow chat
 //   cd examples/js && npm install && node helper.js ../../helper.creds
 //
 // Of several copies exactly one answers: start two for safety.

@@ -1,7 +1,7 @@
 // Command moderator mutes who shouts: a level over the threshold for two of the last
 // three seconds. It tells them in the chat; they can unmute when a moderator lets them.
 //
-//	parley bot create moderator --room main --allow listen,chat,moderate > moderator.creds
+//	parley bot create moderator --room main --allow listen,chat,moderate
 //	go run ./examples/moderator --creds moderator.creds --loudest 10
 package main
 

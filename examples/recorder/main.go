@@ -1,7 +1,7 @@
 // Command recorder writes one Ogg Opus file for each speaker and one of the mix. It
 // takes the Opus packets as they are: nothing is decoded here.
 //
-//	parley bot create recorder --room main --allow listen > recorder.creds
+//	parley bot create recorder --room main --allow listen
 //	go run ./examples/recorder --creds recorder.creds --dir recordings
 //
 // The files are named after the participant and the time at which it began.

@@ -1,0 +1,154 @@
+package simroom
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Person is somebody in the room. Its methods are called one at a time.
+type Person interface {
+	Join(ctx context.Context, name string) error
+	Say(ctx context.Context, pcm []byte) error // s16le at 48 kHz
+	Chat(ctx context.Context, text string) error
+	Hand(ctx context.Context, raised bool) error
+	Leave(ctx context.Context) error
+}
+
+// Event is what somebody did.
+type Event struct {
+	At   time.Duration `json:"at_ns"`
+	Who  string        `json:"who"`
+	What string        `json:"what"` // "join", "speak", "pause", "chat", "hand", "leave"
+	Text string        `json:"text,omitempty"`
+}
+
+// piece is what is said at once: 100 ms.
+const piece = 100 * time.Millisecond
+
+// leaveTime bounds the leaving after the end.
+const leaveTime = 5 * time.Second
+
+// Play plays the script for d and calls note for each thing done, from several
+// goroutines. person makes the i-th one. It returns when all have left: the errors
+// of all, none when ctx ended before.
+func Play(ctx context.Context, s *Script, d time.Duration, person func(i int) (Person, error), note func(Event)) error {
+	ctx, stop := context.WithTimeout(ctx, d)
+	defer stop()
+	began := time.Now()
+	errs := make([]error, len(s.People))
+	var wg sync.WaitGroup
+	for i := range s.People {
+		wg.Go(func() {
+			who, err := person(i)
+			if err == nil {
+				p := &player{ctx: ctx, who: who, role: &s.People[i], began: began, tell: note}
+				err = p.play()
+			}
+			if err != nil && ctx.Err() == nil {
+				errs[i] = fmt.Errorf("%s: %w", s.People[i].Name, err)
+				stop() // one who fails ends the play
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// player is one person at play.
+type player struct {
+	ctx   context.Context //nolint:containedctx // of the whole play
+	who   Person
+	role  *Role
+	began time.Time
+	tell  func(Event)
+}
+
+func (p *player) note(what, text string) {
+	p.tell(Event{At: time.Since(p.began), Who: p.role.Name, What: what, Text: text})
+}
+
+// wait returns at a time of the play, or false when it ended.
+func (p *player) wait(at time.Duration) bool {
+	t := time.NewTimer(time.Until(p.began.Add(at)))
+	defer t.Stop()
+	select {
+	case <-p.ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func (p *player) play() (err error) {
+	if !p.wait(p.role.Join) {
+		return nil
+	}
+	if err := p.who.Join(p.ctx, p.role.Name); err != nil {
+		return err
+	}
+	p.note("join", "")
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), leaveTime)
+		defer cancel()
+		err = errors.Join(err, p.who.Leave(ctx))
+		p.note("leave", "")
+	}()
+	for _, s := range p.role.steps() {
+		if p.role.Leave != 0 && s.at >= p.role.Leave {
+			break
+		}
+		if !p.wait(s.at) {
+			return nil
+		}
+		if err := s.do(p); err != nil {
+			return err
+		}
+	}
+	if p.role.Leave != 0 {
+		p.wait(p.role.Leave)
+		return nil
+	}
+	<-p.ctx.Done()
+	return nil
+}
+
+func (p *player) speak(sp *Speech) error {
+	v := newVoice(sp)
+	text := sp.WAV
+	switch {
+	case sp.Tone != 0:
+		text = fmt.Sprintf("%g Hz", sp.Tone)
+	case sp.Noise:
+		text = "noise"
+	}
+	p.note("speak", text)
+	end := sp.To
+	if p.role.Leave != 0 {
+		end = min(end, p.role.Leave)
+	}
+	for at := sp.From; at < end && p.wait(at); at += piece {
+		// Frames of 20 ms: a last piece is rounded down to them.
+		n := int(min(piece, end-at)/(20*time.Millisecond)) * rate / 50
+		if n == 0 {
+			break
+		}
+		if err := p.who.Say(p.ctx, v.next(n)); err != nil {
+			return err
+		}
+	}
+	p.note("pause", "")
+	return nil
+}
+
+func (p *player) chat(text string) error {
+	p.note("chat", text)
+	return p.who.Chat(p.ctx, text)
+}
+
+func (p *player) hand(raised bool) error {
+	p.note("hand", map[bool]string{true: "raised", false: "lowered"}[raised])
+	return p.who.Hand(p.ctx, raised)
+}
