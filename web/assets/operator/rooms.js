@@ -82,6 +82,9 @@ function paint(c, room, env) {
 function makeRow(room, p, env) {
   const path = `rooms/${encodeURIComponent(room)}`;
   const row = { cells: Array.from({ length: 9 }, (_, i) => h("td", { class: i > 4 ? "n" : i === 0 ? "name" : "" })) };
+  row.who = h("span");
+  row.note = h("span", { class: "note" });
+  row.cells[0].append(row.who, row.note);
   row.badge = h("span", { class: "badge" });
   row.cells[4].append(row.badge);
   row.mute = h("button", { type: "button", onclick: () => env.act("POST", path + "/mute", { participant: p.id, muted: !row.p.muted }) });
@@ -102,7 +105,9 @@ function paintRow(row, p, env) {
   row.badge.className = "badge " + cls;
   setText(row.badge, word);
   const notes = [p.speaking ? "speaking" : "", p.hand ? "hand raised" : "", p.muted ? "muted" : ""].filter(Boolean).join(", ");
-  const values = [p.name + (notes ? ` · ${notes}` : ""), p.role, `${p.kind} · ${p.transport || "–"}`, p.codec || "–", null,
+  setText(row.who, p.name);
+  setText(row.note, notes);
+  const values = [null, p.role, `${p.kind} · ${p.transport || "–"}`, p.codec || "–", null,
     `${(q.lost_pct ?? 0).toFixed(1)} %`, q.jitter_ms ? `${Math.round(q.jitter_ms)} ms` : "–", q.rtt_ms ? `${Math.round(q.rtt_ms)} ms` : "–", rate == null ? "–" : String(Math.round(rate))];
   values.forEach((v, i) => v != null && setText(row.cells[i], v));
   row.cells[0].title = p.name;
