@@ -247,7 +247,10 @@ func (s *Service) answer(req micro.Request, body []byte, err *contract.Error) {
 func (s *Service) refuse(req micro.Request, e *contract.Error) {
 	body, err := json.Marshal(e)
 	if err == nil {
-		err = req.Error(e.Code, e.Message, body)
+		// Not req.Error: it writes into req what micro reads when the handler has
+		// returned, and ours answers later, on a goroutine of its own. Who calls
+		// sees the same headers.
+		err = req.Respond(body, micro.WithHeaders(micro.Headers{micro.ErrorCodeHeader: {e.Code}, micro.ErrorHeader: {e.Message}}))
 	}
 	if err != nil {
 		s.c.log.Warn("refusal not sent", zap.String("subject", req.Subject()), zap.Error(err))
