@@ -109,11 +109,11 @@ type benchNode struct {
 	room string
 }
 
-func (n *benchNode) Join(ctx context.Context, id, offer string, muted bool) (string, error) {
+func (n *benchNode) Join(ctx context.Context, id, addr, offer string, muted bool) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, benchJoinWait)
 	defer cancel()
 	j, err := bus.Call(ctx, n.s.Conn, contract.RoomJoin, &contract.Join{
-		Name: id, Kind: contract.KindSIP, Source: "127.0.0.1", Transport: contract.TransportRTP, Offer: offer, Muted: muted,
+		Name: id, Kind: contract.KindSIP, Source: addr, Transport: contract.TransportRTP, Offer: offer, Muted: muted,
 	}, n.room, id)
 	if err != nil {
 		return "", err

@@ -35,8 +35,8 @@ type Process struct {
 
 // Node is the running node.
 type Node interface {
-	// Join brings a leg in; muted legs only listen.
-	Join(ctx context.Context, id, offer string, muted bool) (answer string, err error)
+	// Join brings a leg in that signals from an address; muted legs only listen.
+	Join(ctx context.Context, id, addr, offer string, muted bool) (answer string, err error)
 	Leave(ctx context.Context, id string) error
 	Processes(ctx context.Context) ([]Process, error)
 }
@@ -196,7 +196,7 @@ func (g *generator) join(ctx context.Context, node Node) error {
 	for range joinsAtOnce {
 		wg.Go(func() {
 			for l := range next {
-				answer, err := node.Join(ctx, l.id, l.offer(g.port), !l.speaks)
+				answer, err := node.Join(ctx, l.id, l.addr.String(), l.offer(g.port), !l.speaks)
 				if err == nil {
 					l.joined = true
 					err = l.accept(answer)

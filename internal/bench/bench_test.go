@@ -28,7 +28,7 @@ type relay struct {
 
 var contact = regexp.MustCompile(`c=IN IP4 (\S+)\r\n(?s:.*)m=audio (\d+) `)
 
-func (r *relay) Join(_ context.Context, id, offer string, muted bool) (string, error) {
+func (r *relay) Join(_ context.Context, id, _, offer string, muted bool) (string, error) {
 	m := contact.FindStringSubmatch(offer)
 	if m == nil {
 		return "", fmt.Errorf("no address in %q", offer)
