@@ -34,7 +34,7 @@ func Parse(text string, webrtc bool) (*Remote, error) {
 	for i, md := range sd.MediaDescriptions {
 		lines = append(lines, line{
 			media: md.MediaName.Media, proto: strings.Join(md.MediaName.Protos, "/"),
-			mid: attr(md.Attributes, "mid"), formats: md.MediaName.Formats,
+			mid: attr(md.Attributes, "mid"), format: firstFormat(md),
 		})
 		if md.MediaName.Media != "audio" {
 			continue
@@ -65,6 +65,21 @@ func Parse(text string, webrtc bool) (*Remote, error) {
 		}
 	}
 	return best, nil
+}
+
+// firstFormat returns what stands for all formats of a line that is refused: the
+// first one, with its rtpmap, which some want to see there too.
+func firstFormat(md *pion.MediaDescription) (f [2]string) {
+	if len(md.MediaName.Formats) == 0 {
+		return [2]string{"0"}
+	}
+	f[0] = md.MediaName.Formats[0]
+	for _, a := range md.Attributes {
+		if pt, _, _ := strings.Cut(a.Value, " "); a.Key == "rtpmap" && pt == f[0] {
+			f[1] = a.Value
+		}
+	}
+	return f
 }
 
 func attr(as []pion.Attribute, key string) string {

@@ -71,7 +71,7 @@ type Fingerprint struct{ Hash, Digest string }
 // line is one media line, as it must be answered.
 type line struct {
 	media, proto, mid string
-	formats           []string
+	format            [2]string // payload type and its rtpmap
 }
 
 // Remote is the far end's audio.

@@ -46,9 +46,12 @@ func (r *Remote) Answer(l *Local) string {
 }
 
 func reject(b *strings.Builder, m line) {
-	fmt.Fprintf(b, "m=%s 0 %s %s\r\n", m.media, m.proto, strings.Join(m.formats, " "))
+	fmt.Fprintf(b, "m=%s 0 %s %s\r\n", m.media, m.proto, m.format[0])
 	if m.mid != "" {
 		fmt.Fprintf(b, "c=IN IP4 0.0.0.0\r\na=inactive\r\na=mid:%s\r\n", m.mid)
+	}
+	if m.format[1] != "" {
+		fmt.Fprintf(b, "a=rtpmap:%s\r\n", m.format[1])
 	}
 }
 
