@@ -38,7 +38,7 @@ func (s *Service) hearMedia() error {
 		hear(s, contract.MediaStats, func(_ []string, e *contract.LegStats) { s.stats(e) }),
 		hear(s, contract.IdentityReady, func(_ []string, st *contract.IdentityState) {
 			if st.State == "ready" {
-				s.setRendezvous(st.Account.Rendezvous)
+				s.setAccount(&st.Account)
 			}
 		}),
 	)
@@ -62,9 +62,11 @@ func (s *Service) subscribe(begin ...func() (*bus.Subscription, error)) error {
 	return nil
 }
 
-func (s *Service) setRendezvous(on bool) {
-	if s.rendezvous.Swap(on) != on {
-		s.log.Info("rendezvous", zap.Bool("on", on))
+// setAccount takes the account's settings that matter here.
+func (s *Service) setAccount(a *contract.Account) {
+	s.name.Store(&a.Alias)
+	if s.rendezvous.Swap(a.Rendezvous) != a.Rendezvous {
+		s.log.Info("rendezvous", zap.Bool("on", a.Rendezvous))
 	}
 }
 

@@ -81,8 +81,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	}
 	defer c.Close()
 	s.bus = c
-	s.rendezvous.Store(acc.Rendezvous)
-	s.name.Store(&acc.Alias)
+	s.setAccount(&acc)
 	// What runs in the background outlives ctx until the rooms have drained.
 	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -200,7 +199,7 @@ func (s *Service) busBack() {
 	s.spawn(func(ctx context.Context) {
 		st, err := bus.Call(ctx, s.bus, contract.IdentityGet, &contract.None{})
 		if err == nil && st.State == "ready" {
-			s.setRendezvous(st.Account.Rendezvous)
+			s.setAccount(&st.Account)
 		}
 	})
 }
