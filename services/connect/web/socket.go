@@ -83,8 +83,11 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 		cancel()
 	}()
 	k.read(ctx)
-	cancel()
+	if !k.ending() { // else the writer says farewell first
+		cancel()
+	}
 	<-written
+	cancel()
 	k.wg.Wait()
 	s.hub.remove(k)
 	if at := k.seat(); at.participant != "" {
@@ -191,6 +194,12 @@ func (k *socket) bye(f farewell) {
 	}
 	k.mu.Unlock()
 	k.poke()
+}
+
+func (k *socket) ending() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.end != nil
 }
 
 func (k *socket) reply(id int64, typ string, data json.RawMessage) {

@@ -1,0 +1,271 @@
+package web
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestWHIP(t *testing.T) {
+	r := start(t)
+	sdp := []string{"Content-Type", "application/sdp", "Authorization", "Bearer 1234"}
+	for _, kind := range []string{"whip", "whep"} {
+		t.Run(kind, func(t *testing.T) {
+			res, body := r.request(t, "POST", "/"+kind+"/main?name=OBS", offer, sdp...)
+			if res.StatusCode != 201 || body != answerSDP || res.Header.Get("Content-Type") != "application/sdp" || res.Header.Get("ETag") == "" {
+				t.Fatalf("%s %q %v", res.Status, body, res.Header)
+			}
+			join := r.node.saw(t, "room.join").Body.(joinBody)
+			if join.Name != "OBS" || join.PIN != "1234" || join.Muted != (kind == "whep") {
+				t.Errorf("joined as %+v", join)
+			}
+			if kind == "whep" {
+				if role := r.node.saw(t, "room.role").Body.(roleRequest); role.Role != "listener" {
+					t.Errorf("role %+v", role)
+				}
+			}
+			at, etag := res.Header.Get("Location"), res.Header.Get("ETag")
+			const frag = "application/trickle-ice-sdpfrag"
+			for _, tc := range []struct {
+				typ, match string
+				want       int
+			}{{frag, etag, 204}, {frag, `"other"`, 412}, {frag, "*", 422}, {frag, "", 428}, {"text/plain", etag, 415}} {
+				res, _ := r.request(t, "PATCH", at, "a=ice-ufrag:x\r\n", "Content-Type", tc.typ, "If-Match", tc.match)
+				if res.StatusCode != tc.want {
+					t.Errorf("PATCH of %s with If-Match %q: %s, want %d", tc.typ, tc.match, res.Status, tc.want)
+				}
+			}
+			if res, _ := r.request(t, "DELETE", at, ""); res.StatusCode != 200 {
+				t.Errorf("DELETE: %s", res.Status)
+			}
+			if cmd := r.node.saw(t, "room.leave"); !strings.Contains(at, cmd.Params[0]) {
+				t.Errorf("left %v", cmd.Params)
+			}
+			if res, _ := r.request(t, "DELETE", at+"x", ""); res.StatusCode != 404 {
+				t.Errorf("DELETE of a false session: %s", res.Status)
+			}
+		})
+	}
+}
+
+func TestWHIPRefusals(t *testing.T) {
+	r := start(t)
+	for name, tc := range map[string]struct {
+		path, body, typ, auth string
+		want                  int
+	}{
+		"wrong PIN":   {"/whip/main", offer, "application/sdp", "Bearer 9", 401},
+		"no PIN":      {"/whip/main", offer, "application/sdp", "", 401},
+		"wrong type":  {"/whip/main", offer, "text/plain", "Bearer 1234", 415},
+		"no SDP":      {"/whip/main", "hello", "application/sdp", "Bearer 1234", 400},
+		"huge":        {"/whip/main", "v=0" + strings.Repeat("x", maxSDP), "application/sdp", "Bearer 1234", 413},
+		"bad room":    {"/whip/a.b", offer, "application/sdp", "Bearer 1234", 400},
+		"bad token":   {"/whip/main", offer, "application/sdp", "Bearer a\tb", 400},
+		"other paths": {"/whip/", offer, "application/sdp", "Bearer 1234", 404},
+	} {
+		t.Run(name, func(t *testing.T) {
+			res, body := r.request(t, "POST", tc.path, tc.body, "Content-Type", tc.typ, "Authorization", tc.auth)
+			if res.StatusCode != tc.want {
+				t.Errorf("%s %s, want %d", res.Status, body, tc.want)
+			}
+		})
+	}
+	res, _ := r.request(t, "POST", "/whip/main", offer, "Content-Type", "application/sdp", "Authorization", "Bearer 1234", "Sec-Fetch-Site", "cross-site")
+	if res.StatusCode != 403 {
+		t.Errorf("from another site: %s, want 403", res.Status)
+	}
+}
+
+func TestOperatorsAPI(t *testing.T) {
+	r := start(t)
+	auth := []string{"Authorization", "Bearer " + opToken}
+	for _, tc := range []struct{ method, path, body, command string }{
+		{"GET", "/rooms", "", "room.list"}, {"POST", "/rooms", `{"name":"a"}`, "room.create"}, {"DELETE", "/rooms/a", "", "room.remove"},
+		{"POST", "/rooms/main/kick", `{"participant":"p"}`, "room.kick"}, {"POST", "/rooms/main/mute", `{"participant":"p","muted":true}`, "room.mute"},
+		{"POST", "/rooms/main/lock", `{"locked":true}`, "room.lock"}, {"GET", "/bots", "", "bot.list"}, {"DELETE", "/bots/b", "", "bot.revoke"},
+		{"PUT", "/account", `{"rendezvous":false}`, "account.set"},
+	} {
+		t.Run(tc.command, func(t *testing.T) {
+			for _, wrong := range [][]string{nil, {"Authorization", "Bearer x"}, {"Authorization", "Basic " + opToken}} {
+				res, _ := r.request(t, tc.method, "/api/v1"+tc.path, tc.body, wrong...)
+				if res.StatusCode != 401 || r.node.count(tc.command) != 0 {
+					t.Fatalf("with %v: %s", wrong, res.Status)
+				}
+			}
+			res, body := r.request(t, tc.method, "/api/v1"+tc.path, tc.body, auth...)
+			if res.StatusCode/100 != 2 {
+				t.Fatalf("%s %s", res.Status, body)
+			}
+			cmd := r.node.saw(t, tc.command)
+			if strings.HasPrefix(tc.path, "/rooms/main/") && (len(cmd.Params) != 2 || cmd.Params[1] != operator) {
+				t.Errorf("asked as %v", cmd.Params)
+			}
+		})
+	}
+	r.node.set("room.kick", &Refusal{Code: "not_found", Message: "nobody of that id"})
+	if res, body := r.request(t, "POST", "/api/v1/rooms/main/kick", `{}`, auth...); res.StatusCode != 404 || !strings.Contains(body, "nobody") {
+		t.Errorf("refusal: %s %s", res.Status, body)
+	}
+	if res, _ := r.request(t, "POST", "/api/v1/rooms/main/kick", `{`, auth...); res.StatusCode != 400 {
+		t.Errorf("bad JSON: %s", res.Status)
+	}
+}
+
+func TestStatusSaysWhoIsMissing(t *testing.T) {
+	r := start(t)
+	r.node.set("bot.list", &Refusal{Code: "unavailable", Message: "down", Retry: true})
+	_, body := r.request(t, "GET", "/api/v1/status", "", "Authorization", "Bearer "+opToken)
+	var st state
+	if err := json.Unmarshal([]byte(body), &st); err != nil {
+		t.Fatal(err)
+	}
+	if len(st.Missing) != 1 || st.Missing[0] != "bot.list" || !strings.Contains(string(st.Rooms), "main") {
+		t.Errorf("got %s", body)
+	}
+}
+
+func TestLiveStateIsStreamed(t *testing.T) {
+	r := start(t)
+	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+r.addr+"/api/v1/live", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+opToken)
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b := make([]byte, 6)
+	if _, err := res.Body.Read(b); err != nil || string(b) != "data: " || res.Header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("%q %v %v", b, err, res.Header)
+	}
+	began := time.Now()
+	r.stop() // an open stream does not hold up the end
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("stopped after %s", took)
+	}
+}
+
+func TestPagesAndHeaders(t *testing.T) {
+	r := start(t)
+	for path, want := range map[string]int{"/": 200, "/r/main": 200, "/operator": 200, "/assets/a.js": 200, "/healthz": 200, "/readyz": 200,
+		"/robots.txt": 200, "/assets/../room.html": 404, "/assets/none": 404, "/nothing": 404, "/api/v1/rooms/main/face": 200, "/api/v1/rooms/a.b/face": 400} {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+r.addr+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.URL.Path = path
+		res, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want && !(want == 404 && res.StatusCode/100 == 3) {
+			t.Errorf("%s: %s, want %d", path, res.Status, want)
+		}
+		csp := res.Header.Get("Content-Security-Policy")
+		if !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") || res.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: headers %v", path, res.Header)
+		}
+	}
+	res, _ := r.request(t, "GET", "/", "")
+	if again, _ := r.request(t, "GET", "/", "", "If-None-Match", res.Header.Get("ETag")); again.StatusCode != 304 {
+		t.Errorf("known page: %s, want 304", again.Status)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	ip, home := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("127.0.0.1")
+	now := time.Now()
+	l := newLimiter(1, 3)
+	for i := range 5 {
+		if got, want := l.allow(ip, now), i < 3; got != want {
+			t.Errorf("request %d: %v, want %v", i, got, want)
+		}
+		if !l.allow(home, now) {
+			t.Error("the node's own host was slowed")
+		}
+	}
+	if !l.allow(netip.MustParseAddr("192.0.2.2"), now) || !l.allow(ip, now.Add(2*time.Second)) {
+		t.Error("slowed for another's requests, or for ever")
+	}
+	one, two := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+	for range 3 {
+		l.allow(one, now)
+	}
+	if l.allow(two, now) {
+		t.Error("an IPv6 host got a bucket for each of its addresses")
+	}
+	for i := range limiterMax + 10 {
+		l.allow(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), now)
+	}
+	if len(l.by) > limiterMax {
+		t.Errorf("%d addresses remembered, want at most %d", len(l.by), limiterMax)
+	}
+	c := newCounter(2, 3)
+	for i, want := range []bool{true, true, false} {
+		if got := c.take(ip); got != want {
+			t.Errorf("place %d: %v", i, got)
+		}
+	}
+	if !c.take(home) || c.take(home) {
+		t.Error("the total is not kept")
+	}
+	c.free(ip)
+	if !c.take(home) {
+		t.Error("a place given back is not free")
+	}
+}
+
+func TestClientIP(t *testing.T) {
+	for _, tc := range []struct{ remote, forwarded, want string }{
+		{"192.0.2.1:5", "", "192.0.2.1"}, {"192.0.2.1:5", "198.51.100.1", "192.0.2.1"}, {"127.0.0.1:5", "", "127.0.0.1"},
+		{"127.0.0.1:5", "203.0.113.9, 198.51.100.1", "198.51.100.1"}, {"[::1]:5", "junk", "::1"}, {"[::ffff:192.0.2.1]:5", "", "192.0.2.1"}, {"junk", "", "::"},
+	} {
+		r := &http.Request{RemoteAddr: tc.remote, Header: http.Header{}}
+		if tc.forwarded != "" {
+			r.Header.Set("X-Forwarded-For", tc.forwarded)
+		}
+		if got := clientIP(r).String(); got != tc.want {
+			t.Errorf("%s with %q: %s, want %s", tc.remote, tc.forwarded, got, tc.want)
+		}
+	}
+}
+
+// Connections that never send a request must not keep others out.
+func TestHalfOpenConnections(t *testing.T) {
+	r := start(t)
+	for i := range 2000 {
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if _, err := fmt.Fprint(c, "GET /ws HTTP/1.1\r\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.joined(t)
+}
+
+func TestJunkIsClosed(t *testing.T) {
+	r := start(t)
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	junk := []byte(strings.Repeat("\x16\x03junk", 4096))
+	for range 1000 { // 24 MB, or until the node has had enough
+		if _, err := c.Write(junk); err != nil {
+			break
+		}
+	}
+	r.joined(t)
+}
