@@ -76,8 +76,9 @@ const does = {
     await page.goto(url);
     await page.getByTestId('name').fill(name);
     if (pin) await page.getByTestId('pin').fill(pin);
+    await page.waitForFunction(() => document.querySelector('[data-testid=mic-select]')?.options.length > 0);
     await page.getByTestId('join').click();
-    await page.waitForFunction(() => window.parley?.state === 'joined', null, { timeout: 15000 });
+    await page.waitForFunction(() => window.parley?.state.phase === 'room', null, { timeout: 15000 });
     return true;
   },
   hear: ({ ms }) => hear(ms),

@@ -22,8 +22,8 @@ func (n *node) party() *party {
 	n.t.Helper()
 	p := &party{names: []string{"chromium", "baresip udp", "baresip tcp", "bot"}, freqs: []float64{500, 700, 1100, 1300}}
 	p.bot = n.startBot("tone", p.freqs[3])
-	udp := n.call(phone{name: "udp", freq: p.freqs[1], codec: "opus/48000/1", transport: "udp"}, n.base+28)
-	tcp := n.call(phone{name: "tcp", freq: p.freqs[2], codec: "PCMU/8000/1", transport: "tcp", srtp: true}, n.base+32)
+	udp := n.call(phone{name: "udp", freq: p.freqs[1], codec: "opus/48000/1", transport: "udp"}, n.base+30)
+	tcp := n.call(phone{name: "tcp", freq: p.freqs[2], codec: "PCMU/8000/1", transport: "tcp", srtp: true}, n.base+50)
 	p.b = startBrowser(n.t, p.freqs[0])
 	p.b.open(n.joinURL(), "Chromium")
 	p.hear = []func(int) []int16{p.b.heard, udp.heard, tcp.heard, p.bot.heard}

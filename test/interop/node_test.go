@@ -91,9 +91,9 @@ func parleyBinary(t *testing.T) string {
 // freeBase finds a range of ports that nobody uses at the moment.
 func freeBase(t *testing.T) int {
 	t.Helper()
-	for base := 31000 + 40*(os.Getpid()%200); base < 60000; base += 40 {
+	for base := 31000 + 80*(os.Getpid()%200); base < 60000; base += 80 {
 		ok := true
-		for p := base; p < base+40 && ok; p++ {
+		for p := base; p < base+80 && ok; p++ {
 			u, err := net.ListenPacket("udp", fmt.Sprintf(":%d", p))
 			if err != nil {
 				ok = false
@@ -158,18 +158,24 @@ func (n *node) env() []string {
 
 func (n *node) start() {
 	n.t.Helper()
+	began := time.Now()
+	n.launch()
+	n.wait("joinable", 60*time.Second, func() bool { return n.ready() })
+	n.Joinable = time.Since(began)
+}
+
+// launch starts the node and waits for nothing.
+func (n *node) launch() {
+	n.t.Helper()
 	n.out = new(lockedBuffer)
 	n.cmd = exec.Command(n.bin, "up", "--data", n.data)
 	n.cmd.Env, n.cmd.Stdout, n.cmd.Stderr = n.env(), n.out, n.out
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	began := time.Now()
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
 	n.exited = make(chan struct{})
 	go func() { n.err = n.cmd.Wait(); close(n.exited) }()
-	n.wait("joinable", 60*time.Second, func() bool { return n.ready() })
-	n.Joinable = time.Since(began)
 }
 
 // ready asks the supervisor's /readyz.
