@@ -71,6 +71,7 @@ func Decrypt(key crypto.Decrypter, b []byte) ([]byte, error) {
 	}
 	head, body := b[:pub.Size()], b[pub.Size():]
 	if len(body) == 0 {
+		//lint:ignore SA1019 OpenDHT's wire has no other padding
 		clear, err := key.Decrypt(rand.Reader, head, &rsa.PKCS1v15DecryptOptions{})
 		if err != nil {
 			return nil, ErrDecrypt
@@ -79,6 +80,7 @@ func Decrypt(key crypto.Decrypter, b []byte) ([]byte, error) {
 	}
 	// With a wrong padding this yields a random key, so that the answer, and the
 	// time it takes, do not depend on the padding (Bleichenbacher); the tag fails then.
+	//lint:ignore SA1019 OpenDHT's wire has no other padding
 	aesKey, err := key.Decrypt(rand.Reader, head, &rsa.PKCS1v15DecryptOptions{SessionKeyLen: aesSize})
 	if err != nil {
 		return nil, ErrDecrypt
