@@ -110,17 +110,11 @@ func (s stream) get(ctx context.Context, q any, what string) (*stored, error) {
 	return out, nil
 }
 
-// streamInfo is what is known of a stream.
-type streamInfo struct {
-	created  time.Time
-	subjects map[string]uint64 // messages by subject, when a filter was given
-}
-
-func (s stream) info(ctx context.Context, filter string) (*streamInfo, error) {
+// subjects returns the count of messages of each subject that matches filter.
+func (s stream) subjects(ctx context.Context, filter string) (map[string]uint64, error) {
 	var a struct {
-		Error   *apiError `json:"error"`
-		Created time.Time `json:"created"`
-		State   struct {
+		Error *apiError `json:"error"`
+		State struct {
 			Subjects map[string]uint64 `json:"subjects"`
 		} `json:"state"`
 	}
@@ -134,7 +128,7 @@ func (s stream) info(ctx context.Context, filter string) (*streamInfo, error) {
 	if a.Error != nil {
 		return nil, a.Error.err(s.name)
 	}
-	return &streamInfo{created: a.Created, subjects: a.State.Subjects}, nil
+	return a.State.Subjects, nil
 }
 
 // write stores a message and returns its sequence, once it is stored.
@@ -152,7 +146,7 @@ func (s stream) write(ctx context.Context, subject string, data []byte, h nats.H
 	return a.Seq, nil
 }
 
-// KV is a key-value bucket. It is laid out as NATS lays out buckets, so that its
+// KV is a key-value bucket that the bus process made. It is laid out as NATS lays out buckets, so that its
 // tools read it. Errors are *contract.Error.
 type KV struct {
 	s      stream
@@ -202,25 +196,15 @@ func (k *KV) Delete(ctx context.Context, key string) error {
 // Keys returns every key that was set and has not expired, in no order; deleted
 // ones too: Get tells.
 func (k *KV) Keys(ctx context.Context) ([]string, error) {
-	in, err := k.s.info(ctx, k.prefix+">")
+	in, err := k.s.subjects(ctx, k.prefix+">")
 	if err != nil {
 		return nil, err
 	}
-	out := make([]string, 0, len(in.subjects))
-	for s := range in.subjects {
+	out := make([]string, 0, len(in))
+	for s := range in {
 		out = append(out, strings.TrimPrefix(s, k.prefix))
 	}
 	return out, nil
-}
-
-// Created returns when the bucket was made: a bucket in memory is made anew when
-// the bus restarts, and its revisions then begin again.
-func (k *KV) Created(ctx context.Context) (time.Time, error) {
-	in, err := k.s.info(ctx, "")
-	if err != nil {
-		return time.Time{}, err
-	}
-	return in.created, nil
 }
 
 // requestError maps what a request can fail with.

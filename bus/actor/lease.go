@@ -41,10 +41,11 @@ const (
 
 // Bucket is where leases are; [bus.KV] of contract.BucketLeases is one. Errors are
 // *contract.Error: "not_found", "stale_epoch" for a revision that is not the newest.
+// Revisions must grow for ever, also when a bucket in memory is made anew: they
+// would else tell a former holder that nothing has changed.
 type Bucket interface {
 	Get(ctx context.Context, key string) (value []byte, revision uint64, err error)
 	Update(ctx context.Context, key string, value []byte, revision uint64, ttl time.Duration) (uint64, error)
-	Created(ctx context.Context) (time.Time, error)
 }
 
 // LeaseSpec says who takes a lease and how.
@@ -80,8 +81,7 @@ type Lease struct {
 	yield    Timer
 }
 
-// held is the value of a key. Epoch is 0 in the first write of a holder, whose
-// revision makes it.
+// held is the value of a key.
 type held struct {
 	Owner    string `json:"owner,omitempty"` // empty: released
 	Instance string `json:"instance,omitempty"`
@@ -90,10 +90,8 @@ type held struct {
 // Acquire takes the lease of key or fails with "exists" when another owner holds
 // it. It is then renewed until Release, whatever becomes of ctx.
 //
-// The epoch grows with each change of the holder: it is the time in milliseconds
-// at which the bucket was made plus the revision of the write, so it grows too
-// when a bucket in memory is made anew, as long as a bucket sees fewer than 1000
-// writes a second over its life.
+// The epoch is the revision of the write that took the lease, so it grows with each
+// change of the holder.
 func Acquire(ctx context.Context, b Bucket, key string, spec LeaseSpec) (*Lease, error) {
 	if spec.TTL == 0 {
 		spec.TTL = DefaultTTL
@@ -166,13 +164,7 @@ func (l *Lease) take(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Asked after the write: a bucket made anew between the two is younger, so
-	// the epoch is never too low.
-	created, err := l.bucket.Created(ctx)
-	if err != nil {
-		return fmt.Errorf("lease %s: %w", l.key, err)
-	}
-	l.epoch.Store(uint64(created.UnixMilli()) + revision)
+	l.epoch.Store(revision)
 	l.renewed(revision, sent)
 	return nil
 }

@@ -17,7 +17,6 @@ type bucket struct {
 	clock *actor.FakeClock
 
 	mu       sync.Mutex
-	created  time.Time
 	seq      uint64
 	keys     map[string]entry
 	down     bool
@@ -33,14 +32,14 @@ type entry struct {
 }
 
 func newBucket(c *actor.FakeClock) *bucket {
-	return &bucket{clock: c, created: c.Now(), keys: map[string]entry{}, wrote: make(chan struct{}, 64)}
+	return &bucket{clock: c, keys: map[string]entry{}, wrote: make(chan struct{}, 64)}
 }
 
 // again is what a restart of the bus does to a bucket in memory.
 func (b *bucket) again() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.created, b.seq, b.keys, b.down = b.clock.Now(), 0, map[string]entry{}, false
+	b.seq, b.keys, b.down = b.seq+1000, map[string]entry{}, false
 }
 
 func (b *bucket) set(f func()) {
@@ -84,15 +83,6 @@ func (b *bucket) Update(_ context.Context, key string, value []byte, revision ui
 		return 0, contract.ErrTimeout
 	}
 	return b.seq, nil
-}
-
-func (b *bucket) Created(context.Context) (time.Time, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.down {
-		return time.Time{}, contract.ErrUnavailable
-	}
-	return b.created, nil
 }
 
 // tick lets one renewal of every holder fall due and waits for n writes.

@@ -2,6 +2,7 @@ package embed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -54,6 +55,17 @@ func ensureStreams(ctx context.Context, nc *natsgo.Conn) error {
 		return fmt.Errorf("jetstream: %w", err)
 	}
 	for _, cfg := range streams {
+		if cfg.Storage == jetstream.MemoryStorage {
+			// It is gone with the server. Its sequences begin where no former one
+			// has got to, short of 1000 writes a second for all its life: they
+			// are epochs of leases, and a revision must not come twice.
+			cfg.FirstSeq = uint64(time.Now().UnixMilli())
+			if s, err := js.Stream(ctx, cfg.Name); err == nil {
+				cfg.FirstSeq = s.CachedInfo().Config.FirstSeq
+			} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
+				return fmt.Errorf("stream %s: %w", cfg.Name, err)
+			}
+		}
 		if _, err := js.CreateOrUpdateStream(ctx, cfg); err != nil {
 			return fmt.Errorf("stream %s: %w", cfg.Name, err)
 		}
