@@ -67,6 +67,11 @@ func (a *announcer) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer func() { // while the lease is held: the next copy joins anew
+		if err := a.room.Leave(); err != nil {
+			log.Print(err)
+		}
+	}()
 	a.silent = func() {}
 	return a.room.Events(ctx, joined.Seq+1, func(e contract.RoomEvent) {
 		switch p := e.Participant; {

@@ -46,6 +46,7 @@ func echo(ctx context.Context, creds, url string) error {
 	if _, err := room.Join(ctx, "Echo test"); err != nil {
 		return err
 	}
+	defer leave(room)
 	audio, err := room.Listen(ctx, contract.Listen{Speakers: format}, 0)
 	if err != nil {
 		return err
@@ -89,4 +90,10 @@ func say(ctx context.Context, room *parley.Room, pcm []byte) error {
 		pcm = pcm[n:]
 	}
 	return nil
+}
+
+func leave(room *parley.Room) {
+	if err := room.Leave(); err != nil {
+		log.Print(err)
+	}
 }

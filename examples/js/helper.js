@@ -27,6 +27,15 @@ const answers = {
 
 await room.lead(async (signal) => {
   const { seq } = await room.join("Helper");
+  try {
+    await help(seq, signal);
+  } finally {
+    await room.leave(); // while the lease is held: the next copy joins anew
+  }
+}, { signal: stop.signal });
+await room.close();
+
+async function help(seq, signal) {
   for await (const e of room.events({ from: seq + 1, signal })) {
     if (e.type === "joined" && e.participant.kind !== "bot") {
       await room.chat(`Welcome, ${e.participant.name}. Write !help to see what I can do.`);
@@ -34,6 +43,4 @@ await room.lead(async (signal) => {
     const answer = e.type === "chat" && e.chat.from !== room.me && answers[e.chat.body.trim()];
     if (answer) await room.chat(await answer(), e.chat.id);
   }
-}, { signal: stop.signal });
-await room.leave().catch((e) => console.error(e.message));
-await room.close();
+}

@@ -46,6 +46,7 @@ func moderate(ctx context.Context, creds, url string, loudest int) error {
 	if _, err := room.Join(ctx, "Moderator"); err != nil {
 		return err
 	}
+	defer leave(room)
 	// The levels are in the headers; Opus as received is the cheapest that carries them.
 	audio, err := room.Listen(ctx, contract.Listen{Speakers: contract.FormatOpus}, 0)
 	if err != nil {
@@ -103,4 +104,10 @@ func (m *meter) shouts(seq uint64, loud bool) bool {
 		}
 	}
 	return m.count > limit
+}
+
+func leave(room *parley.Room) {
+	if err := room.Leave(); err != nil {
+		log.Print(err)
+	}
 }

@@ -50,6 +50,7 @@ func record(ctx context.Context, creds, url, dir string) (err error) {
 	if _, err := room.Join(ctx, "Recorder"); err != nil {
 		return err
 	}
+	defer leave(room)
 	audio, err := room.Listen(ctx, contract.Listen{Mix: contract.FormatOpus, Speakers: contract.FormatOpus}, 500)
 	if err != nil {
 		return err
@@ -105,4 +106,10 @@ func (t *track) write(f parley.Frame) error {
 	t.n++
 	at := uint32(f.Wall.Sub(t.began)/(20*time.Millisecond)) * 960
 	return t.ogg.WriteRTP(&rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: t.n, Timestamp: at}, Payload: f.Data})
+}
+
+func leave(room *parley.Room) {
+	if err := room.Leave(); err != nil {
+		log.Print(err)
+	}
 }

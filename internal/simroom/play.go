@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Person is somebody in the room. Its methods are called one at a time.
+// Person is somebody in the room. Say may be called while Chat or Hand runs.
 type Person interface {
 	Join(ctx context.Context, name string) error
 	Say(ctx context.Context, pcm []byte) error // s16le at 48 kHz
@@ -44,10 +44,11 @@ func Play(ctx context.Context, s *Script, d time.Duration, person func(i int) (P
 		wg.Go(func() {
 			who, err := person(i)
 			if err == nil {
-				p := &player{ctx: ctx, who: who, role: &s.People[i], began: began, tell: note}
+				p := &player{ctx: ctx, stop: stop, who: who, role: &s.People[i], began: began, tell: note}
 				err = p.play()
 			}
-			if err != nil && ctx.Err() == nil {
+			over := ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
+			if err != nil && !over {
 				errs[i] = fmt.Errorf("%s: %w", s.People[i].Name, err)
 				stop() // one who fails ends the play
 			}
@@ -60,6 +61,7 @@ func Play(ctx context.Context, s *Script, d time.Duration, person func(i int) (P
 // player is one person at play.
 type player struct {
 	ctx   context.Context //nolint:containedctx // of the whole play
+	stop  context.CancelFunc
 	who   Person
 	role  *Role
 	began time.Time
@@ -96,22 +98,34 @@ func (p *player) play() (err error) {
 		err = errors.Join(err, p.who.Leave(ctx))
 		p.note("leave", "")
 	}()
-	for _, s := range p.role.steps() {
-		if p.role.Leave != 0 && s.at >= p.role.Leave {
-			break
-		}
-		if !p.wait(s.at) {
-			return nil
-		}
-		if err := s.do(p); err != nil {
-			return err
-		}
+	says, does := p.role.steps()
+	spoken := make(chan error, 1)
+	go func() { spoken <- p.run(says) }() // waited for below
+	err = p.run(does)
+	if err != nil {
+		p.stop()
+	}
+	if err = errors.Join(err, <-spoken); err != nil {
+		return err
 	}
 	if p.role.Leave != 0 {
 		p.wait(p.role.Leave)
 		return nil
 	}
 	<-p.ctx.Done()
+	return nil
+}
+
+// run does steps until the person leaves or the play ends.
+func (p *player) run(steps []step) error {
+	for _, s := range steps {
+		if p.role.Leave != 0 && s.at >= p.role.Leave || !p.wait(s.at) {
+			return nil
+		}
+		if err := s.do(p); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -129,7 +143,8 @@ func (p *player) speak(sp *Speech) error {
 	if p.role.Leave != 0 {
 		end = min(end, p.role.Leave)
 	}
-	for at := sp.From; at < end && p.wait(at); at += piece {
+	// A piece is said while the one before it sounds: a late timer makes no gap.
+	for at := sp.From; at < end && p.wait(max(sp.From, at-piece)); at += piece {
 		// Frames of 20 ms: a last piece is rounded down to them.
 		n := int(min(piece, end-at)/(20*time.Millisecond)) * rate / 50
 		if n == 0 {

@@ -207,18 +207,20 @@ type step struct {
 	do func(p *player) error
 }
 
-// steps returns a role's steps in order of time.
-func (r *Role) steps() []step {
-	var out []step
+// steps returns a role's steps in order of time: what it says, and what else it
+// does meanwhile.
+func (r *Role) steps() (says, does []step) {
 	for _, sp := range r.Speak {
-		out = append(out, step{sp.From, func(p *player) error { return p.speak(&sp) }})
+		says = append(says, step{sp.From, func(p *player) error { return p.speak(&sp) }})
 	}
 	for _, l := range r.Chat {
-		out = append(out, step{l.At, func(p *player) error { return p.chat(l.Text) }})
+		does = append(does, step{l.At, func(p *player) error { return p.chat(l.Text) }})
 	}
 	for _, h := range r.Hand {
-		out = append(out, step{h.At, func(p *player) error { return p.hand(h.Raised) }})
+		does = append(does, step{h.At, func(p *player) error { return p.hand(h.Raised) }})
 	}
-	slices.SortStableFunc(out, func(a, b step) int { return cmp.Compare(a.at, b.at) })
-	return out
+	for _, list := range [][]step{says, does} {
+		slices.SortStableFunc(list, func(a, b step) int { return cmp.Compare(a.at, b.at) })
+	}
+	return says, does
 }

@@ -96,7 +96,7 @@ func (r *Room) fromCreds(path string) error {
 	return errors.New("not of a bot: name account, room and bot")
 }
 
-// Close ends the connection. Leave first, or the node waits for the bot's return.
+// Close ends the connection. Leave first, or the bot stays in the roster.
 func (r *Room) Close() { r.nc.Close() }
 
 // Call sends a command of the room, and again while the node says that this helps.
@@ -156,6 +156,14 @@ func (r *Room) request(ctx context.Context, m *nats.Msg, a any) error {
 // Join enters the room; name is what people see.
 func (r *Room) Join(ctx context.Context, name string) (*contract.Joined, error) {
 	return Call(ctx, r, contract.RoomJoin, contract.Join{Name: name, Kind: contract.KindBot, Transport: contract.TransportBus})
+}
+
+// Leave leaves it. It is for a defer: it works when the bot's context has ended.
+func (r *Room) Leave() error {
+	ctx, cancel := context.WithTimeout(context.Background(), tryTime)
+	defer cancel()
+	_, err := Call(ctx, r, contract.RoomLeave, contract.Leave{})
+	return err
 }
 
 // Chat writes a message; it is on the node's disk when this returns.

@@ -63,7 +63,7 @@ export class Room {
     this.prefix = `parley.v1.${account}.room.${name}.`;
   }
 
-  /** Ends the connection. Leave first, or the node waits for the bot's return. */
+  /** Ends the connection. Leave first, or the bot stays in the roster. */
   close() { return this.#nc.drain(); }
 
   /** Sends a command of the room: "kick", {participant}. */
