@@ -173,7 +173,7 @@ func (s *Service) buildWeb(dir string, tlsConf *tls.Config) (*web.Server, error)
 	s.token = hex.EncodeToString(token)
 	cfg := web.Config{Node: s.node, Log: s.env.Log.Named("web"), Registry: s.env.Registry, Name: s.env.Name, TLSConfig: tlsConf,
 		Pages: pages.Files, SessionKey: sessionKey, OperatorToken: s.token, Ready: s.env.Ready,
-		Endpoints: func() any { return s.endpoints(false) }}
+		Endpoints: func() any { return s.endpoints(false) }, Docs: docsPages()}
 	if cfg.Plain, err = s.listen("http", s.env.Config.HTTP.Listen); err != nil {
 		return nil, fmt.Errorf("%w (setting http.listen)", err)
 	}

@@ -191,7 +191,6 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /ws", s.serveSocket)
 	if s.cfg.Docs != nil {
 		mux.Handle("GET /docs", s.cfg.Docs)
-		mux.Handle("GET /docs/", s.cfg.Docs)
 		mux.Handle("GET /asyncapi.json", s.cfg.Docs)
 	}
 	s.routeWHIP(mux)
