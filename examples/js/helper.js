@@ -11,7 +11,7 @@ const room = await connect({ creds, url });
 const stop = new AbortController();
 for (const s of ["SIGINT", "SIGTERM"]) process.once(s, () => stop.abort());
 
-const people = async () => (await room.get()).room.participants.filter((p) => p.kind !== "bot");
+const people = async () => (await room.get()).room.participants.filter((p) => p.id !== room.me);
 
 const answers = {
   "!help": async () => "!who: who is here. !hands: whose hand is up, longest first.",
@@ -37,7 +37,7 @@ await room.close();
 
 async function help(seq, signal) {
   for await (const e of room.events({ from: seq + 1, signal })) {
-    if (e.type === "joined" && e.participant.kind !== "bot") {
+    if (e.type === "joined" && e.participant.id !== room.me) {
       await room.chat(`Welcome, ${e.participant.name}. Write !help to see what I can do.`);
     }
     const answer = e.type === "chat" && e.chat.from !== room.me && answers[e.chat.body.trim()];
