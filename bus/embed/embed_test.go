@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*stream).internalLoop"))
+	goleak.VerifyTestMain(m)
 }
 
 func runBus(ctx context.Context, dir, listen string, started func(string)) error {

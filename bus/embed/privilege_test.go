@@ -63,6 +63,7 @@ var reach = map[string]struct{ send, receive string }{
 	"media.digit":           {"media", "conference cli"},
 	"media.stats":           {"media", "conference cli"},
 	"audio.mix":             {"media", "cli"},
+	"audio.others":          {"media", "cli"},
 	"audio.from":            {"media", "cli"},
 	"audio.say":             {"cli", "media"},
 	"room.event":            {"conference", "connect cli"},
@@ -372,7 +373,7 @@ func ofBot(rights []contract.Right) []string {
 	names := []string{"room.join", "room.leave", "room.get", "room.replay", "room.lease", "room.hand", "room.mute", "room.event"}
 	for _, r := range rights {
 		names = append(names, map[contract.Right][]string{
-			contract.RightListen:   {"room.listen", "audio.mix", "audio.from"},
+			contract.RightListen:   {"room.listen", "audio.mix", "audio.others", "audio.from"},
 			contract.RightSpeak:    {"audio.say"},
 			contract.RightChat:     {"room.chat", "room.history"},
 			contract.RightModerate: {"room.kick", "room.role", "room.lock"},
@@ -385,7 +386,7 @@ func ofBot(rights []contract.Right) []string {
 func fill(d *contract.Def, account, room, bot string) string {
 	params := d.Params()
 	for i, p := range params {
-		params[i] = map[string]string{"account": account, "room": room, "caller": bot, "bot": bot}[p]
+		params[i] = map[string]string{"account": account, "room": room, "caller": bot, "bot": bot, "listener": bot}[p]
 		if params[i] == "" {
 			params[i] = "x"
 		}
@@ -412,7 +413,7 @@ func (f *field) contractOfBots() {
 				}
 				if toService {
 					f.judge(f.send(nc, wrong, ""), false, "bot of %s/%s sends %s", room, name, wrong)
-				} else if !strings.Contains(wrong, bustest.Account+".room."+room) {
+				} else {
 					f.judge(f.receive(nc, wrong, wrong), false, "bot of %s/%s subscribes %s", room, name, wrong)
 				}
 			}

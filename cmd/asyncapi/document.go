@@ -10,6 +10,7 @@ var parameters = map[string]string{
 	"room":        "name of a room, 1 to 64 of a-z, 0-9 and -",
 	"caller":      "who asks: a participant, a bot by its name, or a service of the node",
 	"bot":         "name of the bot that speaks",
+	"listener":    "name of the bot that listens",
 	"participant": "id of the participant who is heard",
 	"worker":      "name of a media process",
 	"format":      "audio format: opus, s16le-16000, s16le-24000 or s16le-48000",
