@@ -1,6 +1,8 @@
 // Rates from counters that only grow: what changed between two states over the
 // time between them.
 
+const STANDS_MS = 3500;
+
 export class Rates {
   constructor() { this.last = new Map(); }
 
@@ -9,6 +11,8 @@ export class Rates {
   of(key, value, now) {
     const before = this.last.get(key);
     if (before && now === before.at) return before.rate;
+    // Many counters are told every 2 s: the rate stands until they move.
+    if (before && value === before.value && now - before.at < STANDS_MS) return before.rate;
     let rate = null;
     if (before && value >= before.value && now > before.at) rate = ((value - before.value) * 1000) / (now - before.at);
     this.last.set(key, { value, at: now, rate });
