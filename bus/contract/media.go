@@ -61,6 +61,7 @@ type LegSet struct {
 // Listen is what a bot wants to hear, until TTLMs after the last request.
 type Listen struct {
 	Mix      string `json:"mix,omitempty"`      // format, empty: not wanted
+	Others   string `json:"others,omitempty"`   // format of the mix without the bot's own voice, empty: not wanted
 	Speakers string `json:"speakers,omitempty"` // format of every loud speaker apart, empty: not wanted
 	TTLMs    int64  `json:"ttl_ms,omitempty"`   // 1,000 to 60,000; 10,000 by default; the leg's end ends it too
 }
@@ -174,7 +175,8 @@ var (
 	MediaDigit    = event[DigitPressed]("media", "media.digit", "{account}.media.{worker}.event.digit", "a key was pressed", "")
 	MediaStats    = event[LegStats]("media", "media.stats", "{account}.media.{worker}.event.stats", "quality of the legs", "")
 
-	AudioMix  = audio("media", "audio.mix", "{account}.room.{room}.audio.mix.{format}", "the room's mix, 20 ms frames", RightListen)
-	AudioFrom = audio("media", "audio.from", "{account}.room.{room}.audio.from.{participant}.{format}", "each loud speaker apart, 20 ms frames", RightListen)
-	AudioSay  = audio("media", "audio.say", "{account}.room.{room}.audio.say.{bot}", "what a bot says: one or more 20 ms frames; a request is answered with SayReply", RightSpeak)
+	AudioMix    = audio("media", "audio.mix", "{account}.room.{room}.audio.mix.{format}", "the room's mix, 20 ms frames", RightListen)
+	AudioOthers = audio("media", "audio.others", "{account}.room.{room}.audio.others.{listener}.{format}", "the room's mix without the voice of the bot that listens, 20 ms frames", RightListen)
+	AudioFrom   = audio("media", "audio.from", "{account}.room.{room}.audio.from.{participant}.{format}", "each loud speaker apart, 20 ms frames", RightListen)
+	AudioSay    = audio("media", "audio.say", "{account}.room.{room}.audio.say.{bot}", "what a bot says: one or more 20 ms frames; a request is answered with SayReply", RightSpeak)
 )

@@ -80,7 +80,7 @@ var table = map[string]access{
 	"cli": {
 		calls: []string{"room.*", "identity.state", "identity.certificates", "account.set", "bot.*", "node.processes", "connect.status",
 			"dht.*", "media.*", "swarm.*"},
-		hears: []string{"identity.changed", "room.event", "media.*", "audio.mix", "audio.from", "dht.changed"},
+		hears: []string{"identity.changed", "room.event", "media.*", "audio.mix", "audio.others", "audio.from", "dht.changed"},
 		says:  []string{"audio.say"},
 		micro: true,
 	},
@@ -225,10 +225,19 @@ func roomSubjects(account, room, bot string, rights []contract.Right) (requests,
 		if d.Kind == contract.KindCommand || toService(d) {
 			requests = append(requests, d.Subject(account, room, bot))
 		} else {
-			streams = append(streams, open(d.Subject(account, room)))
+			streams = append(streams, open(d.Subject(pinned(d, account, room, bot)...)))
 		}
 	}
 	return requests, streams
+}
+
+// pinned returns the tokens that a stream's subject is narrowed to: what is made
+// for one listener is for that bot alone.
+func pinned(d *contract.Def, account, room, bot string) []string {
+	if slices.Contains(d.Params(), "listener") {
+		return []string{account, room, bot}
+	}
+	return []string{account, room}
 }
 
 // open turns the open tokens at the end of a subject into ">".

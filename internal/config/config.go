@@ -45,7 +45,7 @@ type SIP struct {
 // Media configures where audio travels.
 type Media struct {
 	Worker  string   `koanf:"worker" default:"m1" check:"word" doc:"name of this media process"`
-	Listen  string   `koanf:"listen" default:":40000" check:"fixed" doc:"first UDP port; the node uses this one and the next 17"`
+	Listen  string   `koanf:"listen" default:":40000" check:"fixed" doc:"first UDP port; the node uses this one and the next 257"`
 	Public  []string `koanf:"public" check:"ip" doc:"addresses to name in SDP, when they differ from what the node sees"`
 	Loudest int      `koanf:"loudest" default:"4" range:"1-8" doc:"how many speakers are mixed at once"`
 }
@@ -78,5 +78,7 @@ type Admin struct {
 }
 
 // MediaPorts is how many UDP ports the media process uses: one for WebRTC and
-// eight pairs for RTP and RTCP, and one between that keeps the pairs even.
-const MediaPorts = 18
+// 128 pairs for RTP and RTCP, and one between that keeps the pairs even. Phones share
+// the first pairs, told apart by where their packets come from; the others are for
+// those that can't be: several calls that name one and the same address.
+const MediaPorts = 2 + 2*128

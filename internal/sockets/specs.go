@@ -24,10 +24,10 @@ const (
 // RTPPairs is how many pairs of RTP and RTCP ports there are.
 const RTPPairs = pairs
 
-// RTP returns the name of the i-th RTP socket, "rtp0" to "rtp7".
+// RTP returns the name of the i-th RTP socket, "rtp0" to "rtp127".
 func RTP(i int) string { return "rtp" + strconv.Itoa(i) }
 
-// RTCP returns the name of the i-th RTCP socket, "rtcp0" to "rtcp7".
+// RTCP returns the name of the i-th RTCP socket, "rtcp0" to "rtcp127".
 func RTCP(i int) string { return "rtcp" + strconv.Itoa(i) }
 
 // MediaSpecs returns the sockets of the media process: [Media0] on the port P of

@@ -10,13 +10,13 @@ import (
 
 func TestMediaSpecs(t *testing.T) {
 	for _, tt := range []struct {
-		listen, first, last string // addresses of rtp0 and rtcp7
+		listen, first, last string // addresses of the first and the last
 		err                 string
 	}{
-		{listen: ":40000", first: ":40002", last: ":40017"},
-		{listen: "127.0.0.1:40001", first: "127.0.0.1:40002", last: "127.0.0.1:40017"},
-		{listen: "[::1]:65518", first: "[::1]:65520", last: "[::1]:65535"},
-		{listen: ":65519", err: "media.listen"},
+		{listen: ":40000", first: ":40002", last: ":40257"},
+		{listen: "127.0.0.1:40001", first: "127.0.0.1:40002", last: "127.0.0.1:40257"},
+		{listen: "[::1]:65278", first: "[::1]:65280", last: "[::1]:65535"},
+		{listen: ":65279", err: "media.listen"},
 		{listen: ":0", err: "media.listen"},
 		{listen: "nonsense", err: "media.listen"},
 		{listen: ":x", err: "media.listen"},

@@ -68,7 +68,7 @@ func (r *Room) Events(ctx context.Context, from uint64, fn func(contract.RoomEve
 // Frame is 20 ms of audio; PCM is s16le mono.
 type Frame struct {
 	contract.Frame
-	Mix     bool // of the whole room, else of Speaker alone
+	Mix     bool // of the whole room or of the others in it, else of Speaker alone
 	Dropped int  // frames that this bot was too slow for, since the last Read
 	Data    []byte
 }
@@ -94,6 +94,7 @@ func (r *Room) Listen(ctx context.Context, want contract.Listen, ring int) (*Aud
 	ctx, end := context.WithCancelCause(ctx)
 	a := &Audio{Close: func() { end(nil) }, ctx: ctx, ring: make(chan Frame, ring)}
 	for format, subject := range map[*string]string{&want.Mix: contract.AudioMix.Subject(r.Account, r.Name, want.Mix),
+		&want.Others:   contract.AudioOthers.Subject(r.Account, r.Name, r.Me, want.Others),
 		&want.Speakers: contract.AudioFrom.Subject(r.Account, r.Name, "*", want.Speakers)} {
 		if *format == "" {
 			continue
@@ -124,7 +125,7 @@ func (r *Room) Listen(ctx context.Context, want contract.Listen, ring int) (*Aud
 }
 
 func (a *Audio) push(m *nats.Msg) {
-	f := Frame{Frame: contract.ParseFrame(m.Header), Mix: strings.Contains(m.Subject, ".audio.mix."), Data: m.Data}
+	f := Frame{Frame: contract.ParseFrame(m.Header), Mix: !strings.Contains(m.Subject, ".audio.from."), Data: m.Data}
 	for {
 		select {
 		case a.ring <- f:

@@ -151,15 +151,15 @@ export class Room {
 
   /**
    * Begins to hear, and renews it until the loop over the result ends, `signal`, or
-   * the end of the bot's stay. mix and speakers are formats: "opus", "s16le-16000",
+   * the end of the bot's stay. mix, others (the mix without the bot itself) and speakers are formats: "opus", "s16le-16000",
    * "s16le-24000", "s16le-48000". `ring` frames wait for a slow loop; beyond, the oldest
    * is dropped, and the next frame's `dropped` says how many.
    * Frames: {mix, speaker, format, seq, rtpTime, wall, level, voice, lost, dropped, data}.
    */
-  async listen({ mix, speakers, ttlMs = 10_000, ring = 100, signal } = {}) {
+  async listen({ mix, others, speakers, ttlMs = 10_000, ring = 100, signal } = {}) {
     const queue = new Ring(ring);
-    const want = { mix, speakers, ttl_ms: ttlMs };
-    const subjects = [mix && `audio.mix.${mix}`, speakers && `audio.from.*.${speakers}`].filter(Boolean);
+    const want = { mix, others, speakers, ttl_ms: ttlMs };
+    const subjects = [mix && `audio.mix.${mix}`, others && `audio.others.${this.me}.${others}`, speakers && `audio.from.*.${speakers}`].filter(Boolean);
     const subs = subjects.map((s) => this.#nc.subscribe(this.prefix + s, {
       callback: (err, m) => (err ? queue.end(err) : queue.push(frame(m))),
     }));
@@ -234,7 +234,7 @@ export class Room {
 function frame(m) {
   const h = (k) => m.headers?.get(`Parley-${k}`) ?? "";
   return {
-    mix: m.subject.includes(".audio.mix."), speaker: h("Speaker"), format: h("Format"), seq: Number(h("Seq")), rtpTime: Number(h("RTP-Time")),
+    mix: !m.subject.includes(".audio.from."), speaker: h("Speaker"), format: h("Format"), seq: Number(h("Seq")), rtpTime: Number(h("RTP-Time")),
     wall: new Date(Number(h("Wall")) / 1000), level: Number(h("Level")), voice: h("Voice") === "1", lost: Number(h("Lost")), dropped: 0, data: m.data,
   };
 }

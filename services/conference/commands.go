@@ -161,7 +161,7 @@ func (s *Service) lease(ctx context.Context, r *bus.Request[contract.Lease]) (*c
 // listen passes on what a bot wants to hear.
 func (s *Service) listen(ctx context.Context, r *bus.Request[contract.Listen]) (*contract.Listen, error) {
 	q, name, id := r.Body, r.Param(1), r.Param(2)
-	for _, f := range []string{q.Mix, q.Speakers} {
+	for _, f := range []string{q.Mix, q.Others, q.Speakers} {
 		if f != "" && !slices.Contains(contract.Formats, f) {
 			return nil, contract.ErrBadRequest.With("a format is one of %v", contract.Formats)
 		}

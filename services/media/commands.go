@@ -159,7 +159,7 @@ func (s *Service) legSet(_ context.Context, r *bus.Request[contract.LegSet]) (*c
 		b.set(q.CanSpeak, q.Muted)
 		if q.Listen != nil {
 			err := b.leg.SetListen(buslegs.Listen{
-				Mix: q.Listen.Mix, Speakers: q.Listen.Speakers, TTL: time.Duration(q.Listen.TTLMs) * time.Millisecond,
+				Mix: q.Listen.Mix, Others: q.Listen.Others, Speakers: q.Listen.Speakers, TTL: time.Duration(q.Listen.TTLMs) * time.Millisecond,
 			})
 			if err != nil {
 				return nil, contract.ErrBadRequest.With("%v", err)

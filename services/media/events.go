@@ -161,7 +161,10 @@ func (a audioConn) Subscribe(subject string, limit int, fn func(*buslegs.Message
 
 func audioSubjects(c *bus.Conn) buslegs.Subjects {
 	return buslegs.Subjects{
-		Mix:  func(room, format string) string { return contract.AudioMix.Subject(c.Account(), room, format) },
+		Mix: func(room, format string) string { return contract.AudioMix.Subject(c.Account(), room, format) },
+		Others: func(room, bot, format string) string {
+			return contract.AudioOthers.Subject(c.Account(), room, bot, format)
+		},
 		From: func(room, p, format string) string { return contract.AudioFrom.Subject(c.Account(), room, p, format) },
 		Say:  func(room, bot string) string { return contract.AudioSay.Subject(c.Account(), room, bot) },
 	}

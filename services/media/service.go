@@ -73,6 +73,9 @@ func newService(env *host.Env) (*Service, error) {
 // Run serves until ctx ends. It is ready when the sockets are open and the legs of
 // the process before are back; the bus may come later.
 func (s *Service) Run(ctx context.Context) error {
+	if err := prioritize(); err != nil {
+		s.log.Debug("audio has no priority over other processes of this machine", zap.Error(err))
+	}
 	if err := s.open(); err != nil {
 		return err
 	}

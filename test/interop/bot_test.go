@@ -36,7 +36,7 @@ func (n *node) startBot(name string, freq float64) *bot {
 	if _, err := room.Join(ctx, name); err != nil {
 		n.t.Fatalf("bot: %v", err)
 	}
-	audio, err := room.Listen(ctx, contract.Listen{Mix: contract.FormatPCM48}, 0)
+	audio, err := room.Listen(ctx, contract.Listen{Others: contract.FormatPCM48}, 0)
 	if err != nil {
 		n.t.Fatalf("bot: %v", err)
 	}

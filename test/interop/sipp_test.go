@@ -40,7 +40,7 @@ func TestSippCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("sipp", "-sf", scenario, "-m", "200", "-r", "20", "-l", "200", "-i", "127.0.0.1", "-mi", "127.0.0.1",
-		"-p", strconv.Itoa(n.base+70), "-min_rtp_port", "20000", "-max_rtp_port", "26000", "-trace_stat", "-stf", filepath.Join(dir, "stat.csv"),
+		"-p", strconv.Itoa(n.base+70), "-mp", "20000", "-trace_stat", "-stf", filepath.Join(dir, "stat.csv"),
 		"-fd", "1", "-nostdin", "-timeout", "60s", "-timeout_error", n.sipAddr())
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()

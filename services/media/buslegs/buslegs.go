@@ -3,8 +3,8 @@
 //
 // Hearing. A bot asks for formats with [Leg.SetListen], for a time that it renews.
 // What several bots of a room want alike is resampled, encoded and published once.
-// The mix is the same for all: it holds everybody, the bot's own voice too; a bot
-// that wants the others without itself takes the speakers apart.
+// The mix is the same for all: it holds everybody, the bot's own voice too. The
+// others are the mix without the bot's own voice, made for each bot that asks.
 // Frames come while somebody is heard; a pause is a jump of the sequence number.
 //
 // Speaking. What a bot says goes into a queue of 10 s; what doesn't fit is refused
@@ -68,14 +68,16 @@ type Conn interface {
 
 // Subjects names the audio subjects of a room.
 type Subjects struct {
-	Mix  func(room, format string) string
-	From func(room, participant, format string) string
-	Say  func(room, bot string) string
+	Mix    func(room, format string) string
+	Others func(room, bot, format string) string
+	From   func(room, participant, format string) string
+	Say    func(room, bot string) string
 }
 
 // Listen is what a bot wants to hear, until TTL after the last request.
 type Listen struct {
 	Mix      string        // format, empty: not wanted
+	Others   string        // format of the mix without the bot's own voice, empty: not wanted
 	Speakers string        // format of each loud speaker apart, empty: not wanted
 	TTL      time.Duration // 1 to 60 s; 10 s when 0
 }
@@ -194,7 +196,7 @@ func (g *Leg) SetListen(w Listen) error {
 	if w.TTL < minTTL || w.TTL > maxTTL {
 		return ErrTTL
 	}
-	for _, f := range []string{w.Mix, w.Speakers} {
+	for _, f := range []string{w.Mix, w.Others, w.Speakers} {
 		if f != "" && formatOf(f) < 0 {
 			return fmt.Errorf("buslegs: unknown format %q; it is one of opus, s16le-16000, s16le-24000, s16le-48000", f)
 		}

@@ -22,7 +22,7 @@ type outlet struct {
 	room *mix.Room
 	legs map[*Leg]bool // guarded by Legs.mu
 
-	wants atomic.Uint32 // bits of formats: mix, and speakers above them
+	wants atomic.Uint32 // bits of formats: mix, speakers above them, then wantOthers
 	lost  atomic.Uint64 // ticks that found the ring full
 	ring  chan *tick
 	free  chan *tick
@@ -35,14 +35,20 @@ type outlet struct {
 
 	// Of the publishing goroutine.
 	mixConv  converter
+	others   map[string]*converter // of the mix without a bot, by bot
 	speakers map[string]*speaker
 	told     uint64 // of lost
 }
 
 type want struct {
-	bits uint32
-	end  time.Time
+	bits   uint32
+	others int // format, -1: not wanted
+	end    time.Time
 }
+
+// wantOthers is the bit of [outlet.wants] that says that somebody wants the mix
+// without himself.
+const wantOthers = 1 << (2 * formats)
 
 // tick is a copy of what the mixer handed over.
 type tick struct {
@@ -58,6 +64,8 @@ type tick struct {
 type spoken struct {
 	id      string
 	pcm     [codec.FrameSamples]float32
+	apart   bool // others is the mix without this speaker
+	others  [codec.FrameSamples]float32
 	opus    bool // sends Opus, which goes on as received
 	packets [][]byte
 	lost    int
@@ -74,7 +82,7 @@ type speaker struct {
 func newOutlet(conn Conn, subj Subjects, name string, room *mix.Room) *outlet {
 	return &outlet{
 		conn: conn, subj: subj, name: name, room: room, legs: map[*Leg]bool{}, wanted: map[*Leg]want{},
-		ring: make(chan *tick, ringSize), free: make(chan *tick, ringSize), done: make(chan struct{}), speakers: map[string]*speaker{},
+		ring: make(chan *tick, ringSize), free: make(chan *tick, ringSize), done: make(chan struct{}), speakers: map[string]*speaker{}, others: map[string]*converter{},
 	}
 }
 
@@ -87,12 +95,17 @@ func (o *outlet) listen(g *Leg, w Listen, now time.Time) {
 	if w.Speakers != "" {
 		bits |= 1 << (formats + formatOf(w.Speakers))
 	}
+	others := formatOf(w.Others)
+	if others >= 0 {
+		bits |= wantOthers
+	}
+	g.member.SetHearsOthers(others >= 0)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if g.isClosed() {
 		return
 	}
-	o.wanted[g] = want{bits, now.Add(w.TTL)}
+	o.wanted[g] = want{bits, others, now.Add(w.TTL)}
 	o.refreshLocked(now)
 }
 
@@ -115,6 +128,7 @@ func (o *outlet) refreshLocked(now time.Time) {
 	var bits uint32
 	for g, w := range o.wanted {
 		if now.After(w.end) {
+			g.member.SetHearsOthers(false)
 			delete(o.wanted, g)
 		} else {
 			bits |= w.bits
@@ -186,6 +200,9 @@ func (t *tick) add(s *mix.TapSpeaker) {
 	d := &t.speakers[len(t.speakers)-1]
 	d.id, d.opus, d.lost, d.level, d.voice = s.ID, s.Codec == codec.Opus && !s.Source, s.Lost, s.Level, s.Voice
 	copy(d.pcm[:], s.PCM)
+	if d.apart = s.Others != nil; d.apart {
+		copy(d.others[:], s.Others)
+	}
 	packets := d.packets[:0]
 	for _, p := range s.Packets {
 		if n := len(packets); n < cap(packets) {
@@ -245,15 +262,55 @@ func (o *outlet) send(t *tick) {
 		}
 		o.out(o.subj.Mix(o.name, formatNames[f]), h, f, data)
 	}
-	if wants>>formats == 0 {
+	if wants&wantOthers != 0 {
+		o.sendOthers(t, h)
+	}
+	apart := wants & (wantOthers - 1) >> formats
+	if apart == 0 {
 		return
 	}
 	for i := range t.speakers {
-		o.sendSpeaker(&t.speakers[i], t, wants>>formats, missed)
+		o.sendSpeaker(&t.speakers[i], t, apart, missed)
 	}
 	for id, s := range o.speakers {
 		if t.num-s.last > speakerIdle {
 			delete(o.speakers, id)
+		}
+	}
+}
+
+// sendOthers publishes the mix without each bot that asked: its own when the bot
+// speaks now, else what all hear.
+func (o *outlet) sendOthers(t *tick, h Header) {
+	o.mu.Lock()
+	listeners := make(map[string]int, len(o.wanted))
+	for g, w := range o.wanted {
+		if w.others >= 0 {
+			listeners[g.id] = w.others
+		}
+	}
+	o.mu.Unlock()
+	for id := range o.others {
+		if _, ok := listeners[id]; !ok {
+			delete(o.others, id)
+		}
+	}
+	for id, f := range listeners {
+		b := o.others[id]
+		if b == nil {
+			b = new(converter)
+			o.others[id] = b
+		}
+		pcm := t.mix[:]
+		for i := range t.speakers {
+			if s := &t.speakers[i]; s.id == id && s.apart {
+				pcm = s.others[:]
+			}
+		}
+		if f != opus {
+			o.out(o.subj.Others(o.name, id, formatNames[f]), h, f, b.pcm(f, pcm))
+		} else if p, err := b.opus(pcm); err == nil {
+			o.out(o.subj.Others(o.name, id, formatNames[f]), h, f, p)
 		}
 	}
 }

@@ -60,7 +60,7 @@ type Host struct {
 	legs   map[string]*Leg
 	rooms  map[string]*Room
 	closed bool
-	next   int // under ctl: pair that the next leg tries first
+	next   int // under ctl: shared pair that the last leg tried first
 
 	ufrags  sync.Map // string → *Leg
 	dirtyMu sync.Mutex

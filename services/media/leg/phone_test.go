@@ -248,7 +248,7 @@ func TestUnlatchedLegsStayApart(t *testing.T) {
 	}
 	_, err := n.Open(Request{ID: "more", Room: "main", Offer: p.offer("10.1.2.3", 5000), Remote: netip.MustParseAddr("127.0.0.1")})
 	if !errors.Is(err, ErrBusy) {
-		t.Errorf("ninth leg behind one address: %v", err)
+		t.Errorf("one leg more behind one address: %v", err)
 	}
 	if err := n.CloseLeg("3", 0, ""); err != nil {
 		t.Fatal(err)

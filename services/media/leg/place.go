@@ -25,9 +25,13 @@ func (l *Leg) place() error {
 		}
 		return ErrBusy
 	}
-	for range Pairs {
-		i := h.next
-		h.next = (h.next + 1) % Pairs
+	// Few pairs make large batches; one for each core that reads is enough.
+	h.next = (h.next + 1) % sharedPairs
+	for n := range Pairs {
+		i := n
+		if n < sharedPairs {
+			i = (h.next + n) % sharedPairs
+		}
 		if h.rtpPort(i).take(l, h.rtcpPort(i)) {
 			l.st.Pair, l.port, l.rtcp = i, h.rtpPort(i), h.rtcpPort(i)
 			return nil

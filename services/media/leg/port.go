@@ -13,7 +13,10 @@ import (
 )
 
 // Pairs is how many pairs of RTP and RTCP ports the phones share.
-const Pairs = 8
+const Pairs = 128
+
+// sharedPairs is how many of them are tried first.
+const sharedPairs = 4
 
 // maxWild bounds the legs of one port that wait for a first packet from anywhere,
 // as each stranger's packet is tried on all of them.

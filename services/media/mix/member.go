@@ -14,10 +14,11 @@ type Member struct {
 	id     string
 	source Source // nil: packets
 
-	in, out atomic.Uint32 // CodecID
-	open    atomic.Bool   // may speak, isn't muted, isn't closed
-	active  atomic.Bool   // in the room's list of those who send
-	buf     atomic.Pointer[jitter.Buffer]
+	in, out     atomic.Uint32 // CodecID
+	open        atomic.Bool   // may speak, isn't muted, isn't closed
+	hearsOthers atomic.Bool   // a source that is given the mix without itself, by the tap
+	active      atomic.Bool   // in the room's list of those who send
+	buf         atomic.Pointer[jitter.Buffer]
 
 	peak  atomic.Int32 // loudness of the packets since the last tick, -1: none, unknownPeak: must be decoded
 	vflag atomic.Bool
@@ -194,3 +195,6 @@ func (m *Member) isClosed() bool {
 	defer m.mu.Unlock()
 	return m.closed
 }
+
+// SetHearsOthers has the room make the mix without this source for the tap.
+func (m *Member) SetHearsOthers(on bool) { m.hearsOthers.Store(on) }

@@ -23,6 +23,7 @@ type TapFrame struct {
 type TapSpeaker struct {
 	ID      string
 	PCM     []float32 // 960 samples, as decoded
+	Others  []float32 // the mix without this speaker, limited; of sources that hear it, else nil
 	Source  bool      // brings PCM: no packets
 	Codec   CodecID
 	Packets [][]byte // as received: those that began to play in this tick
@@ -63,7 +64,11 @@ func (r *Room) runTap(tick uint64) {
 	}
 	for _, m := range r.loud {
 		if m.t.pcm != nil {
-			t.Speakers = append(t.Speakers, TapSpeaker{ID: m.id, PCM: m.t.pcm[:], Source: m.source != nil, Codec: m.t.codec, Packets: m.t.frame.Packets,
+			var others []float32
+			if m.source != nil && m.t.own != nil {
+				others = m.t.own.pcm[:]
+			}
+			t.Speakers = append(t.Speakers, TapSpeaker{ID: m.id, PCM: m.t.pcm[:], Others: others, Source: m.source != nil, Codec: m.t.codec, Packets: m.t.frame.Packets,
 				Lost: m.t.frame.Lost, Level: silence - m.t.last, Voice: m.t.talks})
 		}
 	}

@@ -220,7 +220,7 @@ func (r *Room) mix() {
 	r.shared.next()
 	sum := r.shared.pcm[:]
 	for _, m := range r.loud {
-		if m.sink != nil && m.t.own == nil {
+		if (m.sink != nil || m.hearsOthers.Load()) && m.t.own == nil {
 			m.t.own = r.takeStream()
 		}
 		if m.t.own != nil {
