@@ -91,9 +91,9 @@ func parleyBinary(t *testing.T) string {
 // freeBase finds a range of ports that nobody uses at the moment.
 func freeBase(t *testing.T) int {
 	t.Helper()
-	for base := 31000 + 80*(os.Getpid()%200); base < 60000; base += 80 {
+	for base := 31000 + 400*(os.Getpid()%60); base < 60000; base += 400 {
 		ok := true
-		for p := base; p < base+80 && ok; p++ {
+		for p := base; p < base+360 && ok; p++ {
 			u, err := net.ListenPacket("udp", fmt.Sprintf(":%d", p))
 			if err != nil {
 				ok = false
@@ -152,7 +152,7 @@ func newNode(t *testing.T, data string) *node {
 func (n *node) env() []string {
 	p := func(off int) string { return fmt.Sprintf(":%d", n.base+off) }
 	return append(os.Environ(), "PARLEY_DATA="+n.data, "PARLEY_HTTP_LISTEN="+p(0), "PARLEY_HTTP_TLS_LISTEN="+p(1),
-		"PARLEY_SIP_LISTEN="+p(2), "PARLEY_SIP_TLS_LISTEN="+p(3), "PARLEY_MEDIA_LISTEN="+p(4),
+		"PARLEY_SIP_LISTEN="+p(2), "PARLEY_SIP_TLS_LISTEN="+p(3), "PARLEY_MEDIA_LISTEN="+p(100),
 		"PARLEY_BUS_LISTEN=127.0.0.1"+p(24), "PARLEY_ADMIN_LISTEN=127.0.0.1"+p(25), "PARLEY_DHT_LISTEN=127.0.0.1"+p(26))
 }
 

@@ -109,8 +109,8 @@ func TestJunkOnEveryPort(t *testing.T) {
 		off           int
 		prefix        string
 	}{
-		{"media", "udp", 4, ""}, {"rtp", "udp", 6, ""}, {"rtp with an RTP header", "udp", 6, "\x80\x00"}, {"rtcp", "udp", 7, ""},
-		{"stun", "udp", 4, "\x00\x01\x00\x08\x21\x12\xa4\x42"}, {"dtls", "udp", 4, "\x16\xfe\xff"}, {"sip", "udp", 2, ""},
+		{"media", "udp", 100, ""}, {"rtp", "udp", 102, ""}, {"rtp with an RTP header", "udp", 102, "\x80\x00"}, {"rtcp", "udp", 103, ""},
+		{"stun", "udp", 100, "\x00\x01\x00\x08\x21\x12\xa4\x42"}, {"dtls", "udp", 100, "\x16\xfe\xff"}, {"sip", "udp", 2, ""},
 		{"sip-like", "udp", 2, "INVITE sip:main@x SIP/2.0\r\nVia: "},
 		{"http", "tcp", 0, ""}, {"http post", "tcp", 0, "POST /whip/main HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"},
 		{"https", "tcp", 1, ""}, {"sip tcp", "tcp", 2, ""}, {"sip tcp, like SIP", "tcp", 2, "INVITE sip:main@x SIP/2.0\r\nContent-Length: 999999999\r\n\r\n"},
