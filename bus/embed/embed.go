@@ -114,7 +114,7 @@ func (b *Bus) Run(ctx context.Context) error {
 	return err
 }
 
-// watch switches JetStream on again after the disk was full, until ctx ends or
+// watch keeps JetStream in order while the disk is full or fails, until ctx ends or
 // the server does.
 func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn) error {
 	tick := time.NewTicker(watchEvery)
@@ -135,12 +135,13 @@ func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn) error {
 			err = ensureStreams(ctx, c.NATS())
 		}
 		switch {
+		case errors.Is(err, errWaiting):
 		case err != nil && err.Error() != said:
 			said = err.Error()
 			b.env.Log.Error("jetstream is off", zap.Error(err))
 		case back && err == nil:
 			said = ""
-			b.env.Log.Info("jetstream is back")
+			b.env.Log.Warn("jetstream is back")
 		}
 	}
 }

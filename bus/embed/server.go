@@ -40,6 +40,7 @@ type nats struct {
 	fatal    atomic.Pointer[string] // what it gave up with
 	log      *zap.Logger
 	dir      string
+	off      time.Time // of the watch alone: when JetStream was last switched
 }
 
 // start runs a server on listen with its state in dir. It returns when clients
@@ -133,25 +134,49 @@ func (n *nats) stop() {
 	n.srv.WaitForShutdown()
 }
 
-// jetStream returns an error while JetStream is off, after trying to switch it
-// on again: the server switches it off when the disk is full and carries
-// messages on without it.
+// jetStream looks after JetStream; the server carries messages on without it. It
+// is switched off when the disk is nearly full or a write has failed (a stream
+// then takes nothing more and does not answer either, so who writes would wait
+// for nothing), and on again when there is room. back says that this call
+// switched it on; the error says why it is off.
 func (n *nats) jetStream() (back bool, err error) {
-	if n.srv.JetStreamEnabled() {
-		return false, nil
-	}
 	free, err := freeBytes(n.dir)
 	if err != nil {
 		return false, err
 	}
-	if free < minFree {
-		return false, fmt.Errorf("the disk of %s is full (%d MiB free, %d needed): rooms go on, but their events are not kept", filepath.Join(n.dir, "jetstream"), free>>20, minFree>>20)
+	if n.srv.JetStreamEnabled() {
+		why := ""
+		if free < fullBelow {
+			why = n.full(free)
+		} else if h := n.srv.Healthz(nil); h.Status != "ok" {
+			why = h.Error
+		}
+		if why == "" {
+			return false, nil
+		}
+		n.off = time.Now()
+		if err := n.srv.ShutdownJetStream(); err != nil {
+			return false, fmt.Errorf("jetstream, which failed with %s, cannot be switched off: %w", why, err)
+		}
+		return false, errors.New(why)
 	}
+	switch {
+	case free < minFree:
+		return false, errors.New(n.full(free))
+	case time.Since(n.off) < offTime:
+		return false, errWaiting
+	}
+	n.off = time.Now()
 	err = n.srv.EnableJetStream(&server.JetStreamConfig{StoreDir: n.dir, MaxMemory: jsMemory, MaxStore: jsStore, SyncInterval: syncInterval})
 	if err != nil {
 		return false, fmt.Errorf("jetstream: %w", err)
 	}
 	return true, nil
+}
+
+func (n *nats) full(free uint64) string {
+	return fmt.Sprintf("the disk of %s is full (%d MiB free, %d needed): rooms go on, but their events are not kept; make room",
+		filepath.Join(n.dir, "jetstream"), free>>20, minFree>>20)
 }
 
 // logger sends the server's log lines to zap, its chatter at a lower level.
@@ -180,5 +205,8 @@ func (l *logger) Fatalf(format string, v ...any) {
 	l.fatal.CompareAndSwap(nil, &msg)
 	l.log.Error(msg)
 }
+
+// errWaiting says that JetStream is off for a moment yet.
+var errWaiting = errors.New("switched off a moment ago")
 
 var errStopped = errors.New("nats-server has stopped")

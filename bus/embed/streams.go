@@ -13,9 +13,14 @@ import (
 	"github.com/parley-jami/parley/bus/contract"
 )
 
-// minFree is how much room the disk must have before JetStream is switched on
-// again after the disk was full.
-const minFree = 32 << 20
+// JetStream is switched off when the disk has less than fullBelow left, and on
+// again at minFree, at the earliest offTime after it was switched last: a disk that
+// fails otherwise than by being full must not make it flap.
+const (
+	fullBelow = 8 << 20
+	minFree   = 32 << 20
+	offTime   = 2 * time.Second
+)
 
 // streams are what JetStream holds. No direct get and no roll-up anywhere: the
 // first would deliver stored bytes to any subject, the second lets who may write
