@@ -43,22 +43,6 @@ func levelOf(s []int16, freq float64) float64 {
 	return 20 * math.Log10(a)
 }
 
-// longestGap returns the longest stretch, in ms, in which none of the 20 ms
-// windows holds the frequency above the level.
-func longestGap(s []int16, freq, dBFS float64) int {
-	const win = rate / 50
-	gap, longest := 0, 0
-	for i := 0; i+win <= len(s); i += win {
-		if levelOf(s[i:i+win], freq) < dBFS {
-			gap += 20
-			longest = max(longest, gap)
-		} else {
-			gap = 0
-		}
-	}
-	return longest
-}
-
 func writeWAV(path string, s []int16) error {
 	b := make([]byte, 44+2*len(s))
 	copy(b, "RIFF")
