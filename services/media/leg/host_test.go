@@ -1,7 +1,13 @@
 package leg
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"math/big"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -9,14 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
-
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"math/big"
 
 	"github.com/parley-jami/parley/services/media/resume"
 )
@@ -115,7 +115,11 @@ func (n *node) start() {
 			n.t.Fatal(err)
 		}
 	}
-	cfg := Config{Loudest: 4, Certificate: n.cert, Table: table, Files: files, Log: zaptest.NewLogger(n.t)}
+	log := zap.NewNop()
+	if _, fuzz := n.t.(*testing.F); !fuzz { // a fuzz target must not log through it
+		log = zaptest.NewLogger(n.t)
+	}
+	cfg := Config{Loudest: 4, Certificate: n.cert, Table: table, Files: files, Log: log}
 	cfg.Browser, cfg.RTP, cfg.RTCP = n.dup()
 	note := func(format string, args ...any) {
 		n.mu.Lock()
