@@ -94,6 +94,7 @@ func New(cfg Config) (*Host, error) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		p.index = len(h.ports)
 		h.ports = append(h.ports, p)
 		return nil
 	}
@@ -117,16 +118,6 @@ func (h *Host) rtcpPort(pair int) *port { return h.ports[2+2*pair] }
 
 // batchPort returns the index of the port that a room's batch i sends through.
 func (h *Host) batchPort(i int) int { return max(0, 2*i-1) }
-
-// rtpOf returns the index of the RTP port beside an RTCP port.
-func (h *Host) rtpOf(p *port) int {
-	for i := range Pairs {
-		if h.rtcpPort(i) == p {
-			return 1 + 2*i
-		}
-	}
-	return 0
-}
 
 // maxBacklog bounds what is thrown away from one socket at the start.
 const maxBacklog = 1 << 17
@@ -260,9 +251,11 @@ func (h *Host) round(wall time.Time) {
 		}
 		h.silence(l, now)
 	}
-	for _, w := range h.clockW {
+	for i, w := range h.clockW {
 		if w != nil {
 			w.Flush()
+			h.ports[i].putWriter(w)
+			h.clockW[i] = nil
 		}
 	}
 }
@@ -286,17 +279,14 @@ func (h *Host) silence(l *Leg, now int64) {
 	h.events.Change(l.id, l.room.name, "lost", reason)
 }
 
-// clockWriter returns the batch of the clock goroutine for a port.
+// clockWriter returns the batch of the clock goroutine for a port, in this round.
 func (h *Host) clockWriter(p *port) *wire.Writer {
-	for i, q := range h.ports {
-		if q == p {
-			if h.clockW[i] == nil {
-				h.clockW[i] = wire.NewWriter(p.sock)
-			}
-			return h.clockW[i]
-		}
+	w := h.clockW[p.index]
+	if w == nil {
+		w = p.getWriter()
+		h.clockW[p.index] = w
 	}
-	return p.getWriter()
+	return w
 }
 
 // dirty has the leg's state written soon.

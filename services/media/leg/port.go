@@ -37,9 +37,10 @@ type port struct {
 	kind    kind
 	name    string
 	sock    *wire.Socket
+	index   int // in Host.ports
 	batch   int // index of the room's batch for it
 	reader  *wire.Reader
-	reply   *wire.Writer // the reading goroutine's, for answers to checks
+	reply   *wire.Writer // the reading goroutine's, for answers to checks; nil: none to write
 	writers sync.Pool    // *wire.Writer
 
 	mu      sync.RWMutex
@@ -53,10 +54,14 @@ func newPort(h *Host, k kind, name string, batch int, c *net.UDPConn) (*port, er
 	if err != nil {
 		return nil, err
 	}
-	return &port{
-		h: h, kind: k, name: name, batch: batch, sock: s, reader: wire.NewReader(s), reply: wire.NewWriter(s),
+	p := &port{
+		h: h, kind: k, name: name, batch: batch, sock: s, reader: wire.NewReader(s),
 		byAddr: map[netip.AddrPort]*Leg{}, waiting: map[netip.Addr]*Leg{},
-	}, nil
+	}
+	if k == kindBrowser {
+		p.reply = wire.NewWriter(s)
+	}
+	return p, nil
 }
 
 func (p *port) getWriter() *wire.Writer {
@@ -96,7 +101,9 @@ func (p *port) run() {
 			}
 			p.packet(pkt, from, now)
 		}
-		p.reply.Flush()
+		if p.reply != nil {
+			p.reply.Flush()
+		}
 	}
 }
 
@@ -172,7 +179,7 @@ func (p *port) legOfRTCP(_ []byte, from netip.AddrPort) *Leg {
 	if from.Port() == 0 {
 		return nil
 	}
-	rtp := p.h.ports[p.h.rtpOf(p)]
+	rtp := p.h.ports[p.index-1] // the RTP port of the pair
 	return rtp.leg(netip.AddrPortFrom(from.Addr(), from.Port()-1))
 }
 
