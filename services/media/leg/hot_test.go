@@ -158,3 +158,21 @@ func TestReceiverReports(t *testing.T) {
 		t.Errorf("lost %d after a new sender", r.lost())
 	}
 }
+
+// BenchmarkHalfOpen is what a browser costs that asks to join and never comes:
+// SDP both ways, the state on disk, and forgetting it.
+func BenchmarkHalfOpen(b *testing.B) {
+	n := newNode(b)
+	offer := "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\n" +
+		"a=mid:0\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuv\r\na=fingerprint:sha-256 AA:BB\r\na=setup:actpass\r\n" +
+		"a=rtpmap:111 opus/48000/2\r\na=rtcp-mux\r\na=sendrecv\r\n"
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := n.Open(Request{ID: "half", Room: "main", WebRTC: true, Offer: offer}); err != nil {
+			b.Fatal(err)
+		}
+		if err := n.CloseLeg("half", 0, ""); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
