@@ -25,11 +25,10 @@ import (
 // inherit them.
 type node struct {
 	*Host
-	t     testing.TB
-	dir   string
-	cert  tls.Certificate
-	files []interface{ Close() error }
-	dup   func() (browser *net.UDPConn, rtp, rtcp [Pairs]*net.UDPConn)
+	t    testing.TB
+	dir  string
+	cert tls.Certificate
+	dup  func() (browser *net.UDPConn, rtp, rtcp [Pairs]*net.UDPConn)
 
 	mu     sync.Mutex
 	events []string

@@ -37,7 +37,6 @@ func (l *Leg) rtp(pkt []byte, now int64) bool {
 	in := &l.in
 	in.mu.Lock()
 	payload := pkt[h.Size:]
-	index := uint64(h.Seq)
 	if in.secure {
 		if in.srtp == nil {
 			in.mu.Unlock()
@@ -45,6 +44,7 @@ func (l *Leg) rtp(pkt []byte, now int64) bool {
 			return false
 		}
 		var err error
+		var index uint64
 		if payload, index, err = in.srtp.RTP(pkt, h.Size); err != nil {
 			in.mu.Unlock()
 			if err == srtp.ErrReplay {

@@ -125,7 +125,7 @@ func (p *port) packet(pkt []byte, from netip.AddrPort, now int64) {
 			return
 		}
 		if p.kind == kindRTCP {
-			l = p.legOfRTCP(pkt, from)
+			l = p.legOfRTCP(from)
 		}
 		if l == nil {
 			p.h.drop(dropStranger)
@@ -175,7 +175,7 @@ func (p *port) stranger(pkt []byte, from netip.AddrPort, now int64) {
 }
 
 // legOfRTCP finds the leg whose RTP comes from the port below.
-func (p *port) legOfRTCP(_ []byte, from netip.AddrPort) *Leg {
+func (p *port) legOfRTCP(from netip.AddrPort) *Leg {
 	if from.Port() == 0 {
 		return nil
 	}

@@ -1,7 +1,6 @@
 package leg
 
 import (
-	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -178,7 +177,3 @@ func (l *Leg) due(now int64) bool {
 	}
 	return !first
 }
-
-// senderSSRC returns the sender of a compound RTCP packet, readable also when it
-// is encrypted.
-func senderSSRC(pkt []byte) uint32 { return binary.BigEndian.Uint32(pkt[4:]) }
