@@ -51,7 +51,8 @@ func Lock(ctx context.Context, data string) (*os.File, error) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {

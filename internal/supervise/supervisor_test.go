@@ -179,9 +179,8 @@ func TestKilledSupervisor(t *testing.T) {
 	}
 	var child int
 	eventually(t, "the child of the other supervisor", func() bool {
-		text, err := os.ReadFile("/proc/" + itoa(cmd.Process.Pid) + "/task/" + itoa(cmd.Process.Pid) + "/children")
 		for _, task := range glob("/proc/" + itoa(cmd.Process.Pid) + "/task/*/children") {
-			if text, err = os.ReadFile(task); err == nil && len(strings.Fields(string(text))) > 0 {
+			if text, err := os.ReadFile(task); err == nil && len(strings.Fields(string(text))) > 0 {
 				child = atoi(strings.Fields(string(text))[0])
 			}
 		}

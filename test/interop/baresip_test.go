@@ -25,7 +25,6 @@ type phone struct {
 	name      string
 	freq      float64
 	codec     string // "opus/48000/1", "PCMU/8000/1"
-	rate      int    // of the microphone's file, which baresip wants equal to the codec's
 	transport string // "udp" or "tcp"
 	srtp      bool
 }

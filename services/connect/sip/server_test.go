@@ -455,8 +455,16 @@ func TestBuckets(t *testing.T) {
 	now := time.Unix(1000, 0)
 	b := newBuckets(1, 2, func() time.Time { return now })
 	a, o := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
-	if !b.take(a, 1) || !b.take(a, 1) || b.take(a, 1) || !b.take(o, 1) {
-		t.Error("burst")
+	for i := range 2 {
+		if !b.take(a, 1) {
+			t.Errorf("take %d of a burst of 2 was refused", i+1)
+		}
+	}
+	if b.take(a, 1) {
+		t.Error("a burst of 2 gave 3")
+	}
+	if !b.take(o, 1) {
+		t.Error("one address used up another's burst")
 	}
 	now = now.Add(time.Second)
 	if !b.take(a, 1) || b.take(a, 1) {

@@ -70,9 +70,8 @@ type limiter struct {
 	rate  rate.Limit
 	burst int
 
-	mu     sync.Mutex
-	by     map[netip.Addr]*bucket
-	pruned time.Time
+	mu sync.Mutex
+	by map[netip.Addr]*bucket
 }
 
 type bucket struct {
