@@ -120,6 +120,10 @@ func TestWhatIsSentWhileTheBusIsAwayArrives(t *testing.T) {
 	if err := <-called; err != nil && !errors.Is(err, contract.ErrUnavailable) { // conference may come back a moment later
 		t.Fatal(err)
 	}
+	// The server answers this when it has read what conference serves.
+	if err := conf.NATS().Flush(); err != nil {
+		t.Fatal(err)
+	}
 	if err := list(t.Context(), cli); err != nil {
 		t.Fatal(err)
 	}
