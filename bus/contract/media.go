@@ -28,8 +28,9 @@ type LegOpen struct {
 	Room      string    `json:"room"`
 	Epoch     uint64    `json:"epoch"` // of the room's actor
 	Transport Transport `json:"transport"`
-	Offer     string    `json:"offer,omitempty"`  // SDP; empty: the media process makes the offer (rtp only)
-	Remote    string    `json:"remote,omitempty"` // IP that the signalling came from
+	Offer     string    `json:"offer,omitempty"`    // SDP; empty: the media process makes the offer (rtp only)
+	Remote    string    `json:"remote,omitempty"`   // IP that the signalling came from
+	Unproved  bool      `json:"unproved,omitempty"` // Remote may be forged: nothing is sent before LegSet says Proved
 	CanSpeak  bool      `json:"can_speak"`
 	Muted     bool      `json:"muted"`
 }
@@ -46,7 +47,8 @@ type LegSDP struct {
 	Leg    string `json:"leg"`
 	Epoch  uint64 `json:"epoch"`
 	SDP    string `json:"sdp"`
-	Answer bool   `json:"answer"` // SDP is the answer to the offer that LegOpened gave
+	Answer bool   `json:"answer"`           // SDP is the answer to the offer that LegOpened gave
+	Remote string `json:"remote,omitempty"` // IP that the signalling comes from now
 }
 
 // LegSet changes what is not nil.
@@ -56,6 +58,7 @@ type LegSet struct {
 	CanSpeak *bool   `json:"can_speak,omitempty"`
 	Muted    *bool   `json:"muted,omitempty"`
 	Listen   *Listen `json:"listen,omitempty"` // bus legs
+	Proved   bool    `json:"proved,omitempty"` // the far end is where its signalling says
 }
 
 // Listen is what a bot wants to hear, until TTLMs after the last request.
@@ -106,12 +109,19 @@ type LegRef struct {
 	Leg string `json:"leg"`
 }
 
-// WorkerInfo is a media worker with its legs.
+// MediaQuery asks for a page of a worker's legs, in the order of their ids.
+type MediaQuery struct {
+	After string `json:"after,omitempty"` // the last leg of the page before
+	Limit int    `json:"limit,omitempty"` // 1 to 1,000, which is the default
+}
+
+// WorkerInfo is a media worker with a page of its legs.
 type WorkerInfo struct {
 	Worker    string    `json:"worker"`
 	Addresses []string  `json:"addresses"`
 	CPU       float64   `json:"cpu"` // cores in use
 	Legs      []LegInfo `json:"legs"`
+	More      bool      `json:"more,omitempty"` // there are legs after the last one
 	// Started is a random word made at each start of the process.
 	Started string `json:"started"`
 }
@@ -168,7 +178,7 @@ var (
 	MediaLegSDP   = command[LegSDP, LegOpened]("media", "media.leg.sdp", "{account}.media.{worker}.leg.sdp", "negotiate a leg again", "")
 	MediaLegSet   = command[LegSet, LegInfo]("media", "media.leg.set", "{account}.media.{worker}.leg.set", "mute, let speak, choose what a bot hears", "")
 	MediaLegClose = command[LegClose, None]("media", "media.leg.close", "{account}.media.{worker}.leg.close", "end a leg", "")
-	MediaInfo     = command[None, WorkerInfo]("media", "media.info", "{account}.media.{worker}.info", "the worker and all its legs", "")
+	MediaInfo     = command[MediaQuery, WorkerInfo]("media", "media.info", "{account}.media.{worker}.info", "the worker and its legs", "")
 	MediaBeat     = event[WorkerBeat]("media", "media.beat", "{account}.media.{worker}.event.beat", "the worker is there", "")
 	MediaLeg      = event[LegChange]("media", "media.leg", "{account}.media.{worker}.event.leg", "a leg connected, was lost or ended", "")
 	MediaVoice    = event[VoiceChange]("media", "media.voice", "{account}.media.{worker}.event.voice", "who speaks", "")

@@ -116,7 +116,8 @@ type Join struct {
 	PIN        string          `json:"pin,omitempty"`
 	Token      string          `json:"token,omitempty"`    // moderator token of the room's link
 	Verified   bool            `json:"verified,omitempty"` // connect checked the SIP digest
-	Source     string          `json:"source,omitempty"`   // IP, for slowing down guesses of a PIN
+	Source     string          `json:"source,omitempty"`   // IP that the signalling comes from; guesses of a PIN are slowed by it
+	Unproved   bool            `json:"unproved,omitempty"` // Source may be forged: nothing is sent there before room.confirm
 	Transport  Transport       `json:"transport"`
 	Offer      string          `json:"offer,omitempty"`
 	Muted      bool            `json:"muted,omitempty"`
@@ -135,6 +136,7 @@ type Joined struct {
 type Negotiate struct {
 	SDP    string `json:"sdp"`
 	Answer bool   `json:"answer,omitempty"`
+	Source string `json:"source,omitempty"` // IP that the signalling comes from now
 }
 
 // Negotiated is the answer to it.
@@ -267,6 +269,7 @@ var (
 	RoomLeave     = command[Leave, None]("conference", "room.leave", "{account}.room.{room}.cmd.{caller}.leave", "leave the room", RightAny)
 	RoomGet       = command[None, Joined]("conference", "room.get", "{account}.room.{room}.cmd.{caller}.get", "the room as it is now; for a participant also who one is", RightAny)
 	RoomNegotiate = command[Negotiate, Negotiated]("conference", "room.negotiate", "{account}.room.{room}.cmd.{caller}.negotiate", "negotiate one's audio again", "")
+	RoomConfirm   = command[None, None]("conference", "room.confirm", "{account}.room.{room}.cmd.{caller}.confirm", "the caller has repeated what only it was told: its source is its own", "")
 	RoomReplay    = command[Replay, Replayed]("conference", "room.replay", "{account}.room.{room}.cmd.{caller}.replay", "past events", RightAny)
 	RoomLease     = command[Lease, Leased]("conference", "room.lease", "{account}.room.{room}.cmd.{caller}.lease", "be the one replica that serves", RightAny)
 	RoomHand      = command[HandChange, Participant]("conference", "room.hand", "{account}.room.{room}.cmd.{caller}.hand", "raise or lower a hand", RightAny)

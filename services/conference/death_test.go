@@ -197,6 +197,32 @@ func TestMediaDeath(t *testing.T) {
 	}
 }
 
+// TestMediaEndsInOrder: the media process alone is told to end, says so of each
+// leg, and is started anew without them.
+func TestMediaEndsInOrder(t *testing.T) {
+	w := newWorld(t)
+	w.join("main", "ann")
+	q := &contract.Join{Name: "Phone", Kind: contract.KindSIP, Transport: contract.TransportRTP, Offer: "offer", Source: "192.0.2.7", Unproved: true}
+	must(w, contract.RoomJoin, q, "main", "phone")
+	if a := w.media.request("phone"); a.Remote != "192.0.2.7" || !a.Unproved {
+		t.Errorf("media was asked for %+v", a)
+	}
+	must(w, contract.RoomConfirm, &contract.None{}, "main", "phone")
+	w.media.mu.Lock()
+	if !w.media.proved["phone"] {
+		t.Error("media was not told that the address is proved")
+	}
+	w.media.mu.Unlock()
+
+	w.media.closeInOrder()
+	w.wait(contract.EventMedia, "ann")
+	w.wait(contract.EventMedia, "phone")
+	must(w, contract.RoomNegotiate, &contract.Negotiate{SDP: "new offer"}, "main", "phone")
+	if a := w.media.request("phone"); a.Remote != "192.0.2.7" || a.Unproved || a.Offer != "new offer" {
+		t.Errorf("the leg was made again by %+v", a)
+	}
+}
+
 func TestOrderlyEnd(t *testing.T) {
 	w := newWorld(t)
 	w.join("main", "ann")

@@ -93,7 +93,7 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 // caller's: a bot without the right to listen must not get a phone's leg.
 func (s *Service) request(name, id string, j *contract.Join) (room.Request, error) {
 	q := room.Request{ID: id, Name: j.Name, Kind: room.Kind(j.Kind), PIN: j.PIN, Token: j.Token, Verified: j.Verified,
-		Mute: j.Muted, Leg: string(j.Transport), Signalling: j.Signalling, Offer: j.Offer, Rendezvous: s.rendezvous.Load()}
+		Mute: j.Muted, Leg: string(j.Transport), Signalling: j.Signalling, Source: j.Source, Offer: j.Offer, Rendezvous: s.rendezvous.Load()}
 	if !idRE.MatchString(id) || id == contract.Operator {
 		return q, contract.ErrBadRequest.With("%q cannot be a participant's id", id)
 	}
@@ -180,7 +180,7 @@ func (s *Service) openLeg(ctx context.Context, name string, t seat, j *contract.
 		}
 	}
 	return bus.Call(ctx, s.bus, contract.MediaLegOpen, &contract.LegOpen{Leg: m.ID, Room: name, Epoch: t.epoch,
-		Transport: contract.Transport(m.Leg), Offer: j.Offer, Remote: j.Source, CanSpeak: m.CanSpeak(), Muted: m.Muted}, t.worker)
+		Transport: contract.Transport(m.Leg), Offer: j.Offer, Remote: m.Source, Unproved: j.Unproved, CanSpeak: m.CanSpeak(), Muted: m.Muted}, t.worker)
 }
 
 // giveBack gives the seat back after media failed. A leg that may have come into
@@ -210,6 +210,9 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		if !ok {
 			return seat{}, contract.ErrNotFound.With("you are not in the room; join")
 		}
+		if r.Body.Source != "" {
+			m.Source = r.Body.Source
+		}
 		return seat{Ticket: room.Ticket{Member: m, Again: true}, worker: s.workers.choose(m.Worker), epoch: l.r.Epoch()}, nil
 	})
 	if err != nil {
@@ -220,7 +223,7 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 	var opened *contract.LegOpened
 	fresh := t.Member.Missing() || t.worker != t.Member.Worker
 	if !fresh || r.Body.Answer {
-		opened, err = bus.Call(ctx, s.bus, contract.MediaLegSDP, &contract.LegSDP{Leg: id, Epoch: t.epoch, SDP: r.Body.SDP, Answer: r.Body.Answer}, t.Member.Worker)
+		opened, err = bus.Call(ctx, s.bus, contract.MediaLegSDP, &contract.LegSDP{Leg: id, Epoch: t.epoch, SDP: r.Body.SDP, Answer: r.Body.Answer, Remote: r.Body.Source}, t.Member.Worker)
 		fresh = errors.Is(err, contract.ErrNotFound) || errors.Is(err, contract.ErrGone)
 		if fresh && r.Body.Answer {
 			return nil, contract.ErrGone.With("the offer that this answers is gone; send an offer")
@@ -237,7 +240,7 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		if fresh {
 			w = t.worker
 		}
-		m, err := l.r.Reopened(s.now(), id, room.Opened{Worker: w, Transport: opened.Transport, Codec: opened.Codec}, fresh)
+		m, err := l.r.Reopened(s.now(), id, room.Opened{Worker: w, Transport: opened.Transport, Codec: opened.Codec, Source: r.Body.Source}, fresh)
 		l.commitSoft()
 		return m, err
 	})
@@ -245,4 +248,23 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		return nil, err
 	}
 	return &contract.Negotiated{SDP: opened.SDP}, nil
+}
+
+// confirm has media send to the caller: it is where its signalling says.
+func (s *Service) confirm(ctx context.Context, r *bus.Request[contract.None]) (*contract.None, error) {
+	id := r.Param(2)
+	t, err := ask(ctx, s, r.Param(1), func(l *live) (seat, error) {
+		m, ok := l.r.Member(id)
+		if !ok {
+			return seat{}, contract.ErrNotFound.With("you are not in the room; join")
+		}
+		return seat{worker: m.Worker, epoch: l.r.Epoch()}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := bus.Call(ctx, s.bus, contract.MediaLegSet, &contract.LegSet{Leg: id, Epoch: t.epoch, Proved: true}, t.worker); err != nil {
+		return nil, err
+	}
+	return &contract.None{}, nil
 }

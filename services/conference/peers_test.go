@@ -26,6 +26,8 @@ type fakeMedia struct {
 	started int
 	legs    map[string]*contract.LegInfo
 	opened  int
+	asked   map[string]contract.LegOpen // the last one of each leg
+	proved  map[string]bool
 	listen  map[string]contract.Listen
 	fail    *contract.Error // answers leg.open
 	hold    chan struct{}   // leg.open waits for it
@@ -33,7 +35,7 @@ type fakeMedia struct {
 
 func startMedia(t testing.TB, s *bustest.Server, name string) *fakeMedia {
 	t.Helper()
-	m := &fakeMedia{t: t, c: s.Conn("media"), name: name, legs: map[string]*contract.LegInfo{}, listen: map[string]contract.Listen{}}
+	m := &fakeMedia{t: t, c: s.Conn("media"), name: name, legs: map[string]*contract.LegInfo{}, asked: map[string]contract.LegOpen{}, proved: map[string]bool{}, listen: map[string]contract.Listen{}}
 	svc := serveFake(t, m.c, "media")
 	check(t, bus.Serve(svc, contract.MediaLegOpen, m.open, name))
 	check(t, bus.Serve(svc, contract.MediaLegSDP, m.sdp, name))
@@ -84,6 +86,19 @@ func (m *fakeMedia) beat() {
 }
 
 // restart loses all legs but those kept.
+// closeInOrder ends all legs as a process does that is told to end, and starts anew.
+func (m *fakeMedia) closeInOrder() {
+	m.mu.Lock()
+	legs := slices.Collect(maps.Values(m.legs))
+	m.mu.Unlock()
+	for _, l := range legs {
+		if err := bus.Publish(m.c, contract.MediaLeg, &contract.LegChange{Leg: l.Leg, Room: l.Room, State: "closed", Reason: "shutdown"}, m.name); err != nil {
+			m.t.Error(err)
+		}
+	}
+	m.restart()
+}
+
 func (m *fakeMedia) restart(keep ...string) {
 	m.mu.Lock()
 	m.started++
@@ -109,6 +124,7 @@ func (m *fakeMedia) open(ctx context.Context, r *bus.Request[contract.LegOpen]) 
 	defer m.mu.Unlock()
 	m.opened++
 	q := r.Body
+	m.asked[q.Leg] = q
 	m.legs[q.Leg] = &contract.LegInfo{Leg: q.Leg, Room: q.Room, Transport: string(q.Transport), Codec: "opus", CanSpeak: q.CanSpeak, Muted: q.Muted,
 		Connected: q.Transport == contract.TransportBus}
 	return &contract.LegOpened{SDP: "answer to " + q.Offer, Transport: string(q.Transport), Codec: "opus"}, nil
@@ -137,6 +153,7 @@ func (m *fakeMedia) set(_ context.Context, r *bus.Request[contract.LegSet]) (*co
 	if r.Body.Listen != nil {
 		m.listen[r.Body.Leg] = *r.Body.Listen
 	}
+	m.proved[r.Body.Leg] = m.proved[r.Body.Leg] || r.Body.Proved
 	c := *l
 	return &c, nil
 }
@@ -151,14 +168,28 @@ func (m *fakeMedia) close(_ context.Context, r *bus.Request[contract.LegClose]) 
 	return &contract.None{}, nil
 }
 
-func (m *fakeMedia) info(context.Context, *bus.Request[contract.None]) (*contract.WorkerInfo, error) {
+// info answers in pages of two.
+func (m *fakeMedia) info(_ context.Context, r *bus.Request[contract.MediaQuery]) (*contract.WorkerInfo, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := &contract.WorkerInfo{Worker: m.name, Started: fmt.Sprint(m.started)}
-	for _, l := range m.legs {
-		out.Legs = append(out.Legs, *l)
+	for _, id := range slices.Sorted(maps.Keys(m.legs)) {
+		if id <= r.Body.After {
+			continue
+		}
+		if out.More = len(out.Legs) == 2; out.More {
+			break
+		}
+		out.Legs = append(out.Legs, *m.legs[id])
 	}
 	return out, nil
+}
+
+// request is the last one for a leg.
+func (m *fakeMedia) request(id string) contract.LegOpen {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.asked[id]
 }
 
 func (m *fakeMedia) leg(id string) (contract.LegInfo, bool) {

@@ -146,6 +146,7 @@ func (s *Service) handle(svc *bus.Service) error {
 		bus.Serve(svc, contract.RoomLeave, s.leave),
 		bus.Serve(svc, contract.RoomGet, s.get),
 		bus.Serve(svc, contract.RoomNegotiate, s.negotiate),
+		bus.Serve(svc, contract.RoomConfirm, s.confirm),
 		bus.Serve(svc, contract.RoomReplay, s.replay),
 		bus.Serve(svc, contract.RoomLease, s.lease),
 		bus.Serve(svc, contract.RoomHand, s.hand),

@@ -185,9 +185,9 @@ func (s *Service) compare(name string) {
 func (s *Service) compareTry(ctx context.Context, name string) bool {
 	for range compareTries {
 		asked := s.now()
-		info, err := bus.Call(ctx, s.bus, contract.MediaInfo, &contract.None{}, name)
+		legs, err := s.legsOf(ctx, name)
 		if err == nil {
-			s.compared(name, asked, info)
+			s.compared(name, asked, legs)
 			return true
 		}
 		select {
@@ -200,13 +200,34 @@ func (s *Service) compareTry(ctx context.Context, name string) bool {
 	return false
 }
 
-func (s *Service) compared(name string, asked time.Time, info *contract.WorkerInfo) {
+// legsOf asks a worker for all its legs, page by page.
+func (s *Service) legsOf(ctx context.Context, name string) ([]contract.LegInfo, error) {
+	var all []contract.LegInfo
+	var q contract.MediaQuery
+	started := ""
+	for {
+		page, err := bus.Call(ctx, s.bus, contract.MediaInfo, &q, name)
+		if err != nil {
+			return nil, err
+		}
+		if started != "" && page.Started != started {
+			return nil, contract.ErrUnavailable.With("the media worker was started anew meanwhile")
+		}
+		started, all = page.Started, append(all, page.Legs...)
+		if !page.More || len(page.Legs) == 0 {
+			return all, nil
+		}
+		q.After = page.Legs[len(page.Legs)-1].Leg
+	}
+}
+
+func (s *Service) compared(name string, asked time.Time, legs []contract.LegInfo) {
 	by := map[string][]room.Leg{}
 	for _, n := range s.names() {
 		by[n] = nil // rooms without a leg are told so
 	}
-	for i := range info.Legs {
-		l := &info.Legs[i]
+	for i := range legs {
+		l := &legs[i]
 		if _, ok := by[l.Room]; !ok {
 			s.orders.put(l.Room, anyEpoch, room.Order{Verb: room.LegClose, Leg: l.Leg, Worker: name, Reason: room.ReasonRemoved})
 			continue

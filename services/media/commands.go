@@ -83,19 +83,27 @@ func (s *Service) legOpen(_ context.Context, r *bus.Request[contract.LegOpen]) (
 	if q.Transport != contract.TransportWebRTC && q.Transport != contract.TransportRTP {
 		return nil, contract.ErrBadRequest.With("transport %q: webrtc, rtp and bus are known", q.Transport)
 	}
-	var remote netip.Addr
-	if q.Remote != "" {
-		a, err := netip.ParseAddr(q.Remote)
-		if err != nil {
-			return nil, contract.ErrBadRequest.With("remote %q is not an IP address", q.Remote)
-		}
-		remote = a
+	remote, err := remoteOf(q.Remote)
+	if err != nil {
+		return nil, err
 	}
 	o, err := s.host.Open(leg.Request{
 		ID: q.Leg, Room: q.Room, Epoch: q.Epoch, WebRTC: q.Transport == contract.TransportWebRTC,
-		Offer: q.Offer, Remote: remote, CanSpeak: q.CanSpeak, Muted: q.Muted,
+		Offer: q.Offer, Remote: remote, Unproved: q.Unproved, CanSpeak: q.CanSpeak, Muted: q.Muted,
 	})
 	return opened(o, err)
+}
+
+// remoteOf reads an address; empty is one that is not known.
+func remoteOf(s string) (netip.Addr, error) {
+	if s == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Addr{}, contract.ErrBadRequest.With("remote %q is not an IP address", s)
+	}
+	return a, nil
 }
 
 func (s *Service) openBot(q *contract.LegOpen) (*contract.LegOpened, error) {
@@ -144,7 +152,11 @@ func (s *Service) legSDP(_ context.Context, r *bus.Request[contract.LegSDP]) (*c
 	if q.Answer {
 		return opened(s.host.Answer(q.Leg, q.Epoch, q.SDP))
 	}
-	return opened(s.host.Negotiate(q.Leg, q.Epoch, q.SDP))
+	remote, err := remoteOf(q.Remote)
+	if err != nil {
+		return nil, err
+	}
+	return opened(s.host.Negotiate(q.Leg, q.Epoch, q.SDP, remote))
 }
 
 func (s *Service) legSet(_ context.Context, r *bus.Request[contract.LegSet]) (*contract.LegInfo, error) {
@@ -169,7 +181,7 @@ func (s *Service) legSet(_ context.Context, r *bus.Request[contract.LegSet]) (*c
 		return &i, nil
 	}
 	s.mu.Unlock()
-	l, err := s.host.Set(q.Leg, q.Epoch, q.CanSpeak, q.Muted)
+	l, err := s.host.Set(q.Leg, q.Epoch, q.CanSpeak, q.Muted, q.Proved)
 	if err != nil {
 		return nil, refusal(err)
 	}
@@ -200,8 +212,9 @@ func (s *Service) legClose(_ context.Context, r *bus.Request[contract.LegClose])
 	return &contract.None{}, nil
 }
 
-func (s *Service) info(context.Context, *bus.Request[contract.None]) (*contract.WorkerInfo, error) {
-	w := &contract.WorkerInfo{Worker: s.worker, Started: s.started, CPU: s.cpu.cores(), Legs: s.infos(), Addresses: []string{}}
+func (s *Service) info(_ context.Context, r *bus.Request[contract.MediaQuery]) (*contract.WorkerInfo, error) {
+	w := &contract.WorkerInfo{Worker: s.worker, Started: s.started, CPU: s.cpu.cores(), Addresses: []string{}}
+	w.Legs, w.More = s.page(r.Body.After, r.Body.Limit)
 	for _, a := range s.host.Addresses() {
 		w.Addresses = append(w.Addresses, a.String())
 	}

@@ -1,6 +1,8 @@
 package media
 
 import (
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -8,18 +10,60 @@ import (
 	"github.com/parley-jami/parley/services/media/leg"
 )
 
-// infos describes all legs.
-func (s *Service) infos() []contract.LegInfo {
-	out := []contract.LegInfo{}
+// pageMax is how many legs a message of the bus holds at most.
+const pageMax = 1000
+
+// described is a leg that can tell what it is.
+type described struct {
+	id   string
+	info func() contract.LegInfo
+}
+
+// all returns the legs in the order of their ids.
+func (s *Service) all() []described {
+	var out []described
 	for _, l := range s.host.Legs() {
-		out = append(out, infoOf(l.Info()))
+		out = append(out, described{l.ID(), func() contract.LegInfo { return infoOf(l.Info()) }})
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, b := range s.bots {
-		out = append(out, b.infoNow())
+	for id, b := range s.bots {
+		out = append(out, described{id, func() contract.LegInfo {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return b.infoNow()
+		}})
+	}
+	s.mu.Unlock()
+	slices.SortFunc(out, func(a, b described) int { return strings.Compare(a.id, b.id) })
+	return out
+}
+
+// infos describes all legs.
+func (s *Service) infos() []contract.LegInfo {
+	legs := s.all()
+	out := make([]contract.LegInfo, len(legs))
+	for i, l := range legs {
+		out[i] = l.info()
 	}
 	return out
+}
+
+// page describes the legs after one, and reports whether there are more.
+func (s *Service) page(after string, limit int) (out []contract.LegInfo, more bool) {
+	if limit < 1 || limit > pageMax {
+		limit = pageMax
+	}
+	out = []contract.LegInfo{}
+	for _, l := range s.all() {
+		switch {
+		case l.id <= after:
+		case len(out) == limit:
+			return out, true
+		default:
+			out = append(out, l.info())
+		}
+	}
+	return out, false
 }
 
 func infoOf(i leg.Info) contract.LegInfo {

@@ -96,7 +96,7 @@ func (r *rig) start() {
 			r.t.Fatalf("media ended: %v", err)
 		default:
 		}
-		_, err := bus.Call(context.Background(), r.conf, contract.MediaInfo, &contract.None{}, "m1")
+		_, err := bus.Call(context.Background(), r.conf, contract.MediaInfo, &contract.MediaQuery{}, "m1")
 		return err == nil
 	})
 }
@@ -237,6 +237,15 @@ func TestOverTheBus(t *testing.T) {
 	})
 	await(t, beats, "a beat with two legs", func(e contract.WorkerBeat) bool { return e.Worker == "m1" && e.Legs == 2 })
 
+	page, err := ask(r, contract.MediaInfo, contract.MediaQuery{Limit: 1})
+	if err != nil || len(page.Legs) != 1 || page.Legs[0].Leg != "a" || !page.More {
+		t.Errorf("first page %+v, %v", page, err)
+	}
+	page, err = ask(r, contract.MediaInfo, contract.MediaQuery{Limit: 1, After: "a"})
+	if err != nil || len(page.Legs) != 1 || page.Legs[0].Leg != "b" || page.More {
+		t.Errorf("second page %+v, %v", page, err)
+	}
+
 	yes := true
 	info, err := ask(r, contract.MediaLegSet, contract.LegSet{Leg: "a", Epoch: 3, Muted: &yes})
 	if err != nil || !info.Muted {
@@ -273,11 +282,11 @@ func second[A any](_ *A, err error) error { return err }
 func TestBusDies(t *testing.T) {
 	r := newRig(t)
 	a, b := dial(t), dial(t)
-	oa, err := ask(r, contract.MediaLegOpen, contract.LegOpen{Leg: "a", Room: "main", Transport: contract.TransportRTP, Offer: offer(a), CanSpeak: true})
+	oa, err := ask(r, contract.MediaLegOpen, contract.LegOpen{Leg: "a", Room: "main", Transport: contract.TransportRTP, Offer: offer(a), Remote: "127.0.0.1", CanSpeak: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ask(r, contract.MediaLegOpen, contract.LegOpen{Leg: "b", Room: "main", Transport: contract.TransportRTP, Offer: offer(b)}); err != nil {
+	if _, err := ask(r, contract.MediaLegOpen, contract.LegOpen{Leg: "b", Room: "main", Transport: contract.TransportRTP, Offer: offer(b), Remote: "127.0.0.1"}); err != nil {
 		t.Fatal(err)
 	}
 	far, err := sdp.Parse(oa.SDP, false)
@@ -297,7 +306,7 @@ func TestBusDies(t *testing.T) {
 	}
 	r.bus.Restart()
 	r.until("media serves again", func() bool {
-		i, err := ask(r, contract.MediaInfo, contract.None{})
+		i, err := ask(r, contract.MediaInfo, contract.MediaQuery{})
 		return err == nil && len(i.Legs) == 2
 	})
 }
@@ -306,7 +315,7 @@ func TestBusDies(t *testing.T) {
 func TestBot(t *testing.T) {
 	r := newRig(t)
 	b := dial(t)
-	if _, err := ask(r, contract.MediaLegOpen, contract.LegOpen{Leg: "b", Room: "main", Transport: contract.TransportRTP, Offer: offer(b)}); err != nil {
+	if _, err := ask(r, contract.MediaLegOpen, contract.LegOpen{Leg: "b", Room: "main", Transport: contract.TransportRTP, Offer: offer(b), Remote: "127.0.0.1"}); err != nil {
 		t.Fatal(err)
 	}
 	o, err := ask(r, contract.MediaLegOpen, contract.LegOpen{Leg: "bot", Room: "main", Transport: contract.TransportBus, CanSpeak: true})

@@ -28,6 +28,7 @@ type Request struct {
 	Mute       bool
 	Leg        string // "webrtc", "rtp", "bus"
 	Signalling string
+	Source     string // IP that the signalling comes from
 	Offer      string
 	Rendezvous bool // the account takes calls
 }
@@ -87,7 +88,7 @@ func (r *Room) Admit(now time.Time, q Request) (Ticket, error) {
 	p := &pending{offer: sha256.Sum256([]byte(q.Offer))}
 	if m, ok := r.members[q.ID]; ok {
 		p.m = *m
-		p.m.Leg, p.m.Signalling = q.Leg, q.Signalling
+		p.m.Leg, p.m.Signalling, p.m.Source = q.Leg, q.Signalling, q.Source
 		r.pending[q.ID] = p
 		return Ticket{Member: p.m, Again: true, Fresh: !m.missing && m.offer != p.offer && q.Offer != ""}, nil
 	}
@@ -102,7 +103,7 @@ func (r *Room) Admit(now time.Time, q Request) (Ticket, error) {
 	case q.Trusted:
 		role = Speaker // NATS refuses the frames of a bot that may not speak
 	}
-	p.m = Member{ID: q.ID, Name: name, Kind: q.Kind, Role: role, Muted: q.Mute, Leg: q.Leg, Joined: now, Signalling: q.Signalling}
+	p.m = Member{ID: q.ID, Name: name, Kind: q.Kind, Role: role, Muted: q.Mute, Leg: q.Leg, Joined: now, Signalling: q.Signalling, Source: q.Source}
 	r.pending[q.ID] = p
 	return Ticket{Member: p.m}, nil
 }
@@ -142,6 +143,7 @@ func (r *Room) newPending() int {
 // Opened is what media answered.
 type Opened struct {
 	Worker, Transport, Codec string
+	Source                   string // where the signalling comes from now; empty: as before
 }
 
 // Seat takes the reserved seat: the leg is open. ErrGone says that the
@@ -159,7 +161,7 @@ func (r *Room) Seat(now time.Time, id string, o Opened) (Member, error) {
 		r.members[id] = m
 	}
 	was := *m
-	m.Leg, m.Signalling, m.offer = p.m.Leg, p.m.Signalling, p.offer
+	m.Leg, m.Signalling, m.Source, m.offer = p.m.Leg, p.m.Signalling, p.m.Source, p.offer
 	r.opened(now, m, o)
 	switch {
 	case !again:
@@ -177,7 +179,7 @@ func (r *Room) Seat(now time.Time, id string, o Opened) (Member, error) {
 // opened notes a leg that was opened or opened again.
 func (r *Room) opened(now time.Time, m *Member, o Opened) {
 	m.Worker, m.Transport, m.legAt = o.Worker, o.Transport, now
-	m.missing, m.lost, m.packets = false, false, 0
+	m.missing, m.told, m.lost, m.packets = false, false, false, 0
 	if o.Codec != "" {
 		m.Codec = o.Codec
 	}

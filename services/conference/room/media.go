@@ -27,6 +27,9 @@ func (r *Room) Reopened(now time.Time, id string, o Opened, fresh bool) (Member,
 		return Member{}, ErrGone
 	}
 	was := *m
+	if o.Source != "" {
+		m.Source = o.Source
+	}
 	if fresh {
 		r.opened(now, m, o)
 	} else {
@@ -53,7 +56,7 @@ func (r *Room) LegState(now time.Time, id, state string) {
 	}
 	switch state {
 	case "connected":
-		m.deadline, m.missing, m.lost = time.Time{}, false, false
+		m.deadline, m.missing, m.told, m.lost = time.Time{}, false, false, false
 		if !m.Connected {
 			m.Connected = true
 			r.about(now, Changed, "", m, "")
@@ -175,7 +178,7 @@ func (r *Room) match(now, asked time.Time, m *Member, worker string, l Leg) {
 		}
 		return
 	}
-	m.missing = false
+	m.missing, m.told = false, false
 	changed := r.learn(m, l)
 	if !m.Connected && m.deadline.IsZero() {
 		m.deadline = now.Add(ConnectTime) // after a restart nobody else knows when it ends
@@ -196,8 +199,8 @@ func (r *Room) miss(now time.Time, m *Member, orderly bool) {
 		r.order(Order{Verb: LegOpen, Leg: m.ID, Worker: m.Worker, CanSpeak: m.CanSpeak(), Muted: m.Muted})
 	case orderly:
 		r.remove(now, m, "", ReasonShutdown)
-	case !m.missing:
-		m.missing, m.Connected, m.Speaking, m.voiceShown = true, false, false, false
+	case !m.told:
+		m.missing, m.told, m.Connected, m.Speaking, m.voiceShown = true, true, false, false, false
 		m.deadline = now.Add(ConnectTime)
 		r.about(now, Media, "", m, ReasonMedia)
 	}

@@ -107,10 +107,12 @@ type Member struct {
 	Connected  bool       `json:"connected,omitempty"`
 	Worker     string     `json:"worker"`
 	Signalling string     `json:"signalling,omitempty"`
+	Source     string     `json:"source,omitempty"` // IP that the signalling comes from
 
 	// What follows is not kept: it is known again from media after a start.
 	offer      [32]byte  // hash of the offer that the leg answered
 	missing    bool      // the worker has no such leg
+	told       bool      // and the member was told to negotiate it again
 	lost       bool      // the worker said that no packets come
 	packets    uint64    // received, in the last statistics
 	deadline   time.Time // leaves with "lost" unless audio comes before; zero: none

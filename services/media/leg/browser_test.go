@@ -172,7 +172,7 @@ func TestBrowsersHearEachOther(t *testing.T) {
 	}
 
 	// ICE restart: new credentials, the same keys; sound goes on.
-	o, err := n.Negotiate("b", 0, b.offer(t, &webrtc.OfferOptions{ICERestart: true}))
+	o, err := n.Negotiate("b", 0, b.offer(t, &webrtc.OfferOptions{ICERestart: true}), netip.Addr{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,9 +24,12 @@ import (
 	"github.com/parley-jami/parley/services/media/srtp"
 )
 
-// handshakeTime bounds a handshake; afterwards the connection stays as long
-// again to repeat its last flight, or until the far end's first SRTP packet.
-const handshakeTime = 30 * time.Second
+// handshakeTime bounds a handshake; afterwards the connection stays for
+// lastFlightTime to repeat its last flight, or until the far end's first SRTP packet.
+const (
+	handshakeTime  = 10 * time.Second
+	lastFlightTime = 30 * time.Second
+)
 
 // recordHandshake and helloClient begin a ClientHello (RFC 6347 §4.1, RFC 5246 §7.4).
 const (
@@ -74,16 +77,15 @@ func (l *Leg) dtlsPacket(pkt []byte, from netip.AddrPort) {
 			l.h.drop(dropHandshake)
 			return
 		}
-		select {
-		case l.h.shakes <- struct{}{}:
-		default:
+		conn := newMuxConn(l.port, from)
+		if !l.h.shakes.take(conn, from.Addr(), conn.heard.Load()) {
 			l.h.drop(dropHandshake)
 			return
 		}
-		d.conn = newMuxConn(l.port, from)
-		conn := d.conn
+		d.conn = conn
 		l.h.wg.Go(func() { l.shake(conn) })
 	}
+	d.conn.note()
 	d.conn.from.Store(&from)
 	if _, err := d.conn.buf.Write(pkt); err != nil {
 		l.h.drop(dropHandshake)
@@ -93,7 +95,7 @@ func (l *Leg) dtlsPacket(pkt []byte, from netip.AddrPort) {
 // shake runs one handshake and what follows it.
 func (l *Leg) shake(conn *muxConn) {
 	c, err := l.shakeHands(conn)
-	<-l.h.shakes
+	l.h.shakes.give(conn)
 	if err != nil {
 		if l.h.ctx.Err() == nil {
 			l.h.log.Info("DTLS handshake failed", zap.String("leg", l.id), zap.Error(err))
@@ -110,7 +112,7 @@ func (l *Leg) shake(conn *muxConn) {
 	}
 	l.alive()
 	l.h.dirty(l)
-	t := time.NewTimer(handshakeTime)
+	t := time.NewTimer(lastFlightTime)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -240,6 +242,7 @@ type muxConn struct {
 	p      *port
 	buf    *packetio.Buffer
 	from   atomic.Pointer[netip.AddrPort]
+	heard  atomic.Int64 // mix.Now of the last packet
 	mute   atomic.Bool
 	once   sync.Once
 	closed chan struct{}
@@ -252,6 +255,7 @@ func newMuxConn(p *port, from netip.AddrPort) *muxConn {
 	c := &muxConn{p: p, buf: packetio.NewBuffer(), closed: make(chan struct{})}
 	c.buf.SetLimitCount(handshakePackets)
 	c.from.Store(&from)
+	c.note()
 	return c
 }
 

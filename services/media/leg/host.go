@@ -47,7 +47,7 @@ type Host struct {
 	ports  []*port // 0: browsers; 1+2k and 2+2k: pair k
 	print  string  // fingerprint of the certificate
 	stats  stats
-	shakes chan struct{} // slots for handshakes that run
+	shakes handshakes
 	wg     sync.WaitGroup
 	ctx    context.Context // ends handshakes
 	stop   context.CancelFunc
@@ -71,16 +71,11 @@ type Host struct {
 	past    [dropReasons]uint64       // clock goroutine: drops already logged
 }
 
-// maxHandshakes bounds the DTLS handshakes that run at once: each costs about a
-// millisecond of CPU and some 100 KiB. A ClientHello beyond is dropped, and comes
-// again.
-const maxHandshakes = 64
-
 // New takes the sockets over; nothing runs before [Host.Start].
 func New(cfg Config) (*Host, error) {
 	h := &Host{
 		cfg: cfg, log: cfg.Log, events: cfg.Events, legs: map[string]*Leg{}, rooms: map[string]*Room{},
-		shakes: make(chan struct{}, maxHandshakes), failed: make(chan error, 1),
+		shakes: handshakes{runs: map[*muxConn]netip.Addr{}}, failed: make(chan error, 1),
 		dirties: map[*Leg]struct{}{}, wake: make(chan struct{}, 1),
 	}
 	h.addrs.public = cfg.Public

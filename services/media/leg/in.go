@@ -48,14 +48,18 @@ func (l *Leg) rtp(pkt []byte, now int64) bool {
 		if payload, index, err = in.srtp.RTP(pkt, h.Size); err != nil {
 			in.mu.Unlock()
 			if err == srtp.ErrReplay {
-				l.h.drop(dropReplay)
-				return true // it was authentic once, and from where the leg is
+				l.h.drop(dropReplay) // told from the header alone: it proves nothing
+				return false
 			}
 			l.h.drop(dropAuth)
 			return false
 		}
-		l.slot.Source.Store(uint64(h.SSRC))
-		l.slot.Received.Store(index)
+		if l.slot.Source.Load() != uint64(h.SSRC) {
+			l.slot.Source.Store(uint64(h.SSRC))
+			l.slot.Received.Store(index)
+		} else if index > l.slot.Received.Load() {
+			l.slot.Received.Store(index)
+		}
 	}
 	if h.Padding {
 		var ok bool

@@ -64,6 +64,7 @@ type State struct {
 	Tag4568    string
 
 	Source    netip.Addr     // where signalling came from
+	Unproved  bool           // Source may be forged
 	Told      netip.AddrPort // RTP address in the SDP
 	ToldRTCP  netip.AddrPort
 	Latched   bool
@@ -124,18 +125,7 @@ type Info struct {
 
 // Info describes the leg.
 func (l *Leg) Info() Info {
-	l.mu.Lock()
-	i := Info{ID: l.id, Room: l.room.name, Transport: l.transportLocked(), CanSpeak: l.st.CanSpeak, Muted: l.st.Muted}
-	if l.st.Negotiated {
-		i.Codec = l.st.Codec.String()
-	}
-	if l.st.Remote.IsValid() {
-		i.Remote = l.st.Remote.String()
-	}
-	if l.st.Out != nil {
-		i.Cipher = l.st.Out.Profile.String()
-	}
-	l.mu.Unlock()
+	i := l.described()
 	i.Connected = l.connected.Load()
 	i.Mix.Level = 127
 	l.in.mu.Lock()
@@ -149,6 +139,23 @@ func (l *Leg) Info() Info {
 	i.Out = l.out.packets
 	l.out.mu.Unlock()
 	i.FarLostPct, i.RTTMs = l.report.get()
+	return i
+}
+
+// described is what was negotiated and ordered.
+func (l *Leg) described() Info {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := Info{ID: l.id, Room: l.room.name, Transport: l.transportLocked(), CanSpeak: l.st.CanSpeak, Muted: l.st.Muted}
+	if l.st.Negotiated {
+		i.Codec = l.st.Codec.String()
+	}
+	if l.st.Remote.IsValid() {
+		i.Remote = l.st.Remote.String()
+	}
+	if l.st.Out != nil {
+		i.Cipher = l.st.Out.Profile.String()
+	}
 	return i
 }
 

@@ -21,6 +21,7 @@ type Request struct {
 	WebRTC          bool
 	Offer           string     // SDP; empty: the host makes the offer (phones only)
 	Remote          netip.Addr // where the signalling came from; may be invalid
+	Unproved        bool       // Remote may be forged: nothing is sent before [Host.Set] says otherwise
 	CanSpeak, Muted bool
 }
 
@@ -51,7 +52,7 @@ func (h *Host) Open(r Request) (Opened, error) {
 	}
 	var o Opened
 	if far != nil {
-		o, err = l.answer(r.Offer, far)
+		o, err = l.answer(r.Offer, far, r.Remote)
 	} else {
 		o, err = l.offer()
 	}
@@ -81,7 +82,7 @@ func (h *Host) reopen(l *Leg, r Request) (Opened, error) {
 	if r.Offer == st.Offer || r.Offer == "" {
 		return l.opened(st.Answer), nil
 	}
-	return l.negotiate(r.Offer)
+	return l.negotiate(r.Offer, r.Remote)
 }
 
 // newLeg makes an empty leg with its place in the table of counters.
@@ -99,7 +100,7 @@ func (h *Host) newLeg(r Request) (*Leg, error) {
 	l.st = State{
 		ID: r.ID, Room: r.Room, Epoch: r.Epoch, WebRTC: r.WebRTC, Pair: -1, Slot: at, Tag: tag,
 		CanSpeak: r.CanSpeak, Muted: r.Muted, SSRC: l.ssrc, CName: l.cname, Session: tag >> 2,
-		Ufrag: local.Ufrag, Pwd: local.Pwd, Source: r.Remote.Unmap().WithZone(""),
+		Ufrag: local.Ufrag, Pwd: local.Pwd, Source: r.Remote.Unmap().WithZone(""), Unproved: r.Unproved && !r.WebRTC,
 	}
 	// A start in the lower half keeps the far end's guess of the roll-over counter
 	// right (RFC 3711 §3.3.1); timestamps start at random (RFC 3550 §5.1).
@@ -110,32 +111,38 @@ func (h *Host) newLeg(r Request) (*Leg, error) {
 
 // admit makes the leg known to the host and its room.
 func (h *Host) admit(l *Leg) error {
-	h.mu.Lock()
-	if h.closed {
-		h.mu.Unlock()
-		h.cfg.Table.Free(l.st.Slot)
-		return ErrClosed
-	}
-	h.legs[l.id] = l
-	h.mu.Unlock()
 	l.room = h.Room(l.st.Room)
 	l.heard.Store(mix.Now())
 	if l.st.WebRTC {
 		l.port = h.ports[0]
+	}
+	h.mu.Lock()
+	closed := h.closed
+	if !closed {
+		h.legs[l.id] = l
+	}
+	h.mu.Unlock()
+	if closed {
+		h.Release(l.room)
+		h.cfg.Table.Free(l.st.Slot)
+		return ErrClosed
+	}
+	if l.st.WebRTC {
 		h.ufrags.Store(l.st.Ufrag, l)
 	}
 	return nil
 }
 
-// Negotiate takes a new offer and returns the answer.
-func (h *Host) Negotiate(id string, epoch uint64, offer string) (Opened, error) {
+// Negotiate takes a new offer and returns the answer. remote is where signalling
+// comes from now; it may be invalid.
+func (h *Host) Negotiate(id string, epoch uint64, offer string, remote netip.Addr) (Opened, error) {
 	h.ctl.Lock()
 	defer h.ctl.Unlock()
 	l, err := h.ordered(id, epoch)
 	if err != nil {
 		return Opened{}, err
 	}
-	return l.negotiate(offer)
+	return l.negotiate(offer, remote)
 }
 
 // Answer takes the answer to the offer that [Host.Open] returned.
@@ -160,7 +167,7 @@ func (h *Host) Answer(id string, epoch uint64, answer string) (Opened, error) {
 		return Opened{}, fmt.Errorf("%w: the answer has a key for %s, which was not offered", sdp.ErrSecurity, far.Crypto.Keys.Profile)
 	}
 	l.mu.Lock()
-	l.takeLocked(far)
+	l.takeLocked(far, netip.Addr{})
 	if far.Crypto == nil {
 		l.st.Out = nil
 	}
@@ -188,8 +195,9 @@ func (h *Host) ordered(id string, epoch uint64) (*Leg, error) {
 	return l, nil
 }
 
-// Set changes what is not nil.
-func (h *Host) Set(id string, epoch uint64, canSpeak, muted *bool) (*Leg, error) {
+// Set changes what is not nil. With proved, the far end has shown that it is where
+// its signalling says it is.
+func (h *Host) Set(id string, epoch uint64, canSpeak, muted *bool, proved bool) (*Leg, error) {
 	h.ctl.Lock()
 	defer h.ctl.Unlock()
 	l, err := h.ordered(id, epoch)
@@ -197,7 +205,10 @@ func (h *Host) Set(id string, epoch uint64, canSpeak, muted *bool) (*Leg, error)
 		return nil, err
 	}
 	l.set(canSpeak, muted)
-	return l, nil
+	if proved {
+		err = l.prove()
+	}
+	return l, err
 }
 
 // CloseLeg ends a leg. Nil also when there is none.
@@ -215,7 +226,7 @@ func (h *Host) CloseLeg(id string, epoch uint64, reason string) error {
 	return nil
 }
 
-func (l *Leg) negotiate(offer string) (Opened, error) {
+func (l *Leg) negotiate(offer string, remote netip.Addr) (Opened, error) {
 	l.mu.Lock()
 	st := l.st
 	l.mu.Unlock()
@@ -226,7 +237,7 @@ func (l *Leg) negotiate(offer string) (Opened, error) {
 	if err != nil {
 		return Opened{}, err
 	}
-	return l.answer(offer, far)
+	return l.answer(offer, far, remote)
 }
 
 // opened describes what was negotiated.
@@ -241,7 +252,7 @@ func (l *Leg) opened(text string) Opened {
 }
 
 // answer takes an offer and writes the answer.
-func (l *Leg) answer(offer string, far *sdp.Remote) (Opened, error) {
+func (l *Leg) answer(offer string, far *sdp.Remote, remote netip.Addr) (Opened, error) {
 	l.mu.Lock()
 	if far.Crypto != nil {
 		l.st.Tag4568 = far.Crypto.Tag
@@ -258,7 +269,7 @@ func (l *Leg) answer(offer string, far *sdp.Remote) (Opened, error) {
 		l.st.Ufrag, l.st.Pwd = fresh.Ufrag, fresh.Pwd
 		l.h.ufrags.Store(l.st.Ufrag, l)
 	}
-	l.takeLocked(far)
+	l.takeLocked(far, remote)
 	l.st.Offer = offer
 	l.mu.Unlock()
 	if err := l.apply(); err != nil {
@@ -295,8 +306,9 @@ func (l *Leg) offer() (Opened, error) {
 	return l.opened(text), nil
 }
 
-// takeLocked notes what the far end described. The caller holds l.mu.
-func (l *Leg) takeLocked(far *sdp.Remote) {
+// takeLocked notes what the far end described, and for a new address where its
+// signalling comes from. The caller holds l.mu.
+func (l *Leg) takeLocked(far *sdp.Remote, remote netip.Addr) {
 	st := &l.st
 	c := far.Codec()
 	st.Negotiated, st.Codec, st.PT, st.DTMF, st.DTMFClock, st.Level = true, c.ID, c.PT, far.DTMF, far.DTMFClock(), far.Level
@@ -318,6 +330,9 @@ func (l *Leg) takeLocked(far *sdp.Remote) {
 		if l.port != nil {
 			l.port.forget(l)
 			l.rtcp.forget(l)
+		}
+		if remote.IsValid() {
+			st.Source = remote.Unmap().WithZone("")
 		}
 		st.Told, st.ToldRTCP, st.Remote, st.Latched = far.Addr, far.RTCP, netip.AddrPort{}, false
 	}

@@ -102,7 +102,7 @@ func (l *Leg) configureLocked() error {
 		o.srtp, o.keys = s, *st.Out
 	}
 	o.secure, o.pt, o.to = st.Secure, st.PT, to
-	o.on = ok && st.Negotiated && st.Far&sdp.Recv != 0 && l.mayAddressLocked()
+	o.on = ok && st.Negotiated && st.Far&sdp.Recv != 0 && l.maySendLocked()
 
 	in := &l.in
 	in.mu.Lock()
@@ -124,4 +124,24 @@ func (l *Leg) configureLocked() error {
 // else an SDP could aim the node at a stranger.
 func (l *Leg) mayAddressLocked() bool {
 	return l.st.WebRTC || l.st.Latched
+}
+
+// maySendLocked: plain datagrams, signalling and RTP alike, can come with
+// somebody else's address, and the node must not be made to send a stream there.
+// So nothing is sent before the far end has repeated something that only it was
+// told: for SIP the ACK does, with the tag of the answer.
+func (l *Leg) maySendLocked() bool {
+	return l.mayAddressLocked() && !l.st.Unproved
+}
+
+// prove notes that the far end is where its signalling says.
+func (l *Leg) prove() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.st.Unproved || l.closed {
+		return nil
+	}
+	l.st.Unproved = false
+	l.h.dirty(l)
+	return l.configureLocked()
 }

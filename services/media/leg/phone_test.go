@@ -294,17 +294,17 @@ func TestCommands(t *testing.T) {
 		t.Errorf("repeated: %+v, %v", second, err)
 	}
 	yes := true
-	if _, err := n.Set("a", 4, &yes, nil); !errors.Is(err, ErrStale) {
+	if _, err := n.Set("a", 4, &yes, nil, false); !errors.Is(err, ErrStale) {
 		t.Errorf("set of a lower epoch: %v", err)
 	}
-	if _, err := n.Set("a", 6, &yes, nil); err != nil {
+	if _, err := n.Set("a", 6, &yes, nil, false); err != nil {
 		t.Error(err)
 	}
 	if _, err := n.Open(r); !errors.Is(err, ErrStale) {
 		t.Errorf("open of a lower epoch: %v", err)
 	}
 	hold := strings.Replace(r.Offer, "a=rtcp-mux", "a=inactive\r\na=rtcp-mux", 1)
-	o, err := n.Negotiate("a", 6, hold)
+	o, err := n.Negotiate("a", 6, hold, netip.Addr{})
 	if err != nil || !strings.Contains(o.SDP, "a=inactive") {
 		t.Errorf("hold: %v\n%s", err, o.SDP)
 	}

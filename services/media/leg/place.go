@@ -44,7 +44,7 @@ func (l *Leg) place() error {
 // that signalling comes from, so nobody else can be meant.
 func (l *Leg) exactLocked() bool {
 	t := l.st.Told
-	return t.IsValid() && (t.Addr() == l.st.Source || !l.st.Source.IsValid())
+	return t.IsValid() && t.Addr() == l.st.Source
 }
 
 // take registers the leg at this pair; false when packets of it could be taken for

@@ -109,7 +109,7 @@ func (l *Leg) sendRTCP(writer func(*port) *wire.Writer, now time.Time, bye bool)
 			to = nextPort(l.st.Remote)
 		}
 	}
-	ok := l.st.Negotiated && l.mayAddressLocked()
+	ok := l.st.Negotiated && l.maySendLocked()
 	l.mu.Unlock()
 	sa, reachable := port.sock.Sockaddr(to)
 	if !ok || !reachable {
