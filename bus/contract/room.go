@@ -228,6 +228,18 @@ const (
 // events keeps for replay: all but quality.
 var KeptEvents = []EventType{EventJoined, EventLeft, EventChanged, EventVoice, EventRoom, EventChat, EventDigit, EventMedia, EventClosed}
 
+// RoomEventTypes are all of them.
+var RoomEventTypes = append([]EventType{EventQuality}, KeptEvents...)
+
+// Right returns what a bot must have been granted to see events of this type. Who
+// may not see them finds their numbers by replay, without what they say.
+func (t EventType) Right() Right {
+	if t == EventChat {
+		return RightChat
+	}
+	return RightAny
+}
+
 // Reasons why somebody left.
 const (
 	ReasonLeft     = "left"

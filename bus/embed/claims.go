@@ -114,7 +114,7 @@ func (k *keys) botAccount(acc nkeys.KeyPair, g *contract.BusGrant) (*jwt.Account
 	for _, s := range requests {
 		ac.Imports.Add(&jwt.Import{Name: s, Subject: jwt.Subject(s), Account: node, Type: jwt.Service})
 	}
-	for _, s := range streams {
+	for _, s := range imported(streams, g) {
 		ac.Imports.Add(&jwt.Import{Name: s, Subject: jwt.Subject(s), Account: node, Type: jwt.Stream})
 	}
 	tok, err := ac.Encode(k.operator)
@@ -130,7 +130,7 @@ func botUser(acc nkeys.KeyPair, g *contract.BusGrant) (tok string, pub, sub []st
 	uc.Name = g.Bot
 	pub, sub = roomSubjects(g.Account, g.Room, g.Bot, g.Rights)
 	sub = append(sub, "_INBOX.>") // of its own account: nobody else's replies pass here
-	uc.Permissions = jwt.Permissions{Pub: jwt.Permission{Allow: pub}, Sub: jwt.Permission{Allow: sub}}
+	uc.Permissions = jwt.Permissions{Pub: jwt.Permission{Allow: pub}, Sub: jwt.Permission{Allow: sub, Deny: hidden(g)}}
 	uc.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard, jwt.ConnectionTypeWebsocket}
 	if tok, err = uc.Encode(acc); err != nil {
 		return "", nil, nil, fmt.Errorf("user of bot %s: %w", g.Bot, err)

@@ -231,6 +231,40 @@ func roomSubjects(account, room, bot string, rights []contract.Right) (requests,
 	return requests, streams
 }
 
+// imported narrows the streams of a bot to the room's events that it may see: an
+// account cannot import a wildcard without one of its subjects.
+func imported(streams []string, g *contract.BusGrant) []string {
+	deny := hidden(g)
+	if len(deny) == 0 {
+		return streams
+	}
+	events := open(contract.RoomEvents.Subject(g.Account, g.Room))
+	var out []string
+	for _, s := range streams {
+		if s != events {
+			out = append(out, s)
+			continue
+		}
+		for _, t := range contract.RoomEventTypes {
+			if s := contract.RoomEvents.Subject(g.Account, g.Room, string(t)); !slices.Contains(deny, s) {
+				out = append(out, s)
+			}
+		}
+	}
+	return out
+}
+
+// hidden returns the subjects of the room's events that a bot with these rights
+// must not see.
+func hidden(g *contract.BusGrant) (deny []string) {
+	for _, t := range contract.RoomEventTypes {
+		if r := t.Right(); r != contract.RightAny && !slices.Contains(g.Rights, r) {
+			deny = append(deny, contract.RoomEvents.Subject(g.Account, g.Room, string(t)))
+		}
+	}
+	return deny
+}
+
 // pinned returns the tokens that a stream's subject is narrowed to: what is made
 // for one listener is for that bot alone.
 func pinned(d *contract.Def, account, room, bot string) []string {

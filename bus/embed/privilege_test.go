@@ -404,6 +404,10 @@ func (f *field) contractOfBots() {
 		for _, d := range contract.All() {
 			s := fill(d, bustest.Account, room, name)
 			toService := d.Kind == contract.KindCommand || d.Name == "audio.say"
+			if d.Name == "room.event" {
+				f.eventsOfBot(nc, name, rights)
+				continue
+			}
 			f.judge(f.send(nc, s, ""), toService && slices.Contains(own, d.Name), "bot with %v sends %s", rights, s)
 			f.judge(f.receive(nc, s, s), !toService && slices.Contains(own, d.Name), "bot with %v subscribes %s", rights, s)
 			for _, wrong := range []string{fill(d, bustest.Account, another, name), fill(d, strings.Repeat("f", 40), room, name),
@@ -417,6 +421,22 @@ func (f *field) contractOfBots() {
 					f.judge(f.receive(nc, wrong, wrong), false, "bot of %s/%s subscribes %s", room, name, wrong)
 				}
 			}
+		}
+	}
+}
+
+// eventsOfBot: what is said in the chat is not for everybody, however it is asked for.
+func (f *field) eventsOfBot(nc *nats.Conn, name string, rights []contract.Right) {
+	for _, t := range contract.RoomEventTypes {
+		s := contract.RoomEvents.Subject(bustest.Account, room, string(t))
+		want := t != contract.EventChat || slices.Contains(rights, contract.RightChat)
+		f.judge(f.send(nc, s, ""), false, "bot with %v sends %s", rights, s)
+		for _, as := range []string{s, contract.RoomEvents.Subject(bustest.Account, room), strings.TrimSuffix(s, string(t)) + ">"} {
+			f.judge(f.receive(nc, as, s), want, "bot with %v subscribes %s as %s", rights, s, as)
+		}
+		for _, wrong := range []string{contract.RoomEvents.Subject(bustest.Account, another, string(t)),
+			contract.RoomEvents.Subject(strings.Repeat("f", 40), room, string(t))} {
+			f.judge(f.receive(nc, wrong, wrong), false, "bot of %s/%s subscribes %s", room, name, wrong)
 		}
 	}
 }

@@ -54,6 +54,18 @@ func TestThousandJoin(t *testing.T) {
 	if len(body) > 1<<20/2 { // RosterMax of them have to fit into 1 MiB
 		t.Errorf("%d bytes for %d participants", len(body), n)
 	}
+	check(t, w.conf.s.rooms.Tell("hall", func(_ context.Context, l *live) {
+		for i := range n {
+			l.quality[fmt.Sprint("p", i)] = contract.LegQuality{PacketsIn: 1 << 40, PacketsOut: 1 << 40, LostIn: 1 << 30, LostPct: 12.345678, FarLostPct: 12.345678,
+				JitterMs: 12.345678, RTTMs: 123.456789, BufferMs: 34.567891, Level: 127, Remote: "[2001:db8:1234:5678:9abc:def0:1234:5678]:40000", Cipher: "AES_CM_128_HMAC_SHA1_80"}
+		}
+	}))
+	list, err := json.Marshal(must(w, contract.RoomListCmd, &contract.None{}))
+	check(t, err)
+	t.Logf("the list of rooms is %d KiB", len(list)>>10)
+	if all := len(list) + (contract.RosterMax-n)*len(body)/n; all > 1<<20-4096 {
+		t.Errorf("the list of %d participants would have %d bytes", contract.RosterMax, all)
+	}
 	w.until("the stream has all", func() bool {
 		last, err := w.conf.s.lastStored(t.Context(), "hall")
 		return err == nil && last == w.get("hall").Seq
@@ -216,5 +228,38 @@ func TestReplayFromTheStream(t *testing.T) {
 	defer cancel()
 	if _, err := bus.Call(ctx, w.c, contract.RoomReplay, &contract.Replay{From: 1}, "nowhere", "ann"); err == nil {
 		t.Error("replay of no room")
+	}
+}
+
+// TestChatIsForWhoMayReadIt: a bot without that right learns from a replay that
+// something was said, and not what.
+func TestChatIsForWhoMayReadIt(t *testing.T) {
+	w := newWorld(t)
+	w.ident.setBots(contract.Bot{Name: "deaf", Room: "main", Rights: []contract.Right{contract.RightListen}},
+		contract.Bot{Name: "reader", Room: "main", Rights: []contract.Right{contract.RightChat}})
+	w.join("main", "ann")
+	must(w, contract.RoomChat, &contract.ChatPost{Body: "secret"}, "main", "ann")
+	w.wait(contract.EventChat, "")
+	for _, c := range []struct {
+		who  string
+		want string
+	}{{"ann", "secret"}, {contract.Operator, "secret"}, {"reader", "secret"}, {"deaf", ""}, {"nobody", ""}} {
+		w.until(c.who+" is known", func() bool {
+			_, isBot := w.conf.s.bots.get(c.who, "main")
+			return isBot || c.who != "deaf" && c.who != "reader"
+		})
+		p := must(w, contract.RoomReplay, &contract.Replay{From: 1}, "main", c.who)
+		got, last := "", uint64(0)
+		for _, e := range p.Events {
+			if e.Seq != last+1 {
+				t.Errorf("%s: event %d after %d", c.who, e.Seq, last)
+			}
+			if last = e.Seq; e.Chat != nil {
+				got = e.Chat.Body
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s reads %q, want %q", c.who, got, c.want)
+		}
 	}
 }

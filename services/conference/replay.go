@@ -25,6 +25,7 @@ type recentPage struct {
 	events []room.Event // the kept ones that are asked for
 	whole  bool         // nothing older is asked for
 	seq    uint64
+	sees   func(contract.EventType) bool
 }
 
 func (s *Service) replay(ctx context.Context, r *bus.Request[contract.Replay]) (*contract.Replayed, error) {
@@ -41,7 +42,7 @@ func (s *Service) replay(ctx context.Context, r *bus.Request[contract.Replay]) (
 	wanted := func(seq uint64, t time.Time) bool { return seq >= q.From && (q.Since == nil || !t.Before(*q.Since)) }
 	p, err := ask(ctx, s, name, func(l *live) (recentPage, error) {
 		i := slices.IndexFunc(l.recent, func(e room.Event) bool { return wanted(e.Seq, e.Time) })
-		out := recentPage{seq: l.r.Seq()}
+		out := recentPage{seq: l.r.Seq(), sees: l.sees(r.Param(2))}
 		if i < 0 {
 			out.whole = q.From > out.seq || q.Since != nil && len(l.recent) > 0
 			return out, nil
@@ -72,7 +73,25 @@ func (s *Service) replay(ctx context.Context, r *bus.Request[contract.Replay]) (
 		out.Next = max(out.Next, p.seq+1)
 	}
 	out.More = out.Next <= p.seq
+	for i := range out.Events {
+		if e := &out.Events[i]; !p.sees(e.Type) {
+			*e = contract.RoomEvent{Seq: e.Seq, Time: e.Time, Room: e.Room, Type: e.Type}
+		}
+	}
 	return out, nil
+}
+
+// sees tells which types of events a caller may read. People read all; a bot what
+// it was granted, and one that identity has not named yet as little as any bot.
+func (l *live) sees(caller string) func(contract.EventType) bool {
+	b, isBot := l.s.bots.get(caller, l.name)
+	if m, in := l.r.Member(caller); !isBot && (caller == contract.Operator || in && m.Kind != room.Bot) {
+		return func(contract.EventType) bool { return true }
+	}
+	return func(t contract.EventType) bool {
+		r := t.Right()
+		return r == contract.RightAny || slices.Contains(b.Rights, r)
+	}
 }
 
 // readStream puts a page of the stream into out. Numbers and times of a room's

@@ -192,15 +192,20 @@ func (s *Service) remove(ctx context.Context, r *bus.Request[contract.RoomRef]) 
 	return &contract.None{}, nil
 }
 
+// listedQuality is how many participants are listed with the quality of their
+// audio, which takes as much space as all else about one: with it a list of
+// [contract.RosterMax] would exceed the bus's largest message.
+const listedQuality = 500
+
 // list shows all rooms to the operator. A damaged one is there with what to do as
 // its title.
 func (s *Service) list(ctx context.Context, _ *bus.Request[contract.None]) (*contract.RoomList, error) {
 	out := &contract.RoomList{Rooms: []contract.Room{}}
-	left := contract.RosterMax
+	left, listed := contract.RosterMax, 0
 	for _, n := range s.names() {
 		rm, err := ask(ctx, s, n, func(l *live) (*contract.Room, error) {
 			rm := &l.joined(room.Caller{Operator: true}).Room
-			for i := range rm.Participants {
+			for i := range rm.Participants[:min(len(rm.Participants), max(0, listedQuality-listed))] {
 				rm.Participants[i].Quality = l.quality[rm.Participants[i].ID]
 			}
 			return rm, nil
@@ -215,6 +220,7 @@ func (s *Service) list(ctx context.Context, _ *bus.Request[contract.None]) (*con
 		// are listed, and Total tells.
 		rm.Participants = rm.Participants[:min(left, len(rm.Participants))]
 		left -= len(rm.Participants)
+		listed += len(rm.Participants)
 		out.Rooms = append(out.Rooms, *rm)
 	}
 	return out, nil
