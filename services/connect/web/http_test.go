@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -130,7 +131,7 @@ func TestStatusSaysWhoIsMissing(t *testing.T) {
 }
 
 func TestLiveStateIsStreamed(t *testing.T) {
-	r := start(t)
+	r := start(t, func(c *Config) { c.WriteWithin = 100 * time.Millisecond }) // which is not for streams
 	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+r.addr+"/api/v1/live", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -144,6 +145,14 @@ func TestLiveStateIsStreamed(t *testing.T) {
 	b := make([]byte, 6)
 	if _, err := res.Body.Read(b); err != nil || string(b) != "data: " || res.Header.Get("Content-Type") != "text/event-stream" {
 		t.Fatalf("%q %v %v", b, err, res.Header)
+	}
+	for rest, states := bufio.NewReader(res.Body), 0; states < 2; states++ {
+		if _, err := rest.ReadString('\n'); err != nil {
+			t.Fatalf("after %d states: %v", states, err)
+		}
+		if _, err := rest.Discard(1); err != nil { // the empty line
+			t.Fatal(err)
+		}
 	}
 	began := time.Now()
 	r.stop() // an open stream does not hold up the end
@@ -208,6 +217,22 @@ func TestLimits(t *testing.T) {
 	if len(l.by) > limiterMax {
 		t.Errorf("%d addresses remembered, want at most %d", len(l.by), limiterMax)
 	}
+	net64 := newCounter(2, 10)
+	if !net64.take(one) || !net64.take(two) || net64.take(netip.MustParseAddr("2001:db8::3")) {
+		t.Error("an IPv6 host got places for each of its addresses")
+	}
+	if !net64.take(netip.MustParseAddr("2001:db8:0:1::1")) {
+		t.Error("another /64 was refused")
+	}
+	net64.free(one)
+	if !net64.take(two) {
+		t.Error("a place given back by another address of the /64 is not free")
+	}
+	for range 5 {
+		if !net64.take(netip.IPv6Loopback()) {
+			t.Error("the node's own host was refused")
+		}
+	}
 	c := newCounter(2, 3)
 	for i, want := range []bool{true, true, false} {
 		if got := c.take(ip); got != want {
@@ -268,4 +293,37 @@ func TestJunkIsClosed(t *testing.T) {
 		}
 	}
 	r.joined(t)
+}
+
+// What is asked for and not read ends: whoever holds connections open that way
+// would have all of them in time.
+func TestUnreadAnswersEnd(t *testing.T) {
+	ended := make(chan error, 1)
+	r := start(t, func(c *Config) {
+		c.WriteWithin = 200 * time.Millisecond
+		c.Docs = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			big := make([]byte, 1<<20)
+			for {
+				if _, err := w.Write(big); err != nil {
+					ended <- err
+					return
+				}
+			}
+		})
+	})
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "GET /docs HTTP/1.1\r\nHost: x\r\n\r\n")
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the answer still waits to be read")
+	}
+	// Sockets and the live state set their own.
+	sock, _, _ := r.joined(t)
+	time.Sleep(300 * time.Millisecond)
+	sock.ask("ping", nil, "pong")
 }
