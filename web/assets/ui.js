@@ -78,6 +78,12 @@ export const store = {
 
 export const clock = (iso) => new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 
+// day names the day of a time that is not today's, with a space after it.
+export function day(iso) {
+  const d = new Date(iso);
+  return d.toDateString() === new Date().toDateString() ? "" : `${d.toLocaleDateString([], { day: "numeric", month: "short" })} `;
+}
+
 // hue gives a name a steady colour.
 export function hue(text) {
   let n = 0;

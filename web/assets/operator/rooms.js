@@ -101,9 +101,9 @@ function paintRow(row, p, env) {
   row.p = p;
   const q = p.quality ?? {};
   const rate = env.rates.of(`in ${p.id}`, q.packets_in ?? 0, env.now);
-  const [cls, word] = VERDICT[verdict(p.quality)];
+  const [cls, said] = VERDICT[verdict(p.quality)];
   row.badge.className = "badge " + cls;
-  setText(row.badge, word);
+  setText(row.badge, said);
   const notes = [p.speaking ? "speaking" : "", p.hand ? "hand raised" : "", p.muted ? "muted" : ""].filter(Boolean).join(", ");
   setText(row.who, p.name);
   setText(row.note, notes);
@@ -111,7 +111,10 @@ function paintRow(row, p, env) {
     `${(q.lost_pct ?? 0).toFixed(1)} %`, q.jitter_ms ? `${Math.round(q.jitter_ms)} ms` : "–", q.rtt_ms ? `${Math.round(q.rtt_ms)} ms` : "–", rate == null ? "–" : String(Math.round(rate))];
   values.forEach((v, i) => v != null && setText(row.cells[i], v));
   row.cells[0].title = p.name;
-  setText(row.mute, p.muted ? "Unmute" : "Mute");
-  row.mute.setAttribute("aria-label", `${p.muted ? "Unmute" : "Mute"} ${p.name}`);
+  // The node unmutes nobody who muted themselves.
+  const word = !p.muted ? "Mute" : p.muted_by ? "Unmute" : "";
+  row.mute.hidden = !word;
+  setText(row.mute, word);
+  row.mute.setAttribute("aria-label", `${word} ${p.name}`);
   row.kick.setAttribute("aria-label", `Remove ${p.name} from the room`);
 }

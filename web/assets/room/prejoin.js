@@ -79,6 +79,15 @@ export class Prejoin {
     return true;
   }
 
+  fill() {
+    if (this.mic.track) fillInputs($("#mic"), this.mic);
+  }
+
+  async micLost() {
+    this.mic.close();
+    await this.openMic("");
+  }
+
   micFailed(err) {
     const box = $("#mic-problem");
     box.hidden = false;

@@ -70,14 +70,16 @@ export class Sheet {
   // buttons are made anew only when what can be done has changed: the focus stays.
   buttons(p, self) {
     const mod = this.model.self?.role === "moderator";
-    const shape = [mod, self, p.role, p.muted, Boolean(p.hand)].join();
+    const shape = [mod, self, p.role, p.muted, p.muted_by, Boolean(p.hand)].join();
     if (shape === this.shape) return;
     this.shape = shape;
     this.actions.replaceChildren();
     if (!mod || self) return;
     const add = (text, testid, type, data, cls = "") => this.actions.append(
       h("button", { type: "button", class: cls, "data-testid": testid, onclick: () => this.act(type, { participant: p.id, ...data }) }, text));
-    add(p.muted ? "Allow to speak" : "Mute", "mod-mute", "mute", { muted: !p.muted });
+    // Nobody is made audible without knowing it: who muted themselves unmutes alone.
+    if (!p.muted) add("Mute", "mod-mute", "mute", { muted: true });
+    else if (p.muted_by) add("Unmute", "mod-mute", "mute", { muted: false });
     if (p.hand) add("Lower hand", "mod-hand", "hand", { raised: false });
     if (p.role !== "speaker") add("Make speaker", "mod-speaker", "role", { role: "speaker" });
     if (p.role !== "listener") add("Make listener", "mod-listener", "role", { role: "listener" });
