@@ -42,7 +42,7 @@ export function setText(el, text) {
 
 export function toast(text, { urgent = false, ms = 5000 } = {}) {
   const box = $("#toasts");
-  const t = h("div", { class: "toast", role: urgent ? "alert" : "status" }, text);
+  const t = h("div", { class: "toast", role: urgent ? "alert" : null }, text);
   box.append(t);
   while (box.children.length > 3) box.firstElementChild.remove();
   setTimeout(() => t.remove(), ms);

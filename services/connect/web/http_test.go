@@ -164,7 +164,7 @@ func TestLiveStateIsStreamed(t *testing.T) {
 func TestPagesAndHeaders(t *testing.T) {
 	r := start(t)
 	for path, want := range map[string]int{"/": 200, "/r/main": 200, "/operator": 200, "/assets/a.js": 200, "/healthz": 200, "/readyz": 200,
-		"/robots.txt": 200, "/assets/../room.html": 404, "/assets/none": 404, "/nothing": 404, "/api/v1/rooms/main/face": 200, "/api/v1/rooms/a.b/face": 400} {
+		"/robots.txt": 200, "/assets/../room.html": 404, "/assets/none": 404, "/nothing": 404, "/r/main/x": 404, "/api/v1/nothing": 404, "/api/v1/rooms/main/face": 200, "/api/v1/rooms/a.b/face": 400} {
 		req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+r.addr+"/", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -183,9 +183,31 @@ func TestPagesAndHeaders(t *testing.T) {
 			t.Errorf("%s: headers %v", path, res.Header)
 		}
 	}
+	if res, body := r.request(t, "GET", "/nothing", ""); res.Header.Get("Content-Type") != "text/html; charset=utf-8" || !strings.Contains(body, "<!doctype html>") {
+		t.Errorf("an address that is none: %v %q, want a page", res.Header, body)
+	}
 	res, _ := r.request(t, "GET", "/", "")
 	if again, _ := r.request(t, "GET", "/", "", "If-None-Match", res.Header.Get("ETag")); again.StatusCode != 304 {
 		t.Errorf("known page: %s, want 304", again.Status)
+	}
+}
+
+func TestFaceTellsWhereItIsSecure(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, func(c *Config) { c.TLS = l })
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, body := r.request(t, "GET", "/api/v1/rooms/main/face", ""); !strings.Contains(body, `"https_port":"`+port+`"`) || !strings.Contains(body, `"pin":true`) {
+		t.Errorf("face %s, want the port %s", body, port)
+	}
+	r = start(t)
+	if _, body := r.request(t, "GET", "/api/v1/rooms/main/face", ""); strings.Contains(body, "https_port") {
+		t.Errorf("face %s without TLS", body)
 	}
 }
 

@@ -183,6 +183,8 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.pages.page("start.html"))
+	mux.HandleFunc("GET /{page}", s.pages.missing)
+	mux.HandleFunc("GET /r/{room}/{rest...}", s.pages.missing)
 	mux.HandleFunc("GET /r/{room}", s.pages.page("room.html"))
 	mux.HandleFunc("GET /operator", s.pages.page("operator.html"))
 	mux.HandleFunc("GET /assets/{name...}", s.pages.asset)

@@ -39,7 +39,7 @@ function make(name, env) {
     if (await env.confirm(`Remove ${name}?`, "Everybody in it is put out. Its chat stays on disk.", "Remove")) env.act("DELETE", path, null, "Removed.");
   } }, "Remove");
   c.body = h("tbody");
-  c.wrap = h("div", { class: "table-wrap", hidden: true }, h("table", {}, h("thead", {}, h("tr", {}, ...["Participant", "Role", "Through", "Codec", "Connection"].map((t) => h("th", { scope: "col" }, t)),
+  c.wrap = h("div", { class: "table-wrap", role: "region", "aria-label": `Participants of ${name}`, tabindex: "0", hidden: true }, h("table", {}, h("thead", {}, h("tr", {}, ...["Participant", "Role", "Through", "Codec", "Connection"].map((t) => h("th", { scope: "col" }, t)),
     ...["Loss", "Jitter", "Round trip", "Packets/s"].map((t) => h("th", { scope: "col", class: "n" }, t)), h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Actions")))), c.body));
   c.more = h("p", { class: "muted small" });
   c.el = h("article", { class: "card room-card", "data-room": name }, h("div", { class: "room-head" }, c.title, c.count, c.pin, c.locked,

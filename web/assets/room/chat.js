@@ -156,6 +156,11 @@ export class Chat {
     const own = this.own(m);
     return h("li", { class: own ? "message own" : "message", "data-testid": "message", "data-id": m.id ?? null },
       h("p", { class: "meta" }, h("b", {}, own ? "You" : m.name || "The node"), " ", h("time", { datetime: m.time }, day(m.time) + clock(m.time))),
-      h("p", { class: "body" }, m.body));
+      h("p", { class: "body" }, ...linked(m.body)));
   }
+}
+
+// linked makes links of the web addresses in a text; all else stays text.
+function linked(text) {
+  return text.split(/(https?:\/\/[^\s<>"]*[^\s<>".,;:!?)\]}'])/).map((part, i) => (i % 2 ? h("a", { href: part, target: "_blank", rel: "noopener noreferrer" }, part) : part));
 }

@@ -44,12 +44,12 @@ export class Controls {
     const silent = this.muted || this.listener;
     if (this.mic.track) this.mic.track.enabled = !silent;
     const button = $("#mute");
-    button.setAttribute("aria-pressed", String(silent));
+    button.classList.toggle("on", silent);
     setIcon(button, silent ? "mic-off" : "mic");
     setText(button.querySelector(".text"), this.listener ? "Listening" : this.muted ? "Unmute" : "Mute");
     button.disabled = this.listener;
     button.title = this.listener ? "You are a listener. Raise your hand to ask to speak." : "M, or hold Space";
-    $("#hand").setAttribute("aria-pressed", String(Boolean(me.hand)));
+    $("#hand").classList.toggle("on", Boolean(me.hand));
     setText($("#hand .text"), me.hand ? "Lower hand" : "Raise hand");
     const lock = $("#lock");
     lock.hidden = me.role !== "moderator";

@@ -1,7 +1,7 @@
 // The dialog of one person: what is known of the connection, and what a
 // moderator can do.
 import { $, h, icon, setText, clock, hue, initials } from "../ui.js";
-import { verdict } from "./roster.js";
+import { verdict, ROLE } from "./roster.js";
 
 const TRANSPORT = { webrtc: "WebRTC (encrypted)", srtp: "SRTP (encrypted)", rtp: "RTP (not encrypted)", bus: "Bot" };
 const CODEC = { opus: "Opus", g722: "G.722", pcmu: "G.711 µ-law", pcma: "G.711 A-law" };
@@ -49,7 +49,7 @@ export class Sheet {
     const q = p.quality ?? {};
     const own = self ? await this.own() : null;
     const rows = [
-      ["Role", p.role],
+      ["Role", ROLE[p.role] ?? p.role],
       ["Joined", clock(p.joined)],
       ["Transport", TRANSPORT[p.transport] ?? p.transport ?? "–"],
       ["Codec", CODEC[p.codec] ?? p.codec ?? "–"],
@@ -84,6 +84,6 @@ export class Sheet {
     if (p.role !== "speaker") add("Make speaker", "mod-speaker", "role", { role: "speaker" });
     if (p.role !== "listener") add("Make listener", "mod-listener", "role", { role: "listener" });
     if (p.role !== "moderator") add("Make moderator", "mod-moderator", "role", { role: "moderator" });
-    add("Remove from room", "mod-kick", "kick", {}, "danger");
+    add("Remove from the room", "mod-kick", "kick", {}, "danger wide");
   }
 }
