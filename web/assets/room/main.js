@@ -9,7 +9,7 @@
 //
 // One thing at a time works on the connection (busy); what is asked for meanwhile
 // comes after it (next).
-import { $, setText, toast, announcer } from "../ui.js";
+import { $, setText, toast, announcer, sentence, copy } from "../ui.js";
 import { Signal, Refused } from "./signal.js";
 import { Model } from "./model.js";
 import { Follow } from "./follow.js";
@@ -316,7 +316,7 @@ function over(title, text) {
   call.close();
   mic.close();
   setText($("#over-title"), title);
-  setText($("#over-text"), text ? text[0].toUpperCase() + text.slice(1) + "." : "");
+  setText($("#over-text"), text ? sentence(text) + "." : "");
   for (const d of document.querySelectorAll("dialog[open]")) d.close();
   phase("over");
   $("#over-title").focus();
@@ -328,6 +328,7 @@ function leave() {
   over("You have left", "you can close this window or come back");
 }
 
+$("#invite").addEventListener("click", () => copy(location.origin + location.pathname)); // without a moderator's token
 $("#over-again").addEventListener("click", () => location.reload());
 $("#unblock").addEventListener("click", () => {
   $("#audio").play().then(() => { $("#unblock").hidden = true; }).catch((err) => toast(`The sound stays off: ${err.message}`, { urgent: true }));
@@ -343,6 +344,7 @@ function refresh() {
   setText($("#title"), model.room.title || model.room.name || roomName);
   setText($("#count"), String(people));
   setText($("#tab-count"), String(people));
+  $("#alone").hidden = people > 1;
   $("#hands").hidden = !hands;
   setText($("#hands"), hands === 1 ? "1 hand raised" : `${hands} hands raised`);
   $("#locked").hidden = !model.room.locked;

@@ -1,5 +1,5 @@
 // Before joining: name, PIN, microphone and its level.
-import { $, h, setText, store } from "../ui.js";
+import { $, h, setText, store, sentence } from "../ui.js";
 import { devices, meter, micPossible, micProblem } from "./mic.js";
 
 export class Prejoin {
@@ -49,7 +49,7 @@ export class Prejoin {
       if (!r.ok) {
         if (f.code === "not_found") return this.wrongLink("There is no room of this name. Check the link, or ask who invited you.");
         if (f.code === "bad_request") return this.wrongLink("This link is not right: a room’s name has only small letters a–z, digits and hyphens.");
-        setText($("#pre-sub"), f.message);
+        setText($("#pre-sub"), sentence(f.message));
         if (f.retry) this.timer = setTimeout(() => this.face(), 2000);
         return;
       }
@@ -78,8 +78,8 @@ export class Prejoin {
     const url = new URL(location.href);
     url.protocol = "https:";
     url.port = port;
-    $("#mic-problem").replaceChildren("Browsers give the microphone only to secure pages, and this one was opened by http. ",
-      h("a", { href: url.href, "data-testid": "secure" }, "Open the secure page"), " to speak; should the browser warn of its certificate, go on. Here you can only listen.");
+    $("#mic-problem").replaceChildren(h("span", {}, "Browsers give the microphone only to secure pages, and this one was opened by http. ",
+      h("a", { href: url.href, "data-testid": "secure" }, "Open the secure page"), " to speak; should the browser warn of its certificate, go on. Here you can only listen."));
   }
 
   async openMic(id = store.get("mic")) {
@@ -92,7 +92,7 @@ export class Prejoin {
     $("#mic-ask").hidden = true;
     $("#mic-problem").hidden = true;
     $("#mic-ready").hidden = false;
-    this.prefer("join");
+    this.canSpeak(true);
     await fillInputs($("#mic"), this.mic);
     return true;
   }
@@ -114,13 +114,13 @@ export class Prejoin {
     const never = err.name === "InsecureContext";
     $("#mic-ask").hidden = never;
     setText($("#mic-allow .text"), "Try again");
-    $("#join").hidden = $("#join-muted").parentElement.hidden = never;
-    this.prefer("join-listen");
+    this.canSpeak(false);
   }
 
-  // prefer makes one of the buttons the one that stands out.
-  prefer(id) {
-    for (const b of [$("#join"), $("#join-listen")]) b.className = b.id === id ? "primary wide" : "plain wide";
+  // canSpeak shows what is possible with or without a microphone.
+  canSpeak(yes) {
+    $("#join").hidden = $("#join-muted").parentElement.hidden = !yes;
+    $("#join-listen").className = yes ? "plain wide" : "primary wide";
   }
 
   async submit(listen) {
@@ -151,7 +151,7 @@ export class Prejoin {
   fail(text, field) {
     const box = $("#pre-error");
     box.hidden = false;
-    setText(box, text);
+    setText(box, sentence(text));
     for (const f of [$("#name"), $("#pin")]) f.toggleAttribute("aria-invalid", false);
     if (field) {
       field.setAttribute("aria-invalid", "true");
