@@ -95,7 +95,7 @@ function tiles(st, now) {
     memory += p.rss_bytes;
   }
   const rows = [
-    [(st.rooms ?? []).length, "rooms"], [people.length, "participants"], [people.filter((p) => p.speaking).length, "speaking"],
+    [(st.rooms ?? []).length, "rooms"], [(st.rooms ?? []).reduce((n, r) => n + Math.max(r.total ?? 0, r.participants?.length ?? 0), 0), "participants"], [people.filter((p) => p.speaking).length, "speaking"],
     [Math.round(packetsIn), "packets/s in"], [Math.round(packetsOut), "packets/s out"], [`${(cpu * 100).toFixed(0)} %`, "of a core"], [bytes(memory), "memory"],
   ];
   const box = $("#tiles");

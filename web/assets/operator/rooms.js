@@ -51,7 +51,8 @@ function paint(c, room, env) {
   c.room = room;
   const people = room.participants ?? [];
   setText(c.title, room.title && room.title !== room.name ? `${room.title} (${room.name})` : room.name);
-  setText(c.count, people.length === 1 ? "1 participant" : `${people.length} participants`);
+  const total = Math.max(room.total ?? 0, people.length); // of very many the first are listed
+  setText(c.count, total === 1 ? "1 participant" : `${total} participants`);
   c.pin.hidden = !room.has_pin;
   c.locked.hidden = !room.locked;
   setText(c.lock, room.locked ? "Unlock" : "Lock");
@@ -60,7 +61,7 @@ function paint(c, room, env) {
   if (room.moderator_token) c.mod.href = `${c.join.href}#token=${encodeURIComponent(room.moderator_token)}`;
   const weight = (p) => (p.speaking ? 0 : p.hand ? 1 : { poor: 2, fair: 3 }[verdict(p.quality)] ?? 4);
   const shown = people.length <= ROWS ? people : [...people].sort((a, b) => weight(a) - weight(b)).slice(0, ROWS);
-  setText(c.more, people.length > shown.length ? `and ${people.length - shown.length} more; speakers, raised hands and poor connections are shown first` : people.length ? "" : "Nobody is here.");
+  setText(c.more, total > shown.length ? `and ${total - shown.length} more; speakers, raised hands and poor connections are shown first` : people.length ? "" : "Nobody is here.");
   c.wrap.hidden = !people.length;
   const ids = new Set(shown.map((p) => p.id));
   for (const [id, row] of c.rows) {

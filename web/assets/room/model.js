@@ -12,6 +12,7 @@ export class Model {
     this.selfID = "";
     this.room = {};
     this.seq = 0;
+    this.unlisted = 0; // of very many the node lists the first
   }
 
   get self() { return this.people.get(this.selfID); }
@@ -29,6 +30,7 @@ export class Model {
       this.selfID = participant.id;
       put(participant);
     }
+    this.unlisted = Math.max(0, (room.total ?? 0) - this.people.size);
     const { participants, ...settings } = room;
     this.room = settings;
     this.seq = seq ?? 0;
@@ -50,7 +52,7 @@ export class Model {
         if (p) this.people.set(p.id, { ...this.people.get(p.id), hand: undefined, muted_by: undefined, ...p });
         break;
       case "left":
-        if (p) this.people.delete(p.id);
+        if (p && !this.people.delete(p.id) && this.unlisted) this.unlisted--;
         break;
       case "voice": {
         const known = p && this.people.get(p.id);
@@ -108,7 +110,7 @@ export class Model {
       if (p.hand) hands++;
       if (p.speaking) speaking++;
     }
-    return { people: this.people.size, hands, speaking };
+    return { people: this.people.size + this.unlisted, hands, speaking };
   }
 }
 
