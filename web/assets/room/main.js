@@ -358,7 +358,7 @@ function showConnection() {
   const el = $("#connection");
   let text = "Connecting…";
   let mark = "busy";
-  if (state.signalling !== "open") text = call.state === "connected" ? "Reconnecting… sound goes on" : "Reconnecting…";
+  if (state.signalling !== "open") text = call.state === "connected" ? "Reconnecting, sound is on" : "Reconnecting…";
   else if (call.state === "connected") {
     const v = verdict(model.self?.quality) || "good";
     mark = v;
