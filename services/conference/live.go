@@ -49,7 +49,7 @@ type live struct {
 
 	orderly bool // the last life ended in order
 	born    time.Time
-	quality map[string]contract.LegQuality
+	quality map[string]*quality
 	half    int // seats that wait for audio, as the service was told
 }
 
@@ -63,7 +63,7 @@ func (s *Service) load(_ context.Context, name string) (*live, error) {
 		return nil, refusal(err)
 	}
 	l := &live{s: s, name: name, r: room.New(set), pins: guard.New(), log: s.log.With(zap.String("room", name)),
-		quality: map[string]contract.LegQuality{}, born: s.now(), confirmed: new(confirmCounter)}
+		quality: map[string]*quality{}, born: s.now(), confirmed: new(confirmCounter)}
 	if l.j, err = s.dir.Journal(name, l.replayRecord); err != nil {
 		return nil, refusal(err)
 	}

@@ -56,8 +56,8 @@ func TestThousandJoin(t *testing.T) {
 	}
 	check(t, w.conf.s.rooms.Tell("hall", func(_ context.Context, l *live) {
 		for i := range n {
-			l.quality[fmt.Sprint("p", i)] = contract.LegQuality{PacketsIn: 1 << 40, PacketsOut: 1 << 40, LostIn: 1 << 30, LostPct: 12.345678, FarLostPct: 12.345678,
-				JitterMs: 12.345678, RTTMs: 123.456789, BufferMs: 34.567891, Level: 127, Remote: "[2001:db8:1234:5678:9abc:def0:1234:5678]:40000", Cipher: "AES_CM_128_HMAC_SHA1_80"}
+			l.quality[fmt.Sprint("p", i)] = &quality{LegQuality: contract.LegQuality{PacketsIn: 1 << 40, PacketsOut: 1 << 40, LostIn: 1 << 30, LostPct: 12.345678, FarLostPct: 12.345678,
+				JitterMs: 12.345678, RTTMs: 123.456789, BufferMs: 34.567891, Level: 127, Remote: "[2001:db8:1234:5678:9abc:def0:1234:5678]:40000", Cipher: "AES_CM_128_HMAC_SHA1_80"}}
 		}
 	}))
 	list, err := json.Marshal(must(w, contract.RoomListCmd, &contract.None{}))

@@ -14,9 +14,38 @@ import (
 	"github.com/parley-jami/parley/services/conference/room"
 )
 
-// badLossPct is the loss from which a listener of a large room is in the quality
-// event; in smaller rooms everybody is.
-const badLossPct = 2
+// From these on a page says that a connection is not good. In a large room only
+// who is past them, or speaks, is in each quality event; in smaller rooms
+// everybody is.
+const (
+	badLossPct  = 2
+	badJitterMs = 35
+	badRTTMs    = 300
+)
+
+// ownEvery is how often everybody in a large room is told of the own connection.
+const ownEvery = 30 * time.Second
+
+// quality is what was measured of a leg last, and what was told of it.
+type quality struct {
+	contract.LegQuality
+	bad  bool  // the last event had it as not good
+	told int64 // period of ownEvery in which it was in an event
+}
+
+// worthTelling notes what was measured and reports whether it goes into the event:
+// in a large room also when it has become good again, and once in each ownEvery. All
+// are in the same event then, which is so long that connect tells each page only of itself.
+func (q *quality) worthTelling(now time.Time, info *contract.LegInfo, large bool) bool {
+	q.LegQuality = info.Quality
+	bad := q.LostPct > badLossPct || q.FarLostPct > badLossPct || q.JitterMs > badJitterMs || q.RTTMs > badRTTMs
+	period := now.UnixNano() / int64(ownEvery)
+	tell := !large || bad || q.bad || info.Speaking || q.told != period
+	if tell {
+		q.bad, q.told = bad, period
+	}
+	return tell
+}
 
 // hearMedia subscribes what media tells.
 func (s *Service) hearMedia() error {
@@ -105,10 +134,13 @@ func (l *live) measured(legs []contract.LegInfo) {
 		if !l.r.Stats(now, leg(&legs[i])) {
 			continue
 		}
-		q := legs[i].Quality
-		l.quality[legs[i].Leg] = q
-		if l.r.Len() <= room.Large || legs[i].Speaking || q.LostPct > badLossPct || q.FarLostPct > badLossPct {
-			show[legs[i].Leg] = q
+		q := l.quality[legs[i].Leg]
+		if q == nil {
+			q = new(quality)
+			l.quality[legs[i].Leg] = q
+		}
+		if q.worthTelling(now, &legs[i], l.r.Len() > room.Large) {
+			show[legs[i].Leg] = q.LegQuality
 		}
 	}
 	// A page of a message: what a room of thousands with a bad link would say

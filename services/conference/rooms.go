@@ -206,7 +206,9 @@ func (s *Service) list(ctx context.Context, _ *bus.Request[contract.None]) (*con
 		rm, err := ask(ctx, s, n, func(l *live) (*contract.Room, error) {
 			rm := &l.joined(room.Caller{Operator: true}).Room
 			for i := range rm.Participants[:min(len(rm.Participants), max(0, listedQuality-listed))] {
-				rm.Participants[i].Quality = l.quality[rm.Participants[i].ID]
+				if q := l.quality[rm.Participants[i].ID]; q != nil {
+					rm.Participants[i].Quality = q.LegQuality
+				}
 			}
 			return rm, nil
 		})

@@ -274,6 +274,42 @@ func TestVoiceDigitsQuality(t *testing.T) {
 	noGaps(t, replayAll(w, "main"), seq) // and no quality among them
 }
 
+func TestQualityInALargeRoom(t *testing.T) {
+	at := time.Unix(0, 0).Add(100 * ownEvery)
+	good, lossy, late := contract.LegQuality{}, contract.LegQuality{LostPct: 5}, contract.LegQuality{RTTMs: 400}
+	q := new(quality)
+	for i, step := range []struct {
+		after    time.Duration
+		of       contract.LegQuality
+		speaking bool
+		want     bool
+	}{
+		{0, good, false, true}, // the first time
+		{2 * time.Second, good, false, false},
+		{4 * time.Second, good, true, true},
+		{6 * time.Second, lossy, false, true},
+		{8 * time.Second, lossy, false, true},
+		{10 * time.Second, good, false, true}, // nobody is left to believe that it is bad
+		{12 * time.Second, good, false, false},
+		{14 * time.Second, late, false, true},
+		{16 * time.Second, good, false, true},
+		{18 * time.Second, good, false, false},
+		{ownEvery, good, false, true},
+		{ownEvery + 2*time.Second, good, false, false},
+	} {
+		info := &contract.LegInfo{Speaking: step.speaking, Quality: step.of}
+		if got := q.worthTelling(at.Add(step.after), info, true); got != step.want {
+			t.Errorf("step %d: told %v, want %v", i, got, step.want)
+		}
+		if q.LegQuality != step.of {
+			t.Errorf("step %d: %+v is kept", i, q.LegQuality)
+		}
+	}
+	if !q.worthTelling(at.Add(ownEvery+4*time.Second), &contract.LegInfo{}, false) {
+		t.Error("not told in a small room")
+	}
+}
+
 func TestDamagedFilesAreRefusedAndKept(t *testing.T) {
 	for _, file := range []string{"side.json", "side.log"} {
 		t.Run(file, func(t *testing.T) {

@@ -3,6 +3,11 @@ const form = document.getElementById("go");
 const input = document.getElementById("room");
 const hint = document.getElementById("room-hint");
 
+if (location.pathname !== "/") {
+  document.querySelector("h1").textContent = "There is no such page";
+  document.getElementById("lead").textContent = "A link to a room ends in /r/ and the room’s name. Enter the name here instead.";
+}
+
 form.addEventListener("submit", (e) => {
   e.preventDefault();
   const name = input.value.trim().toLowerCase().replace(/\s+/g, "-");

@@ -40,9 +40,12 @@ export function setText(el, text) {
   if (el && el.textContent !== text) el.textContent = text;
 }
 
+// sentence begins with a capital: the node's words may stand inside a sentence.
+export const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) : "");
+
 export function toast(text, { urgent = false, ms = 5000 } = {}) {
   const box = $("#toasts");
-  const t = h("div", { class: "toast", role: urgent ? "alert" : "status" }, text);
+  const t = h("div", { class: "toast", role: urgent ? "alert" : null }, sentence(text));
   box.append(t);
   while (box.children.length > 3) box.firstElementChild.remove();
   setTimeout(() => t.remove(), ms);
@@ -78,11 +81,27 @@ export const store = {
 
 export const clock = (iso) => new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 
-// hue gives a name a steady colour.
+// day names the day of a time that is not today's, with a space after it.
+export function day(iso) {
+  const d = new Date(iso);
+  return d.toDateString() === new Date().toDateString() ? "" : `${d.toLocaleDateString([], { day: "numeric", month: "short" })} `;
+}
+
+// hue gives a name a steady colour; names that are alike get other ones.
 export function hue(text) {
   let n = 0;
-  for (const c of text) n = (n * 31 + c.codePointAt(0)) % 360;
-  return n;
+  for (const c of text) n = (n * 31 + c.codePointAt(0)) >>> 0;
+  return Math.round(n * 137.508) % 360;
+}
+
+// copy puts text where it can be pasted, or shows it where a browser refuses.
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    toast("Copied.");
+  } catch {
+    toast(`The browser does not let this page copy. Mark it: ${text}`, { urgent: true, ms: 20000 });
+  }
 }
 
 export function initials(name) {

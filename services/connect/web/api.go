@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/netip"
 	"time"
@@ -45,7 +46,23 @@ func (s *Server) face(w http.ResponseWriter, r *http.Request) {
 		fail(w, badRequest("a room's name has 1 to 64 of a-z, 0-9 and -"))
 		return
 	}
-	s.pass(w, r, http.StatusOK, Command{Name: "room.face", Body: map[string]string{"room": room}})
+	ctx, cancel := context.WithTimeout(r.Context(), commandLimit)
+	defer cancel()
+	data, err := s.node.Do(ctx, Command{Name: "room.face", Body: map[string]string{"room": room}})
+	var face map[string]any
+	if err == nil {
+		err = json.Unmarshal(data, &face)
+	}
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	if s.cfg.TLS != nil { // a page opened by http tells where the microphone may be used
+		if _, port, err := net.SplitHostPort(s.cfg.TLS.Addr().String()); err == nil {
+			face["https_port"] = port
+		}
+	}
+	answer(w, http.StatusOK, face)
 }
 
 // command passes a JSON body on as the operator's command.

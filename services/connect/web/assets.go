@@ -83,12 +83,21 @@ func (p *pages) serve(w http.ResponseWriter, r *http.Request, name string) {
 		http.NotFound(w, r)
 		return
 	}
+	p.send(w, r, f, http.StatusOK)
+}
+
+// missing is the start page for an address that is none; its script says so.
+func (p *pages) missing(w http.ResponseWriter, r *http.Request) {
+	p.send(w, r, p.files["start.html"], http.StatusNotFound)
+}
+
+func (p *pages) send(w http.ResponseWriter, r *http.Request, f *file, status int) {
 	h := w.Header()
 	h.Set("Content-Type", f.kind)
 	h.Set("ETag", f.etag)
 	h.Set("Cache-Control", "no-cache") // kept, and asked about: a new node has a new page
 	h.Set("Vary", "Accept-Encoding")
-	if r.Header.Get("If-None-Match") == f.etag {
+	if status == http.StatusOK && r.Header.Get("If-None-Match") == f.etag {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
@@ -97,6 +106,7 @@ func (p *pages) serve(w http.ResponseWriter, r *http.Request, name string) {
 		h.Set("Content-Encoding", "gzip")
 		body = f.gzip
 	}
+	w.WriteHeader(status)
 	w.Write(body)
 }
 

@@ -100,7 +100,7 @@ func (k *socket) join(ctx context.Context, id int64, r *joinRequest) {
 	}
 	at := session{r.Room, newID()}
 	k.s.hub.enter(k, at) // before the command: no event may be missed between
-	data, err := k.s.node.Do(ctx, Command{Name: "room.join", Params: []string{at.room, at.participant}, Key: r.Key,
+	data, err := k.s.node.Do(ctx, Command{Name: "room.join", Params: []string{at.room, at.participant},
 		Body: joinBody{Name: r.Name, Kind: "browser", PIN: r.PIN, Token: r.Token, Source: k.ip.String(),
 			Transport: "webrtc", Offer: r.Offer, Muted: r.Muted, Signalling: k.s.name}})
 	if err != nil {

@@ -29,7 +29,7 @@ const (
 type fakeNode struct {
 	mu      sync.Mutex
 	people  map[string]string // participant id -> name
-	remote  map[string]string // participant id -> address of its audio
+	audio   map[string]bool   // participant id -> audio has come
 	seen    []Command
 	changed chan struct{} // closed and made anew at each command
 	refuse  map[string]*Refusal
@@ -37,7 +37,7 @@ type fakeNode struct {
 }
 
 func newFakeNode() *fakeNode {
-	return &fakeNode{people: map[string]string{}, remote: map[string]string{}, changed: make(chan struct{}),
+	return &fakeNode{people: map[string]string{}, audio: map[string]bool{}, changed: make(chan struct{}),
 		refuse: map[string]*Refusal{}, block: map[string]chan struct{}{}}
 }
 
@@ -73,8 +73,8 @@ func (f *fakeNode) Do(ctx context.Context, c Command) (json.RawMessage, error) {
 		id = c.Params[1]
 	}
 	seat := func(sdp string) json.RawMessage {
-		return json.RawMessage(fmt.Sprintf(`{"participant":{"id":%q,"name":%q,"quality":{"remote":%q}},"sdp":%q,"room":{"name":"main","participants":[]},"seq":7}`,
-			id, f.people[id], f.remote[id], sdp))
+		return json.RawMessage(fmt.Sprintf(`{"participant":{"id":%q,"name":%q,"connected":%t},"sdp":%q,"room":{"name":"main","participants":[]},"seq":7}`,
+			id, f.people[id], f.audio[id], sdp))
 	}
 	switch c.Name {
 	case "room.join":

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -130,7 +131,7 @@ func TestStatusSaysWhoIsMissing(t *testing.T) {
 }
 
 func TestLiveStateIsStreamed(t *testing.T) {
-	r := start(t)
+	r := start(t, func(c *Config) { c.WriteWithin = 100 * time.Millisecond }) // which is not for streams
 	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+r.addr+"/api/v1/live", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -145,6 +146,14 @@ func TestLiveStateIsStreamed(t *testing.T) {
 	if _, err := res.Body.Read(b); err != nil || string(b) != "data: " || res.Header.Get("Content-Type") != "text/event-stream" {
 		t.Fatalf("%q %v %v", b, err, res.Header)
 	}
+	for rest, states := bufio.NewReader(res.Body), 0; states < 2; states++ {
+		if _, err := rest.ReadString('\n'); err != nil {
+			t.Fatalf("after %d states: %v", states, err)
+		}
+		if _, err := rest.Discard(1); err != nil { // the empty line
+			t.Fatal(err)
+		}
+	}
 	began := time.Now()
 	r.stop() // an open stream does not hold up the end
 	if took := time.Since(began); took > 2*time.Second {
@@ -155,7 +164,7 @@ func TestLiveStateIsStreamed(t *testing.T) {
 func TestPagesAndHeaders(t *testing.T) {
 	r := start(t)
 	for path, want := range map[string]int{"/": 200, "/r/main": 200, "/operator": 200, "/assets/a.js": 200, "/healthz": 200, "/readyz": 200,
-		"/robots.txt": 200, "/assets/../room.html": 404, "/assets/none": 404, "/nothing": 404, "/api/v1/rooms/main/face": 200, "/api/v1/rooms/a.b/face": 400} {
+		"/robots.txt": 200, "/assets/../room.html": 404, "/assets/none": 404, "/nothing": 404, "/r/main/x": 404, "/api/v1/nothing": 404, "/api/v1/rooms/main/face": 200, "/api/v1/rooms/a.b/face": 400} {
 		req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+r.addr+"/", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -174,9 +183,31 @@ func TestPagesAndHeaders(t *testing.T) {
 			t.Errorf("%s: headers %v", path, res.Header)
 		}
 	}
+	if res, body := r.request(t, "GET", "/nothing", ""); res.Header.Get("Content-Type") != "text/html; charset=utf-8" || !strings.Contains(body, "<!doctype html>") {
+		t.Errorf("an address that is none: %v %q, want a page", res.Header, body)
+	}
 	res, _ := r.request(t, "GET", "/", "")
 	if again, _ := r.request(t, "GET", "/", "", "If-None-Match", res.Header.Get("ETag")); again.StatusCode != 304 {
 		t.Errorf("known page: %s, want 304", again.Status)
+	}
+}
+
+func TestFaceTellsWhereItIsSecure(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, func(c *Config) { c.TLS = l })
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, body := r.request(t, "GET", "/api/v1/rooms/main/face", ""); !strings.Contains(body, `"https_port":"`+port+`"`) || !strings.Contains(body, `"pin":true`) {
+		t.Errorf("face %s, want the port %s", body, port)
+	}
+	r = start(t)
+	if _, body := r.request(t, "GET", "/api/v1/rooms/main/face", ""); strings.Contains(body, "https_port") {
+		t.Errorf("face %s without TLS", body)
 	}
 }
 
@@ -207,6 +238,22 @@ func TestLimits(t *testing.T) {
 	}
 	if len(l.by) > limiterMax {
 		t.Errorf("%d addresses remembered, want at most %d", len(l.by), limiterMax)
+	}
+	net64 := newCounter(2, 10)
+	if !net64.take(one) || !net64.take(two) || net64.take(netip.MustParseAddr("2001:db8::3")) {
+		t.Error("an IPv6 host got places for each of its addresses")
+	}
+	if !net64.take(netip.MustParseAddr("2001:db8:0:1::1")) {
+		t.Error("another /64 was refused")
+	}
+	net64.free(one)
+	if !net64.take(two) {
+		t.Error("a place given back by another address of the /64 is not free")
+	}
+	for range 5 {
+		if !net64.take(netip.IPv6Loopback()) {
+			t.Error("the node's own host was refused")
+		}
 	}
 	c := newCounter(2, 3)
 	for i, want := range []bool{true, true, false} {
@@ -268,4 +315,37 @@ func TestJunkIsClosed(t *testing.T) {
 		}
 	}
 	r.joined(t)
+}
+
+// What is asked for and not read ends: whoever holds connections open that way
+// would have all of them in time.
+func TestUnreadAnswersEnd(t *testing.T) {
+	ended := make(chan error, 1)
+	r := start(t, func(c *Config) {
+		c.WriteWithin = 200 * time.Millisecond
+		c.Docs = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			big := make([]byte, 1<<20)
+			for {
+				if _, err := w.Write(big); err != nil {
+					ended <- err
+					return
+				}
+			}
+		})
+	})
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "GET /docs HTTP/1.1\r\nHost: x\r\n\r\n")
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the answer still waits to be read")
+	}
+	// Sockets and the live state set their own.
+	sock, _, _ := r.joined(t)
+	time.Sleep(300 * time.Millisecond)
+	sock.ask("ping", nil, "pong")
 }

@@ -46,22 +46,24 @@ func newCounter(perIP, inAll int) *counter {
 // take reserves a place, to be given back with free. The node's own host is
 // bounded only by the total: a reverse proxy or a load test comes from there.
 func (c *counter) take(ip netip.Addr) bool {
+	key := bucketKey(ip)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.all >= c.inAll || c.by[ip] >= c.perIP && !ip.IsLoopback() {
+	if c.all >= c.inAll || c.by[key] >= c.perIP && !ip.IsLoopback() {
 		return false
 	}
 	c.all++
-	c.by[ip]++
+	c.by[key]++
 	return true
 }
 
 func (c *counter) free(ip netip.Addr) {
+	key := bucketKey(ip)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all--
-	if c.by[ip]--; c.by[ip] <= 0 {
-		delete(c.by, ip)
+	if c.by[key]--; c.by[key] <= 0 {
+		delete(c.by, key)
 	}
 }
 

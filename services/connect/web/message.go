@@ -38,7 +38,6 @@ type (
 		Token string `json:"token,omitempty"`
 		Offer string `json:"offer"`
 		Muted bool   `json:"muted"`
-		Key   string `json:"key,omitempty"` // a join repeated with the same key is one join
 	}
 	resumeRequest struct {
 		Session string `json:"session"`
@@ -179,8 +178,8 @@ func (r *joinRequest) check() *Refusal {
 		return badRequest("a room's name has 1 to 64 of a-z, 0-9 and -")
 	case r.Name == "":
 		return badRequest("say your name: 1 to 64 characters")
-	case !printable(r.PIN), !printable(r.Token), !printable(r.Key):
-		return badRequest("pin, token and key have at most 128 printable characters")
+	case !printable(r.PIN), !printable(r.Token):
+		return badRequest("pin and token have at most 128 printable characters")
 	}
 	return checkSDP(r.Offer)
 }

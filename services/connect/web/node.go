@@ -69,9 +69,6 @@ type seat struct {
 	Participant struct {
 		ID        string `json:"id"`
 		Connected bool   `json:"connected"`
-		Quality   struct {
-			Remote string `json:"remote"`
-		} `json:"quality"`
 	} `json:"participant"`
 	SDP string `json:"sdp"`
 }

@@ -103,7 +103,7 @@ func (o *orphans) look(ctx context.Context, at session) {
 	if err := json.Unmarshal(data, &st); err != nil || st.Participant.ID != at.participant {
 		return
 	}
-	if st.Participant.Connected || st.Participant.Quality.Remote != "" { // who only listens sends no audio, but has an address
+	if st.Participant.Connected { // who only listens is connected by its reports (RFC 3550 §6.4.2)
 		return
 	}
 	_, err = o.s.node.Do(ctx, Command{Name: "room.leave", Params: params, Body: map[string]string{"reason": "lost"}})

@@ -30,6 +30,7 @@ type Config struct {
 	Endpoints     func() any    // what the operator's page shows of links and listeners
 	Docs          http.Handler  // /docs and /asyncapi.json; nil: none
 	OrphanAfter   time.Duration // 0: 20 s
+	WriteWithin   time.Duration // how long a request may take until its answer is read; 0: 45 s
 }
 
 // Server is the HTTP server. Its methods are safe for concurrent use.
@@ -95,6 +96,10 @@ func (s *Server) Publish(e *Event) { s.hub.publish(e) }
 // lost.
 func (s *Server) Resync() { s.hub.resync() }
 
+// answerWithin is how long a request may take from its headers until its answer
+// is read: the body's 20 s, the command's 10 s, and a slow line.
+const answerWithin = 45 * time.Second
+
 type rawKey struct{}
 
 // rawConn returns the connection that a request came on.
@@ -109,11 +114,16 @@ func rawConn(r *http.Request) net.Conn {
 // Run serves until ctx ends, then tells every page and closes, in less than a
 // second.
 func (s *Server) Run(ctx context.Context) error {
+	within := s.cfg.WriteWithin
+	if within == 0 {
+		within = answerWithin
+	}
 	srv := &http.Server{
 		Handler: s.Handler(),
 		// A stranger's connection costs a goroutine until these end it.
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       20 * time.Second,
+		WriteTimeout:      within, // sockets lose it when they are hijacked, the live state sets its own
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          zap.NewStdLog(s.log.Named("http").WithOptions(zap.IncreaseLevel(zap.ErrorLevel))),
@@ -173,6 +183,8 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.pages.page("start.html"))
+	mux.HandleFunc("GET /{page}", s.pages.missing)
+	mux.HandleFunc("GET /r/{room}/{rest...}", s.pages.missing)
 	mux.HandleFunc("GET /r/{room}", s.pages.page("room.html"))
 	mux.HandleFunc("GET /operator", s.pages.page("operator.html"))
 	mux.HandleFunc("GET /assets/{name...}", s.pages.asset)

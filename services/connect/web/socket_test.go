@@ -286,7 +286,7 @@ func TestSeatWithAudioOutlivesItsPage(t *testing.T) {
 	r := start(t, func(c *Config) { c.OrphanAfter = time.Millisecond })
 	c, id, _ := r.joined(t)
 	r.node.mu.Lock()
-	r.node.remote[id] = "192.0.2.1:4000"
+	r.node.audio[id] = true
 	r.node.mu.Unlock()
 	c.conn.CloseNow()
 	r.node.saw(t, "room.get")

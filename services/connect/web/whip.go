@@ -47,7 +47,7 @@ func (s *Server) whipJoin(w http.ResponseWriter, r *http.Request, kind string) {
 		failBody(w, err)
 		return
 	}
-	req := joinRequest{Room: r.PathValue("room"), Name: r.URL.Query().Get("name"), Offer: string(offer), Key: r.Header.Get("Idempotency-Key")}
+	req := joinRequest{Room: r.PathValue("room"), Name: r.URL.Query().Get("name"), Offer: string(offer)}
 	if cleanName(req.Name) == "" {
 		req.Name = strings.ToUpper(kind)
 	}
@@ -64,7 +64,7 @@ func (s *Server) whipJoin(w http.ResponseWriter, r *http.Request, kind string) {
 	ctx, cancel := context.WithTimeout(r.Context(), commandLimit)
 	defer cancel()
 	at := session{req.Room, newID()}
-	data, err := s.node.Do(ctx, Command{Name: "room.join", Params: []string{at.room, at.participant}, Key: req.Key,
+	data, err := s.node.Do(ctx, Command{Name: "room.join", Params: []string{at.room, at.participant},
 		Body: joinBody{Name: req.Name, Kind: "browser", PIN: req.PIN, Token: req.Token, Source: ip.String(),
 			Transport: "webrtc", Offer: req.Offer, Muted: kind == "whep", Signalling: s.name}})
 	var st seat
@@ -83,9 +83,6 @@ func (s *Server) whipJoin(w http.ResponseWriter, r *http.Request, kind string) {
 		return
 	}
 	s.metrics.joins.WithLabelValues("joined").Inc()
-	if st.Participant.ID != "" {
-		at.participant = st.Participant.ID // a repeated join is answered with the seat of the first
-	}
 	if kind == "whep" {
 		s.onlyListen(ctx, at)
 	}

@@ -1,6 +1,6 @@
 // The operator's page: the node's state once a second, and what an operator
 // does about it.
-import { $, h, icon, setText, toast } from "../ui.js";
+import { $, h, icon, setText, toast, copy } from "../ui.js";
 import { Feed } from "./feed.js";
 import { Rates, bytes, duration } from "./rates.js";
 import { drawRooms } from "./rooms.js";
@@ -95,7 +95,7 @@ function tiles(st, now) {
     memory += p.rss_bytes;
   }
   const rows = [
-    [(st.rooms ?? []).length, "rooms"], [people.length, "participants"], [people.filter((p) => p.speaking).length, "speaking"],
+    [(st.rooms ?? []).length, "rooms"], [(st.rooms ?? []).reduce((n, r) => n + Math.max(r.total ?? 0, r.participants?.length ?? 0), 0), "participants"], [people.filter((p) => p.speaking).length, "speaking"],
     [Math.round(packetsIn), "packets/s in"], [Math.round(packetsOut), "packets/s out"], [`${(cpu * 100).toFixed(0)} %`, "of a core"], [bytes(memory), "memory"],
   ];
   const box = $("#tiles");
@@ -129,15 +129,6 @@ function account(st) {
   $("#links").replaceChildren(...ways.map(([k, v]) => h("div", { class: "link-row" }, h("span", { class: "muted" }, k),
     v.startsWith("http") ? h("a", { href: v, title: v }, v) : h("code", { title: v }, v),
     h("button", { type: "button", class: "plain", "aria-label": `Copy the ${k} address`, onclick: () => copy(v) }, icon("copy")))));
-}
-
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    toast("Copied.");
-  } catch {
-    toast("The browser does not let this page copy; mark the text instead.", { urgent: true });
-  }
 }
 
 const NS = "http://www.w3.org/2000/svg";

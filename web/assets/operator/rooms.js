@@ -39,7 +39,7 @@ function make(name, env) {
     if (await env.confirm(`Remove ${name}?`, "Everybody in it is put out. Its chat stays on disk.", "Remove")) env.act("DELETE", path, null, "Removed.");
   } }, "Remove");
   c.body = h("tbody");
-  c.wrap = h("div", { class: "table-wrap", hidden: true }, h("table", {}, h("thead", {}, h("tr", {}, ...["Participant", "Role", "Through", "Codec", "Connection"].map((t) => h("th", { scope: "col" }, t)),
+  c.wrap = h("div", { class: "table-wrap", role: "region", "aria-label": `Participants of ${name}`, tabindex: "0", hidden: true }, h("table", {}, h("thead", {}, h("tr", {}, ...["Participant", "Role", "Through", "Codec", "Connection"].map((t) => h("th", { scope: "col" }, t)),
     ...["Loss", "Jitter", "Round trip", "Packets/s"].map((t) => h("th", { scope: "col", class: "n" }, t)), h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Actions")))), c.body));
   c.more = h("p", { class: "muted small" });
   c.el = h("article", { class: "card room-card", "data-room": name }, h("div", { class: "room-head" }, c.title, c.count, c.pin, c.locked,
@@ -51,7 +51,8 @@ function paint(c, room, env) {
   c.room = room;
   const people = room.participants ?? [];
   setText(c.title, room.title && room.title !== room.name ? `${room.title} (${room.name})` : room.name);
-  setText(c.count, people.length === 1 ? "1 participant" : `${people.length} participants`);
+  const total = Math.max(room.total ?? 0, people.length); // of very many the first are listed
+  setText(c.count, total === 1 ? "1 participant" : `${total} participants`);
   c.pin.hidden = !room.has_pin;
   c.locked.hidden = !room.locked;
   setText(c.lock, room.locked ? "Unlock" : "Lock");
@@ -60,7 +61,7 @@ function paint(c, room, env) {
   if (room.moderator_token) c.mod.href = `${c.join.href}#token=${encodeURIComponent(room.moderator_token)}`;
   const weight = (p) => (p.speaking ? 0 : p.hand ? 1 : { poor: 2, fair: 3 }[verdict(p.quality)] ?? 4);
   const shown = people.length <= ROWS ? people : [...people].sort((a, b) => weight(a) - weight(b)).slice(0, ROWS);
-  setText(c.more, people.length > shown.length ? `and ${people.length - shown.length} more; speakers, raised hands and poor connections are shown first` : people.length ? "" : "Nobody is here.");
+  setText(c.more, total > shown.length ? `and ${total - shown.length} more; speakers, raised hands and poor connections are shown first` : people.length ? "" : "Nobody is here.");
   c.wrap.hidden = !people.length;
   const ids = new Set(shown.map((p) => p.id));
   for (const [id, row] of c.rows) {
@@ -101,9 +102,9 @@ function paintRow(row, p, env) {
   row.p = p;
   const q = p.quality ?? {};
   const rate = env.rates.of(`in ${p.id}`, q.packets_in ?? 0, env.now);
-  const [cls, word] = VERDICT[verdict(p.quality)];
+  const [cls, said] = VERDICT[verdict(p.quality)];
   row.badge.className = "badge " + cls;
-  setText(row.badge, word);
+  setText(row.badge, said);
   const notes = [p.speaking ? "speaking" : "", p.hand ? "hand raised" : "", p.muted ? "muted" : ""].filter(Boolean).join(", ");
   setText(row.who, p.name);
   setText(row.note, notes);
@@ -111,7 +112,10 @@ function paintRow(row, p, env) {
     `${(q.lost_pct ?? 0).toFixed(1)} %`, q.jitter_ms ? `${Math.round(q.jitter_ms)} ms` : "–", q.rtt_ms ? `${Math.round(q.rtt_ms)} ms` : "–", rate == null ? "–" : String(Math.round(rate))];
   values.forEach((v, i) => v != null && setText(row.cells[i], v));
   row.cells[0].title = p.name;
-  setText(row.mute, p.muted ? "Unmute" : "Mute");
-  row.mute.setAttribute("aria-label", `${p.muted ? "Unmute" : "Mute"} ${p.name}`);
+  // The node unmutes nobody who muted themselves.
+  const word = !p.muted ? "Mute" : p.muted_by ? "Unmute" : "";
+  row.mute.hidden = !word;
+  setText(row.mute, word);
+  row.mute.setAttribute("aria-label", `${word} ${p.name}`);
   row.kick.setAttribute("aria-label", `Remove ${p.name} from the room`);
 }

@@ -22,6 +22,7 @@ export class Call {
   async fresh(track) {
     this.close();
     this.track = track;
+    this.origin = "";
     const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle", rtcpMuxPolicy: "require" });
     this.pc = pc;
     pc.addTransceiver(track ?? "audio", { direction: track ? "sendrecv" : "recvonly" });
@@ -39,7 +40,16 @@ export class Call {
     return this.pc.localDescription.sdp;
   }
 
-  answer(sdp) { return this.pc.setRemoteDescription({ type: "answer", sdp }); }
+  // answer takes the node's answer; true: it comes from another leg than the one
+  // before, which knows no keys of this connection and cannot make any (RFC 8842
+  // §5.5: a new handshake needs a new fingerprint), so that a fresh one is needed.
+  async answer(sdp) {
+    const origin = /^o=\S+ (\d+)/m.exec(sdp)?.[1] ?? "";
+    const other = Boolean(this.origin && origin !== this.origin);
+    this.origin = origin;
+    await this.pc.setRemoteDescription({ type: "answer", sdp });
+    return other;
+  }
 
   // again offers on the same connection; ice: with new ICE credentials.
   again(ice) { return this.offer({ iceRestart: ice }); }

@@ -1,21 +1,49 @@
 // The chat: history for who comes late, one's own messages at once, acknowledged
-// when the node has them on disk, and sent again under the same key when it did not answer.
-import { $, h, setText, clock } from "../ui.js";
+// when the node has them on disk.
+import { $, h, setText, clock, day } from "../ui.js";
+import { Log, fill } from "./log.js";
+import { Outbox } from "./outbox.js";
 
-const KEEP = 400; // messages in the page
+const PAGE = 50;
+const AGAIN_MS = 3000;
+const MAX_BYTES = 8192;
 
 export class Chat {
-  // ask(type, data) sends a request; self() is one's participant id; onnew(message) tells of one.
+  // ask(type, data) sends a request; self() is one's participant id; onnew(messages)
+  // tells of what others wrote.
   constructor({ ask, self, onnew }) {
-    this.ask = ask;
-    this.self = self;
-    this.onnew = onnew;
-    this.log = $("#chat-log");
+    Object.assign(this, { ask, self, onnew, ended: false, seats: new Set() });
+    this.rows = $("#chat-log");
     this.input = $("#chat-input");
     this.older = $("#chat-older");
-    this.known = new Set();
-    this.waiting = new Map(); // key -> element and text not acknowledged yet
-    this.oldest = "";
+    this.log = new Log({
+      insert: (i, m) => {
+        this.rows.insertBefore(this.bubble(m), this.rows.children[i] ?? null);
+        this.box.seen(m);
+      },
+      remove: (i) => {
+        this.rows.children[i].remove();
+        this.older.hidden = false;
+      },
+    });
+    this.log.hole();
+    this.box = new Outbox({
+      send: (m) => this.ask("chat", m),
+      self,
+      catchUp: () => this.fill(),
+      onstored: (w, m) => {
+        w.el.remove();
+        this.note("");
+        this.add(m);
+      },
+      onwaiting: () => this.note("Not sent yet; it is tried again when the node answers."),
+      onrefused: (w, err) => {
+        w.el.remove();
+        if (!this.input.value) this.input.value = w.body;
+        this.note(`Not sent: ${err.message}`);
+        this.empty();
+      },
+    });
     $("#chat-form").addEventListener("submit", (e) => {
       e.preventDefault();
       this.post();
@@ -26,92 +54,113 @@ export class Chat {
         this.post();
       }
     });
-    this.older.addEventListener("click", () => this.load(this.oldest));
+    this.older.addEventListener("click", () => this.earlier());
   }
 
-  // load reads a page of history: the newest, or what is before a message.
-  async load(before = "") {
-    let page;
+  // own: from this seat or one that was had before it.
+  own(m) {
+    if (this.self()) this.seats.add(this.self());
+    return this.seats.has(m.from);
+  }
+
+  // lost says that messages may be missed from now on.
+  lost() { this.log.hole(); }
+
+  // load reads what is missing and sends what waits, until both were possible.
+  async load() {
+    clearTimeout(this.timer);
+    if (this.ended) return;
+    this.box.again();
     try {
-      page = await this.ask("history", before ? { before, limit: 50 } : { limit: 50 });
+      await this.fill();
+      if (this.failed) this.note("");
+      this.failed = false;
     } catch {
-      setText($("#chat-note"), "Earlier messages cannot be read at the moment.");
-      return;
+      if (this.ended) return;
+      this.failed = true;
+      if (!this.box.waiting.length) this.note("Messages cannot be read at the moment; it is tried again.");
+      this.timer = setTimeout(() => this.load(), AGAIN_MS);
     }
-    setText($("#chat-note"), "");
-    const list = page.messages ?? [];
-    const anchor = before ? this.log.firstElementChild : null;
-    const height = this.log.scrollHeight;
-    for (const m of list) this.add(m, { anchor, quiet: true });
-    if (list.length && (before || !this.oldest)) this.oldest = list[0].id;
-    if (before || this.older.hidden !== !page.more) this.older.hidden = !page.more;
-    if (before) this.log.scrollTop += this.log.scrollHeight - height;
-    else this.log.scrollTop = this.log.scrollHeight;
-    this.empty();
   }
 
-  empty() { $("#chat-empty").hidden = this.log.children.length > 0; }
+  // fill is one at a time: who asks meanwhile gets a reading of its own after it.
+  fill() {
+    const next = (this.filling ?? Promise.resolve()).catch(() => {}).then(async () => {
+      const end = this.atEnd;
+      const { missed, more } = await fill(this.log, (before) => this.page(before));
+      if (more !== null) this.older.hidden = !more;
+      if (end) this.toEnd();
+      this.empty();
+      const others = missed.filter((m) => !this.own(m));
+      if (others.length) this.onnew(others);
+    });
+    this.filling = next;
+    return next;
+  }
 
-  async post() {
+  page(before) { return this.ask("history", before ? { before, limit: PAGE } : { limit: PAGE }); }
+
+  async earlier() {
+    const before = this.log.oldest;
+    this.older.disabled = true;
+    try {
+      const page = await this.page(before);
+      const height = this.rows.scrollHeight;
+      this.log.page(page.messages ?? [], before);
+      this.rows.scrollTop += this.rows.scrollHeight - height;
+      this.older.hidden = !page.more;
+      if (this.older.hidden) this.rows.focus();
+      this.note("");
+    } catch {
+      this.note("Earlier messages cannot be read at the moment.");
+    } finally {
+      this.older.disabled = false;
+    }
+  }
+
+  get atEnd() { return this.rows.scrollHeight - this.rows.scrollTop - this.rows.clientHeight < 80; }
+  toEnd() { this.rows.scrollTop = this.rows.scrollHeight; }
+  note(text) { setText($("#chat-note"), text); }
+  empty() { $("#chat-empty").hidden = this.rows.children.length > 0; }
+
+  post() {
     const body = this.input.value.trim();
     if (!body) return;
-    if (new TextEncoder().encode(body).length > 8192) {
-      setText($("#chat-note"), "That message is too long: at most 8,192 bytes.");
-      return;
-    }
+    if (new TextEncoder().encode(body).length > MAX_BYTES) return this.note("That message is too long: at most 8,192 bytes.");
     this.input.value = "";
-    const key = crypto.getRandomValues(new Uint32Array(3)).join("-");
     const el = this.bubble({ from: this.self(), name: "You", body, time: new Date().toISOString() });
     el.classList.add("pending");
-    this.log.append(el);
-    this.log.scrollTop = this.log.scrollHeight;
-    this.waiting.set(key, { el, body });
+    this.rows.append(el);
+    this.toEnd();
     this.empty();
-    await this.send(key);
+    this.box.add({ key: crypto.getRandomValues(new Uint32Array(3)).join("-"), body, el });
   }
 
-  async send(key) {
-    const w = this.waiting.get(key);
-    if (!w) return;
-    try {
-      const m = await this.ask("chat", { body: w.body, key });
-      this.waiting.delete(key);
-      w.el.remove();
-      this.add(m, { quiet: true });
-      setText($("#chat-note"), "");
-    } catch (err) {
-      if (err.retry) {
-        setText($("#chat-note"), "Not sent yet; it is tried again when the node answers.");
-        if (err.code !== "unavailable") setTimeout(() => this.send(key), 2000);
-        return;
-      }
-      this.waiting.delete(key);
-      w.el.remove();
-      if (!this.input.value) this.input.value = w.body;
-      setText($("#chat-note"), `Not sent: ${err.message}`);
-    }
+  // add puts a message of an event in its place; one that is known is passed over.
+  add(m) {
+    const end = this.atEnd;
+    if (!this.log.add(m)) return;
+    if (end) this.toEnd();
+    this.empty();
+    if (!this.own(m)) this.onnew([m]);
   }
 
-  // again sends what was not acknowledged before the connection was lost.
-  again() { for (const key of this.waiting.keys()) this.send(key); }
-
-  // add puts a message in its place; one that is known is passed over.
-  add(m, { anchor = null, quiet = false } = {}) {
-    if (!m?.id || this.known.has(m.id)) return;
-    this.known.add(m.id);
-    const atEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 80;
-    const firstPending = anchor ?? this.log.querySelector(".pending");
-    this.log.insertBefore(this.bubble(m), firstPending);
-    while (this.log.children.length > KEEP && !anchor) this.log.firstElementChild.remove();
-    if (atEnd) this.log.scrollTop = this.log.scrollHeight;
-    this.empty();
-    if (!quiet) this.onnew(m);
+  // end is when one has left.
+  end() {
+    this.ended = true;
+    clearTimeout(this.timer);
+    this.box.end();
   }
 
   bubble(m) {
-    const own = m.from && m.from === this.self();
+    const own = this.own(m);
     return h("li", { class: own ? "message own" : "message", "data-testid": "message", "data-id": m.id ?? null },
-      h("p", { class: "meta" }, h("b", {}, own ? "You" : m.name || "The node"), " ", h("time", { datetime: m.time }, clock(m.time))),
-      h("p", { class: "body" }, m.body));
+      h("p", { class: "meta" }, h("b", {}, own ? "You" : m.name || "The node"), " ", h("time", { datetime: m.time }, day(m.time) + clock(m.time))),
+      h("p", { class: "body" }, ...linked(m.body)));
   }
+}
+
+// linked makes links of the web addresses in a text; all else stays text.
+function linked(text) {
+  return text.split(/(https?:\/\/[^\s<>"]*[^\s<>".,;:!?)\]}'])/).map((part, i) => (i % 2 ? h("a", { href: part, target: "_blank", rel: "noopener noreferrer" }, part) : part));
 }

@@ -6,8 +6,8 @@ import { fillInputs } from "./prejoin.js";
 const HOLD_MS = 300; // Space held longer than this was to speak only meanwhile
 
 export class Controls {
-  constructor({ model, mic, call, act, leave, onmic }) {
-    Object.assign(this, { model, mic, call, act, onmic, unreadCount: 0 });
+  constructor({ model, mic, call, act, ask, leave, onmic }) {
+    Object.assign(this, { model, mic, call, act, ask, onmic, unreadCount: 0, want: null });
     this.onproblem = () => {};
     $("#mute").addEventListener("click", () => this.toggleMute());
     $("#hand").addEventListener("click", () => this.toggleHand());
@@ -34,20 +34,22 @@ export class Controls {
   }
 
   get listener() { return this.model.self?.role === "listener"; }
-  get muted() { return this.model.self?.muted ?? true; }
+  // want is a mute that the node does not know yet: it counts here at once.
+  get muted() { return this.want ?? this.model.self?.muted ?? true; }
 
   // update shows one's own state.
   update() {
     const me = this.model.self;
     if (!me) return;
-    if (this.mic.track) this.mic.track.enabled = !me.muted && !this.listener;
+    const silent = this.muted || this.listener;
+    if (this.mic.track) this.mic.track.enabled = !silent;
     const button = $("#mute");
-    button.setAttribute("aria-pressed", String(me.muted || this.listener));
-    setIcon(button, me.muted || this.listener ? "mic-off" : "mic");
-    setText(button.querySelector(".text"), this.listener ? "Listening" : me.muted ? "Unmute" : "Mute");
+    button.classList.toggle("on", silent);
+    setIcon(button, silent ? "mic-off" : "mic");
+    setText(button.querySelector(".text"), this.listener ? "Listening" : this.muted ? "Unmute" : "Mute");
     button.disabled = this.listener;
     button.title = this.listener ? "You are a listener. Raise your hand to ask to speak." : "M, or hold Space";
-    $("#hand").setAttribute("aria-pressed", String(Boolean(me.hand)));
+    $("#hand").classList.toggle("on", Boolean(me.hand));
     setText($("#hand .text"), me.hand ? "Lower hand" : "Raise hand");
     const lock = $("#lock");
     lock.hidden = me.role !== "moderator";
@@ -71,9 +73,43 @@ export class Controls {
         return;
       }
     }
-    if (muted && this.mic.track) this.mic.track.enabled = false;
-    const p = await this.act("mute", { muted });
+    this.want = muted ? true : null;
+    this.update();
+    this.told(await this.act("mute", { muted }, muted ? "You are muted here; the others see it when the node answers again." : ""));
+    if (this.want) this.timer = setTimeout(() => this.settle(), 3000);
+  }
+
+  told(p) {
+    if (p) this.want = null;
     if (p?.id === this.model.selfID) Object.assign(this.model.self, { muted: p.muted, muted_by: p.muted_by });
+    this.update();
+  }
+
+  // settle tells the node of a mute that it missed, until it knows.
+  async settle() {
+    clearTimeout(this.timer);
+    if (this.want === null || $("#room").hidden) return;
+    if (this.model.self?.muted) return this.told({});
+    try {
+      this.told(await this.ask("mute", { muted: true }));
+    } catch {
+      this.timer = setTimeout(() => this.settle(), 3000);
+    }
+  }
+
+  // micLost goes on with another microphone, or muted without one.
+  async micLost() {
+    try {
+      await this.onmic(await this.mic.open());
+      this.update();
+      toast(`Your microphone was disconnected. Now in use: ${this.mic.track.label || "another one"}.`, { urgent: true, ms: 9000 });
+      if ($("#sound").open) this.fill();
+      return;
+    } catch { /* there is no other */ }
+    this.mic.close();
+    await this.onmic(null);
+    toast("Your microphone was disconnected. You are muted; plug one in and press Unmute.", { urgent: true, ms: 12000 });
+    if (!this.muted) await this.mute(true);
     this.update();
   }
 

@@ -4,10 +4,15 @@
 //                     audio is not touched
 //   seat gone       → join again with a fresh connection
 //   audio lost      → ICE restart; three in vain → join again
-//   "media" event   → the node's media side began anew: a fresh offer
-import { $, setText, toast, announcer } from "../ui.js";
+//   "media" event   → the node's media side began anew: a fresh connection and offer
+//   events missing  → the room and the chat are read again
+//
+// One thing at a time works on the connection (busy); what is asked for meanwhile
+// comes after it (next).
+import { $, setText, toast, announcer, sentence, copy } from "../ui.js";
 import { Signal, Refused } from "./signal.js";
 import { Model } from "./model.js";
+import { Follow } from "./follow.js";
 import { Mic, micProblem } from "./mic.js";
 import { Call } from "./call.js";
 import { Roster, verdict } from "./roster.js";
@@ -27,34 +32,37 @@ let wish = null; // what was asked for when joining: {name, pin, muted, listen}
 let session = "";
 let signal = null;
 let busy = null; // the (re)join or negotiation under way
+let next = null; // what was asked for meanwhile: {rejoin, fresh, ice}
 
 const call = new Call($("#audio"), {
   onstate: (s) => {
     state.audio = s;
     showConnection();
   },
-  onlost: () => renegotiate({ ice: true }),
+  onlost: () => negotiate({ ice: true }),
   ondead: () => rejoin(),
   onblocked: () => { $("#unblock").hidden = false; },
 });
 
 const ask = (type, data, ms) => (signal ? signal.request(type, data, ms) : Promise.reject(new Refused({ code: "unavailable", message: "Not connected.", retry: true })));
 
-// act sends a command of a button and says when it was refused.
-async function act(type, data) {
+// act sends a command of a button and says when it was refused; meanwhile is
+// said instead where it may yet be done.
+async function act(type, data, meanwhile) {
   try {
     return await ask(type, data);
   } catch (err) {
     state.last_error = err.code ?? String(err);
-    toast(err.message, { urgent: true });
+    toast((err.retry && meanwhile) || err.message, { urgent: true });
     return null;
   }
 }
 
 const roster = new Roster(model, (id) => sheet.open(id));
 const chat = new Chat({ ask, self: () => model.selfID, onnew: chatNew });
+const follow = new Follow({ model, happened, read: reread });
 const sheet = new Sheet({ model, act, own: () => call.stats() });
-const controls = new Controls({ model, mic, call, act, leave, onmic: useMic });
+const controls = new Controls({ model, mic, call, act, ask, leave, onmic: useMic });
 const prejoin = new Prejoin(roomName, mic, join);
 
 // The page's hook for tests and for the curious.
@@ -94,7 +102,7 @@ function join(w) {
       onopen: async () => {
         if (settled) return arrive();
         try {
-          await enter();
+          await occupy(enter);
           settled = true;
           phase("room");
           $("#title").focus();
@@ -108,12 +116,34 @@ function join(w) {
         }
         done();
       },
-      onevents: (list) => list.forEach(happened),
-      onresync: reread,
+      onevents: (list) => {
+        for (const e of list) {
+          follow.take(e);
+          if (follow.reading) chat.lost();
+          if (e.type === "chat") chat.add(e.chat); // also where events before it are missing
+        }
+      },
+      onresync: () => {
+        chat.lost();
+        follow.again();
+      },
       onbye: farewell,
     });
     signal.connect();
   });
+}
+
+// occupy runs what works on the connection; one is under way at a time.
+function occupy(task) {
+  const run = task().finally(() => {
+    if (busy === run) busy = null;
+    const how = next;
+    next = null;
+    if (!how || state.phase === "over") return;
+    if (how.rejoin) rejoin();
+    else negotiate(how);
+  });
+  return (busy = run);
 }
 
 // enter takes a new seat with a fresh connection.
@@ -123,92 +153,119 @@ async function enter() {
   const offer = await call.fresh(track);
   const joined = await ask("join", { room: roomName, name: wish.name, pin: wish.pin || undefined, token: token || undefined, offer, muted: Boolean(wish.muted || !track) }, 20000);
   state.joins++;
+  next = null; // it was about the seat before
   arrived(joined);
   if (joined.sdp) await call.answer(joined.sdp);
-  chat.load();
 }
 
+// arrived takes a snapshot of the room; messages may have been missed before it.
 function arrived(joined) {
   session = joined.session;
-  model.reset(joined);
+  follow.reset(joined);
   signal.settled();
   refresh();
+  controls.settle();
+  chat.load();
 }
 
 // arrive is after a reconnection: resume the seat, or take a new one.
 async function arrive() {
+  chat.lost();
+  if (!session) return rejoin();
   try {
     arrived(await ask("resume", { session }));
     state.resumes++;
-    chat.again();
-    chat.load();
-    if (call.state === "failed" || call.state === "closed") renegotiate({ ice: true });
+    if (call.state === "failed" || call.state === "closed" || call.state === "new") negotiate({ fresh: true });
   } catch (err) {
-    if (err.code === "gone" || err.code === "bad_request") return rejoin();
+    if (err.code === "gone" || err.code === "bad_request") {
+      session = "";
+      return rejoin();
+    }
     signal.drop(); // come back with back-off
   }
 }
 
 // rejoin takes a new seat; what is refused for good ends the stay.
 function rejoin() {
-  busy ??= (async () => {
+  if (busy) {
+    next = { rejoin: true };
+    return;
+  }
+  occupy(async () => {
     try {
       if (!signal.open) return; // arrive follows
-      if (model.self) await ask("leave").catch(() => {});
-      session = "";
-      if (!signal.open) return;
+      if (model.self) wish.muted = model.self.muted; // as it was when the seat was lost
+      if (controls.want !== null) wish.muted = controls.want;
+      if (session) {
+        await ask("leave").catch(() => {}); // ends the connection too; arrive follows
+        session = "";
+        signal.drop();
+        return;
+      }
+      chat.lost();
       await enter();
       announce("You are back in the room.");
     } catch (err) {
+      if (state.phase !== "room") return;
       state.last_error = err.code ?? String(err);
       if (err.retry || !(err instanceof Refused)) signal.drop();
       else over("You are not in the room any more", err.message);
-    } finally {
-      busy = null;
     }
-  })();
-  return busy;
+  });
 }
 
-// renegotiate offers again: with new ICE credentials, on a fresh connection, or
+// negotiate offers again: with new ICE credentials, on a fresh connection, or
 // just because the microphone came or went.
-function renegotiate({ ice = false, fresh = false } = {}) {
-  busy ??= (async () => {
+function negotiate(how = {}) {
+  if (busy) {
+    next = { ...next, ice: next?.ice || how.ice, fresh: next?.fresh || how.fresh };
+    return busy;
+  }
+  return occupy(async () => {
     try {
       state.negotiations++;
-      const sdp = fresh || !call.pc ? await call.fresh(call.track) : await call.again(ice);
+      const fresh = how.fresh || !call.pc;
+      const sdp = fresh ? await call.fresh(call.track) : await call.again(how.ice);
       const answer = await ask("negotiate", { sdp });
-      if (answer.sdp) await call.answer(answer.sdp);
+      if (answer.sdp && (await call.answer(answer.sdp))) next = { ...next, fresh: true };
     } catch (err) {
+      if (state.phase !== "room") return;
       state.last_error = err.code ?? String(err);
-      if (err.code === "gone" || err.code === "not_found") queueMicrotask(rejoin);
-      else setTimeout(() => (call.state === "connected" ? null : renegotiate({ fresh: true })), 1500);
-    } finally {
-      busy = null;
+      if (err.code === "gone" || err.code === "not_found") {
+        next = { rejoin: true };
+        return;
+      }
+      const again = how.ice ? { fresh: true } : how;
+      setTimeout(() => {
+        if (state.phase === "room" && !(how.ice && call.state === "connected")) negotiate(again);
+      }, 1500);
     }
-  })();
-  return busy;
+  });
 }
 
 async function useMic(track) {
   wish.listen = !track;
-  if (await call.use(track)) await renegotiate();
+  if (await call.use(track)) await negotiate();
 }
 
+// reread asks for a snapshot after events were lost. It throws where that is to be
+// tried again.
 async function reread() {
+  if (!signal?.open) {
+    follow.stop(); // resume brings one
+    return;
+  }
   try {
     arrived(await ask("get"));
   } catch (err) {
-    if (err.code === "gone") rejoin();
+    if (err.code !== "gone") throw err;
+    follow.stop();
+    signal.drop(); // this connection counts as in the room; arrive follows
   }
 }
 
-// happened takes one event of the room.
-function happened(e) {
-  const before = e.participant && model.people.get(e.participant.id);
-  const news = model.apply(e);
-  if (news === "gap") return reread();
-  if (!news) return;
+// happened tells of one event of the room.
+function happened(e, before) {
   const p = e.participant;
   const self = p && p.id === model.selfID;
   switch (e.type) {
@@ -218,11 +275,8 @@ function happened(e) {
     case "left":
       if (!self && before) announce(`${before.name} left.`);
       break;
-    case "chat":
-      chat.add(e.chat);
-      break;
     case "media":
-      if (self) renegotiate({ fresh: true });
+      if (self) negotiate({ fresh: true });
       break;
     case "changed":
       if (self && before) ownChange(before, p, e.by);
@@ -237,44 +291,44 @@ function happened(e) {
 
 function ownChange(before, now, by) {
   const other = by && by !== model.selfID;
-  if (other && now.muted && !before.muted) toast("A moderator has muted you.");
-  if (other && !now.muted && before.muted) toast("A moderator lets you speak. Press M to unmute if you are still muted.");
+  if (other && now.muted && !before.muted) toast("A moderator has muted you. Raise your hand to be unmuted.");
+  if (other && !now.muted && before.muted) toast(controls.want ? "A moderator lets you speak. You are still muted here." : "A moderator has unmuted you: the others hear you now.");
   if (now.role !== before.role) toast(now.role === "listener" ? "You are a listener now." : now.role === "moderator" ? "You are a moderator now." : "You may speak now.");
 }
 
-function chatNew(m) {
-  announce(`${m.name}: ${m.body.slice(0, 200)}`);
-  controls.unread(1);
+function chatNew(list) {
+  if (list.length === 1) announce(`${list[0].name}: ${list[0].body.slice(0, 200)}`);
+  else announce(`${list.length} new messages.`);
+  controls.unread(list.length);
 }
 
 // farewell is the node's last word on this connection.
 function farewell(f) {
-  if (f.retry) {
-    if (f.reason === "lost") session = session || "gone";
-    return; // the connection closes, Signal comes back, arrive decides
-  }
+  if (f.retry) return; // the connection closes, Signal comes back, arrive decides
   const title = { kicked: "You were removed from the room", removed: "The room was closed", replaced: "This seat was opened in another window", left: "You have left" };
-  if (state.phase === "room" && busy === null) over(title[f.reason] ?? "You are not in the room any more", f.message);
+  if (state.phase === "room") over(title[f.reason] ?? "You are not in the room any more", f.message);
 }
 
 function over(title, text) {
   signal?.end();
+  follow.stop();
+  chat.end();
   call.close();
   mic.close();
   setText($("#over-title"), title);
-  setText($("#over-text"), text ? text[0].toUpperCase() + text.slice(1) + "." : "");
+  setText($("#over-text"), text ? sentence(text) + "." : "");
   for (const d of document.querySelectorAll("dialog[open]")) d.close();
   phase("over");
   $("#over-title").focus();
 }
 
-async function leave() {
-  const bye = signal?.open ? ask("leave", {}, 1500).catch(() => {}) : null;
-  call.close();
-  await bye;
-  over("You have left", "");
+// leave does not wait for the node: what was sent goes out before the connection ends.
+function leave() {
+  if (signal?.open) ask("leave").catch(() => {});
+  over("You have left", "you can close this window or come back");
 }
 
+$("#invite").addEventListener("click", () => copy(location.origin + location.pathname)); // without a moderator's token
 $("#over-again").addEventListener("click", () => location.reload());
 $("#unblock").addEventListener("click", () => {
   $("#audio").play().then(() => { $("#unblock").hidden = true; }).catch((err) => toast(`The sound stays off: ${err.message}`, { urgent: true }));
@@ -290,6 +344,7 @@ function refresh() {
   setText($("#title"), model.room.title || model.room.name || roomName);
   setText($("#count"), String(people));
   setText($("#tab-count"), String(people));
+  $("#alone").hidden = people > 1;
   $("#hands").hidden = !hands;
   setText($("#hands"), hands === 1 ? "1 hand raised" : `${hands} hands raised`);
   $("#locked").hidden = !model.room.locked;
@@ -303,7 +358,7 @@ function showConnection() {
   const el = $("#connection");
   let text = "Connecting…";
   let mark = "busy";
-  if (state.signalling !== "open") text = call.state === "connected" ? "Reconnecting… sound goes on" : "Reconnecting…";
+  if (state.signalling !== "open") text = call.state === "connected" ? "Reconnecting, sound is on" : "Reconnecting…";
   else if (call.state === "connected") {
     const v = verdict(model.self?.quality) || "good";
     mark = v;
@@ -318,7 +373,14 @@ function showConnection() {
   document.body.dataset.signalling = state.signalling;
 }
 
-if (navigator.mediaDevices) navigator.mediaDevices.addEventListener?.("devicechange", () => controls.fill());
-controls.onproblem = (err) => toast(micProblem(err), { urgent: true, ms: 9000 });
+if (navigator.mediaDevices) navigator.mediaDevices.addEventListener?.("devicechange", () => (state.phase === "room" ? controls.fill() : prejoin.fill()));
+controls.onproblem = (err) => toast(micProblem(err, true), { urgent: true, ms: 9000 });
+mic.onended = () => (state.phase === "room" ? controls.micLost() : prejoin.micLost());
+setInterval(() => {
+  if (state.phase === "room" && model.forget()) {
+    roster.update();
+    showConnection();
+  }
+}, 5000);
 phase("prejoin");
 prejoin.start();

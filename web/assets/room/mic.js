@@ -1,7 +1,13 @@
 // The microphone: opening it, its level, and what to say when it does not work.
 
-// micProblem words why getUserMedia failed, and what to do.
-export function micProblem(err) {
+// micProblem words why getUserMedia failed, and what to do; inside: one is in the
+// room already.
+export function micProblem(err, inside = false) {
+  const text = problem(err);
+  return inside ? text.replace(/,? or join to listen only| You can join to listen only\./, "") : text;
+}
+
+function problem(err) {
   switch (err?.name) {
     case "NotAllowedError":
       return "The microphone is blocked. Allow it in the address bar’s site settings and try again, or join to listen only.";
@@ -22,12 +28,14 @@ export class Mic {
   constructor() {
     this.stream = null;
     this.level = 0; // 0 to 1, about -60 to 0 dB
+    this.onended = () => {}; // the device went away
   }
 
   get track() { return this.stream?.getAudioTracks()[0] ?? null; }
 
   // open takes a device (empty: the system's choice) and gives up the one before.
   async open(deviceId = "") {
+    const enabled = this.track?.enabled ?? true; // who is muted stays it
     if (!micPossible()) throw Object.assign(new Error("insecure"), { name: "InsecureContext" });
     const audio = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
     if (deviceId) audio.deviceId = { exact: deviceId };
@@ -41,8 +49,13 @@ export class Mic {
     }
     this.close();
     this.stream = stream;
+    this.track.enabled = enabled;
+    const { track } = this;
+    track.addEventListener("ended", () => { // not of one that was stopped here
+      if (track === this.track) this.onended();
+    });
     this.watch();
-    return this.track;
+    return track;
   }
 
   watch() {

@@ -3,12 +3,16 @@
 const ROLE_ORDER = { moderator: 0, speaker: 1, listener: 2 };
 export const RECENT_MS = 8000; // who spoke a moment ago stays near the top
 
+const OWN_MS = 45000; // how long a connection is believed to be what it was
+const OTHERS_MS = 15000;
+
 export class Model {
   constructor() {
     this.people = new Map(); // id -> participant, with spoke (ms) added
     this.selfID = "";
     this.room = {};
     this.seq = 0;
+    this.unlisted = 0; // of very many the node lists the first
   }
 
   get self() { return this.people.get(this.selfID); }
@@ -17,11 +21,16 @@ export class Model {
   reset({ participant, room, seq }) {
     const old = this.people;
     this.people = new Map();
-    for (const p of room.participants ?? []) this.people.set(p.id, { ...p, spoke: old.get(p.id)?.spoke ?? 0 });
+    const put = (p) => {
+      const { spoke = 0, quality, measured } = old.get(p.id) ?? {}; // what a snapshot does not tell
+      this.people.set(p.id, { quality, measured, ...p, spoke });
+    };
+    for (const p of room.participants ?? []) put(p);
     if (participant) {
       this.selfID = participant.id;
-      this.people.set(participant.id, { ...this.people.get(participant.id), ...participant, spoke: old.get(participant.id)?.spoke ?? 0 });
+      put(participant);
     }
+    this.unlisted = Math.max(0, (room.total ?? 0) - this.people.size);
     const { participants, ...settings } = room;
     this.room = settings;
     this.seq = seq ?? 0;
@@ -43,7 +52,7 @@ export class Model {
         if (p) this.people.set(p.id, { ...this.people.get(p.id), hand: undefined, muted_by: undefined, ...p });
         break;
       case "left":
-        if (p) this.people.delete(p.id);
+        if (p && !this.people.delete(p.id) && this.unlisted) this.unlisted--;
         break;
       case "voice": {
         const known = p && this.people.get(p.id);
@@ -59,11 +68,23 @@ export class Model {
       case "quality":
         for (const [id, q] of Object.entries(e.qualities ?? {})) {
           const known = this.people.get(id);
-          if (known) known.quality = q;
+          if (known) Object.assign(known, { quality: q, measured: Date.now() });
         }
         break;
     }
     return true;
+  }
+
+  // forget drops figures that were not told again: above 32 participants one gets
+  // those of others only while they are bad. True: there were some.
+  forget(now = Date.now()) {
+    let some = false;
+    for (const p of this.people.values()) {
+      if (!p.quality || now - (p.measured ?? 0) < (p.id === this.selfID ? OWN_MS : OTHERS_MS)) continue;
+      p.quality = undefined;
+      some = true;
+    }
+    return some;
   }
 
   // ordered lists everybody: oneself, who speaks or just did, raised hands (the
@@ -89,7 +110,7 @@ export class Model {
       if (p.hand) hands++;
       if (p.speaking) speaking++;
     }
-    return { people: this.people.size, hands, speaking };
+    return { people: this.people.size + this.unlisted, hands, speaking };
   }
 }
 

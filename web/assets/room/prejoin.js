@@ -1,5 +1,5 @@
 // Before joining: name, PIN, microphone and its level.
-import { $, h, setText, store } from "../ui.js";
+import { $, h, setText, store, sentence } from "../ui.js";
 import { devices, meter, micPossible, micProblem } from "./mic.js";
 
 export class Prejoin {
@@ -17,7 +17,7 @@ export class Prejoin {
     });
     $("#join-form").addEventListener("submit", (e) => {
       e.preventDefault();
-      this.submit(false);
+      this.submit($("#join").hidden);
     });
     $("#join-listen").addEventListener("click", () => this.submit(true));
     meter($("#pre-meter"), () => mic.read());
@@ -27,6 +27,7 @@ export class Prejoin {
 
   async start() {
     this.face();
+    if (matchMedia("(pointer: fine)").matches && !$("#name").value) $("#name").focus(); // a phone would open its keyboard
     if (!micPossible()) {
       this.micFailed({ name: "InsecureContext" });
       return;
@@ -46,11 +47,9 @@ export class Prejoin {
       const r = await fetch(`/api/v1/rooms/${encodeURIComponent(this.room)}/face`);
       f = await r.json();
       if (!r.ok) {
-        if (f.code === "not_found") {
-          setText($("#pre-sub"), "There is no room of this name. Check the link, or ask who invited you.");
-          return;
-        }
-        setText($("#pre-sub"), f.message);
+        if (f.code === "not_found") return this.wrongLink("There is no room of this name. Check the link, or ask who invited you.");
+        if (f.code === "bad_request") return this.wrongLink("This link is not right: a room’s name has only small letters a–z, digits and hyphens.");
+        setText($("#pre-sub"), sentence(f.message));
         if (f.retry) this.timer = setTimeout(() => this.face(), 2000);
         return;
       }
@@ -63,6 +62,24 @@ export class Prejoin {
     document.title = `${f.title || f.name} · Parley`;
     setText($("#pre-sub"), f.locked ? "This room is locked. A moderator has to open it before you can join." : "Check your name and microphone, then join.");
     $("#pin-field").hidden = !f.pin;
+    if (!window.isSecureContext && f.https_port) this.offerSecure(f.https_port);
+  }
+
+  // wrongLink leaves nothing but the way to another room.
+  wrongLink(text) {
+    setText($("#pre-sub"), text);
+    for (const el of document.querySelectorAll("#join-form .field, #mic-box, #join-form .check, .join-buttons")) el.hidden = true;
+    $("#pre-elsewhere").hidden = false;
+    this.mic.close();
+  }
+
+  // offerSecure links to this room where the browser gives the microphone.
+  offerSecure(port) {
+    const url = new URL(location.href);
+    url.protocol = "https:";
+    url.port = port;
+    $("#mic-problem").replaceChildren(h("span", {}, "Browsers give the microphone only to secure pages, and this one was opened by http. ",
+      h("a", { href: url.href, "data-testid": "secure" }, "Open the secure page"), " to speak; should the browser warn of its certificate, go on. Here you can only listen."));
   }
 
   async openMic(id = store.get("mic")) {
@@ -75,8 +92,18 @@ export class Prejoin {
     $("#mic-ask").hidden = true;
     $("#mic-problem").hidden = true;
     $("#mic-ready").hidden = false;
+    this.canSpeak(true);
     await fillInputs($("#mic"), this.mic);
     return true;
+  }
+
+  fill() {
+    if (this.mic.track) fillInputs($("#mic"), this.mic);
+  }
+
+  async micLost() {
+    this.mic.close();
+    await this.openMic("");
   }
 
   micFailed(err) {
@@ -84,7 +111,16 @@ export class Prejoin {
     box.hidden = false;
     setText(box, micProblem(err));
     $("#mic-ready").hidden = true;
-    $("#mic-ask").hidden = err.name === "InsecureContext";
+    const never = err.name === "InsecureContext";
+    $("#mic-ask").hidden = never;
+    setText($("#mic-allow .text"), "Try again");
+    this.canSpeak(false);
+  }
+
+  // canSpeak shows what is possible with or without a microphone.
+  canSpeak(yes) {
+    $("#join").hidden = $("#join-muted").parentElement.hidden = !yes;
+    $("#join-listen").className = yes ? "plain wide" : "primary wide";
   }
 
   async submit(listen) {
@@ -115,10 +151,11 @@ export class Prejoin {
   fail(text, field) {
     const box = $("#pre-error");
     box.hidden = false;
-    setText(box, text);
+    setText(box, sentence(text));
     for (const f of [$("#name"), $("#pin")]) f.toggleAttribute("aria-invalid", false);
     if (field) {
       field.setAttribute("aria-invalid", "true");
+      field.setAttribute("aria-describedby", "pre-error" + (field.id === "pin" ? " pin-hint" : ""));
       field.focus();
     }
   }
@@ -148,5 +185,6 @@ export class Prejoin {
 export async function fillInputs(select, mic) {
   const { inputs } = await devices();
   const now = mic.track?.getSettings().deviceId;
-  select.replaceChildren(...inputs.map((d, i) => h("option", { value: d.deviceId, selected: d.deviceId === now }, d.label || `Microphone ${i + 1}`)));
+  const none = mic.track ? [] : [h("option", { value: "", selected: true, disabled: true }, inputs.length ? "None: choose one to speak" : "No microphone was found")];
+  select.replaceChildren(...none, ...inputs.map((d, i) => h("option", { value: d.deviceId, selected: d.deviceId === now }, d.label || `Microphone ${i + 1}`)));
 }

@@ -8,7 +8,7 @@ const ORDER_MS = 1000;
 const SEARCH_FROM = 16;
 
 const KIND = { browser: "browser", sip: "phone", jami: "Jami", bot: "bot" };
-const ROLE = { moderator: "Moderator", speaker: "Speaker", listener: "Listener" };
+export const ROLE = { moderator: "Moderator", speaker: "Speaker", listener: "Listener" };
 
 // verdict judges a connection for people: "good", "fair", "poor" or "".
 export function verdict(q) {
@@ -120,6 +120,7 @@ export class Roster {
     if (row.of !== p.name) {
       row.of = p.name;
       setText(row.avatar, initials(p.name));
+      row.name.title = p.name;
       row.avatar.style.setProperty("--hue", hue(p.name));
       row.el.dataset.name = p.name;
     }

@@ -1,7 +1,7 @@
 // The dialog of one person: what is known of the connection, and what a
 // moderator can do.
 import { $, h, icon, setText, clock, hue, initials } from "../ui.js";
-import { verdict } from "./roster.js";
+import { verdict, ROLE } from "./roster.js";
 
 const TRANSPORT = { webrtc: "WebRTC (encrypted)", srtp: "SRTP (encrypted)", rtp: "RTP (not encrypted)", bus: "Bot" };
 const CODEC = { opus: "Opus", g722: "G.722", pcmu: "G.711 µ-law", pcma: "G.711 A-law" };
@@ -49,7 +49,7 @@ export class Sheet {
     const q = p.quality ?? {};
     const own = self ? await this.own() : null;
     const rows = [
-      ["Role", p.role],
+      ["Role", ROLE[p.role] ?? p.role],
       ["Joined", clock(p.joined)],
       ["Transport", TRANSPORT[p.transport] ?? p.transport ?? "–"],
       ["Codec", CODEC[p.codec] ?? p.codec ?? "–"],
@@ -70,18 +70,20 @@ export class Sheet {
   // buttons are made anew only when what can be done has changed: the focus stays.
   buttons(p, self) {
     const mod = this.model.self?.role === "moderator";
-    const shape = [mod, self, p.role, p.muted, Boolean(p.hand)].join();
+    const shape = [mod, self, p.role, p.muted, p.muted_by, Boolean(p.hand)].join();
     if (shape === this.shape) return;
     this.shape = shape;
     this.actions.replaceChildren();
     if (!mod || self) return;
     const add = (text, testid, type, data, cls = "") => this.actions.append(
       h("button", { type: "button", class: cls, "data-testid": testid, onclick: () => this.act(type, { participant: p.id, ...data }) }, text));
-    add(p.muted ? "Allow to speak" : "Mute", "mod-mute", "mute", { muted: !p.muted });
+    // Nobody is made audible without knowing it: who muted themselves unmutes alone.
+    if (!p.muted) add("Mute", "mod-mute", "mute", { muted: true });
+    else if (p.muted_by) add("Unmute", "mod-mute", "mute", { muted: false });
     if (p.hand) add("Lower hand", "mod-hand", "hand", { raised: false });
     if (p.role !== "speaker") add("Make speaker", "mod-speaker", "role", { role: "speaker" });
     if (p.role !== "listener") add("Make listener", "mod-listener", "role", { role: "listener" });
     if (p.role !== "moderator") add("Make moderator", "mod-moderator", "role", { role: "moderator" });
-    add("Remove from room", "mod-kick", "kick", {}, "danger");
+    add("Remove from the room", "mod-kick", "kick", {}, "danger wide");
   }
 }
