@@ -86,18 +86,22 @@ func (r *Room) Mute(now time.Time, c Caller, id string, muted bool) (Member, err
 	case !self && !muted && m.Muted && m.MutedBy == "":
 		return Member{}, fmt.Errorf("%w: %s muted themselves and has to unmute", ErrForbidden, m.Name)
 	}
-	by := ""
-	if muted && !self {
-		by = c.ID
+	was := *m
+	switch {
+	case self && muted:
+		m.OwnMute = true // which does not lift a moderator's
+	case self:
+		m.OwnMute, m.MutedBy = false, ""
+	case muted:
+		m.MutedBy = c.ID
+	default:
+		m.MutedBy = "" // which does not lift one's own
 	}
-	if muted && self && m.Muted {
-		by = m.MutedBy // one's own mute does not lift a moderator's
+	m.Muted = m.OwnMute || m.MutedBy != ""
+	if *m == was {
+		return was, nil
 	}
-	if m.Muted == muted && m.MutedBy == by {
-		return *m, nil
-	}
-	m.Muted, m.MutedBy = muted, by
-	if muted {
+	if m.Muted {
 		m.Speaking, m.voiceShown = false, false
 	}
 	r.about(now, Changed, c.ID, m, "")

@@ -103,7 +103,7 @@ func (r *Room) Admit(now time.Time, q Request) (Ticket, error) {
 	case q.Trusted:
 		role = Speaker // NATS refuses the frames of a bot that may not speak
 	}
-	p.m = Member{ID: q.ID, Name: name, Kind: q.Kind, Role: role, Muted: q.Mute, Leg: q.Leg, Joined: now, Signalling: q.Signalling, Source: q.Source}
+	p.m = Member{ID: q.ID, Name: name, Kind: q.Kind, Role: role, Muted: q.Mute, OwnMute: q.Mute, Leg: q.Leg, Joined: now, Signalling: q.Signalling, Source: q.Source}
 	r.pending[q.ID] = p
 	return Ticket{Member: p.m}, nil
 }

@@ -97,6 +97,7 @@ type Member struct {
 	Kind       Kind       `json:"kind"`
 	Role       Role       `json:"role"`
 	Muted      bool       `json:"muted,omitempty"`
+	OwnMute    bool       `json:"own_mute,omitempty"` // muted by oneself; Muted is this or MutedBy
 	MutedBy    string     `json:"muted_by,omitempty"` // moderator who muted
 	Speaking   bool       `json:"speaking,omitempty"`
 	Hand       *time.Time `json:"hand,omitempty"`
