@@ -5,7 +5,6 @@ package interop
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -20,7 +19,6 @@ import (
 	"time"
 
 	"github.com/parley-jami/parley/bus/contract"
-	parley "github.com/parley-jami/parley/sdk/go"
 )
 
 // status is what scripts rely on of `parley status --json`.
@@ -287,22 +285,33 @@ func (n *node) pid(process string) int {
 	return 0
 }
 
-// participants returns how many are in the room main.
-func (n *node) participants() int {
+// roster returns the ids of who is in the room main, in order, or nil when the node
+// does not say.
+func (n *node) roster() (ids []string) {
 	out, err := n.try("status", "--json")
-	if err != nil {
-		return -1
-	}
 	var s status
-	if json.Unmarshal([]byte(out), &s) != nil {
-		return -1
+	if err != nil || json.Unmarshal([]byte(out), &s) != nil {
+		return nil
 	}
 	for _, r := range s.Rooms {
 		if r.Name == "main" {
-			return len(r.Participants)
+			ids = []string{}
+			for _, p := range r.Participants {
+				ids = append(ids, p.ID)
+			}
 		}
 	}
-	return -1
+	slices.Sort(ids)
+	return ids
+}
+
+// participants returns how many are in the room main, -1 when the node does not say.
+func (n *node) participants() int {
+	ids := n.roster()
+	if ids == nil {
+		return -1
+	}
+	return len(ids)
 }
 
 func (n *node) joinURL() string { return fmt.Sprintf("http://localhost:%d/r/main", n.base) }
@@ -322,15 +331,4 @@ func processReady(statusJSON, name string, before int) bool {
 		}
 	}
 	return false
-}
-
-// hasMessage asks the room's chat for a message.
-func (n *node) hasMessage(p *party, id string) bool {
-	n.t.Helper()
-	h, err := parley.Call(context.Background(), p.bot.room, contract.RoomHistory, contract.ChatQuery{Limit: 200})
-	if err != nil {
-		n.t.Error(err)
-		return false
-	}
-	return slices.ContainsFunc(h.Messages, func(m contract.ChatMessage) bool { return m.ID == id })
 }
