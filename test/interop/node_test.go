@@ -7,11 +7,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -89,8 +92,8 @@ func parleyBinary(t *testing.T) string {
 // freeBase finds a range of ports that nobody uses at the moment.
 func freeBase(t *testing.T) int {
 	t.Helper()
-	for i := range 50 { // below the ports that the kernel gives to outgoing connections
-		base := 10000 + 400*((os.Getpid()+i)%50)
+	for i := range 25 { // 10000 to 19999: sipp has those from 20000 on, and the kernel gives those from 32768 on to outgoing connections
+		base := 10000 + 400*((os.Getpid()+i)%25)
 		ok := true
 		for p := base; p < base+360 && ok; p++ {
 			u, err := net.ListenPacket("udp", fmt.Sprintf(":%d", p))
@@ -190,6 +193,43 @@ func (n *node) ready() bool {
 	fmt.Fprint(c, "GET /readyz HTTP/1.0\r\n\r\n")
 	line, err := bufio.NewReader(c).ReadString('\n')
 	return err == nil && strings.Contains(line, " 200 ")
+}
+
+// admin asks the supervisor's health and metrics.
+func (n *node) admin(path string) (int, string) {
+	n.t.Helper()
+	res, err := (&http.Client{Timeout: 5 * time.Second}).Get(fmt.Sprintf("http://127.0.0.1:%d%s", n.base+25, path))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+// metric returns the sum of a metric's samples whose labels contain a text.
+func (n *node) metric(name, labels string) (sum float64) {
+	n.t.Helper()
+	_, text := n.admin("/metrics")
+	found := false
+	for line := range strings.Lines(text) {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || !strings.HasPrefix(key, name) || len(key) > len(name) && key[len(name)] != '{' || !strings.Contains(key, labels) {
+			continue
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		sum, found = sum+v, true
+	}
+	if !found {
+		n.t.Errorf("no metric %s with %s", name, labels)
+	}
+	return sum
 }
 
 // stop ends the node in order and fails the test when that takes 5 s or more.
