@@ -17,7 +17,8 @@ if ((${#missing[@]})); then
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
-(cd test/interop && npm ci --no-audit --no-fund --silent)
-(cd sdk/js && if [[ -f package-lock.json ]]; then npm ci --no-audit --no-fund --silent; fi)
+for dir in test/interop sdk/js examples/js; do
+  (cd "$dir" && npm ci --no-audit --no-fund --silent)
+done
 make build
 exec go test -tags "nolibopusfile interop" -count=1 -timeout 20m -v "$@" ./test/interop
