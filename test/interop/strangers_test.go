@@ -266,6 +266,7 @@ func TestBotThatFloods(t *testing.T) {
 		took = time.Since(began).Seconds()
 		used = (cpu() - used) / took
 	})
+	n.saw("frames of a bot refused")
 	fmt.Printf("bad input: a bot said %.0f frames a second for 5 s (%d refused by its own client); media used %.2f CPU s/s%s\n", float64(sent)/took, refused, used, heard)
 	if _, err := parley.Call(ctx, room, contract.RoomLeave, contract.Leave{}); err != nil {
 		t.Error(err)
