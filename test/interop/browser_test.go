@@ -116,13 +116,6 @@ func (p played) missing(was played) int {
 	return max(0, int(p.At-was.At-(p.Received-was.Received)))
 }
 
-func (b *browser) eval(js string, res any) {
-	b.t.Helper()
-	if err := b.do(map[string]any{"do": "eval", "js": js}, res); err != nil {
-		b.t.Fatal(err)
-	}
-}
-
 func (b *browser) close() {
 	if b.cmd.ProcessState != nil {
 		return

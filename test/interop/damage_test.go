@@ -28,7 +28,7 @@ type damage struct {
 	aside   string              // set aside under the name with this added, as documented; else left as it is
 	joins   bool                // people can still join the room other
 	ready   bool                // the node can be joined, so /readyz says yes
-	dies    string // the process that ends with these words, to be started again with a longer and longer pause
+	dies    string              // the process that ends with these words, to be started again with a longer and longer pause
 	refused func(t *testing.T, m *node) string
 }
 

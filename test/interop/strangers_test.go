@@ -27,17 +27,17 @@ import (
 	parley "github.com/parley-jami/parley/sdk/go"
 )
 
-// junkBytes is how much is thrown at each port; JUNK_MB=1024 for the whole measure.
-func junkBytes(t *testing.T) int {
-	mb := 100
-	if v := os.Getenv("JUNK_MB"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil {
+// size of an attack, less than the whole measure so that a run takes minutes:
+// JUNK_MB=1024 HALF_OPEN=10000 for that.
+func size(t *testing.T, name string, n int) int {
+	t.Helper()
+	if v := os.Getenv(name); v != "" {
+		var err error
+		if n, err = strconv.Atoi(v); err != nil {
 			t.Fatal(err)
 		}
-		mb = n
 	}
-	return mb << 20
+	return n
 }
 
 func TestJunkOnEveryPort(t *testing.T) {
@@ -47,7 +47,7 @@ func TestJunkOnEveryPort(t *testing.T) {
 	if _, err := rand.Read(junk); err != nil {
 		t.Fatal(err)
 	}
-	total := junkBytes(t)
+	total := size(t, "JUNK_MB", 100) << 20
 	rss := func() (sum int64) {
 		for _, p := range n.status().Processes {
 			sum += p.RSSBytes
@@ -170,7 +170,7 @@ func TestWrongPINsAreSlowed(t *testing.T) {
 func TestHalfOpenJoins(t *testing.T) {
 	n := startNode(t)
 	d := n.duo()
-	const many = 10_000
+	many := size(t, "HALF_OPEN", 5000)
 	offer, err := os.ReadFile("testdata/offer.sdp")
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +204,7 @@ func TestHalfOpenJoins(t *testing.T) {
 		})
 	}
 	var took time.Duration
-	heard := d.during("10,000 half-open joins", func() {
+	heard := d.during("half-open joins", func() {
 		for i := range many {
 			work <- i
 		}
@@ -216,6 +216,7 @@ func TestHalfOpenJoins(t *testing.T) {
 	codes.Range(func(k, v any) bool { fmt.Printf(" %v: %d", k, v.(*atomic.Int64).Load()); return true })
 	fmt.Println(heard)
 	n.wait("the half-open joins are gone", 60*time.Second, func() bool { return n.participants() == 2 })
+	n.saw(`"reason":"lost"`)
 }
 
 func TestBotThatFloods(t *testing.T) {
@@ -317,6 +318,7 @@ func TestFullDisk(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "storage") {
 		t.Errorf("with a full disk the chat said %v", err)
 	}
+	m.saw("no space left on device")
 	if err := os.Remove(filepath.Join(small, "fill")); err != nil {
 		t.Fatal(err)
 	}
