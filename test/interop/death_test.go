@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -119,11 +120,7 @@ func (p *party) listen(t *testing.T, watched time.Duration, do func()) (missing 
 func TestDeathOfEachProcess(t *testing.T) {
 	n := startNode(t)
 	p := n.party()
-	everybody := func() {
-		t.Helper()
-		n.wait("everybody hears everybody", 30*time.Second, func() bool { return good(p.matrix(800)) == "" })
-	}
-	everybody()
+	p.everybody(n)
 	// What is found missing when nothing dies: beginning and end of the time do
 	// not meet frames, and the machine is busy with the peers.
 	calm, gap := p.listen(t, 3*time.Second, func() {})
@@ -131,39 +128,62 @@ func TestDeathOfEachProcess(t *testing.T) {
 	slack := min(300, 120+2*noise)
 	fmt.Printf("death: nobody; sound missing: chromium %d ms, baresip udp %d ms, baresip tcp %d ms, longest wait of the bot %d ms\n", calm[0], calm[1], calm[2], gap.Milliseconds())
 	for _, goal := range goals {
-		name := goal.process
-		chat := p.chatter(name)
-		people, before := n.roster(), n.pid(name)
-		var back time.Duration
-		missing, gap := p.listen(t, 6*time.Second, func() {
-			killed := time.Now()
-			if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
+		// What a death costs it costs each time; what a busy machine costs it does not.
+		var wrong []string
+		for try := range 3 {
+			if wrong = p.die(t, n, goal.process, goal.sound+slack, goal.bot+slack); len(wrong) == 0 {
+				break
 			}
-			n.wait(name+" is back", 6*time.Second, func() bool {
-				out, err := n.try("status", "--json")
-				return err == nil && processReady(out, name, before)
-			})
-			back = time.Since(killed)
-		})
-		acked, lost, twice := chat.end(t, p)
-		fmt.Printf("death: %-10s back after %4d ms; sound missing: chromium %d ms, baresip udp %d ms, baresip tcp %d ms, longest wait of the bot %d ms; chat: %d acknowledged, %d not, %d lost\n",
-			name, back.Milliseconds(), missing[0], missing[1], missing[2], gap.Milliseconds(), acked, chat.failed, len(lost))
-		for i, ms := range missing {
-			if ms > goal.sound+slack {
-				t.Errorf("%s died: %s missed %d ms, the goal is %d", name, p.names[i], ms, goal.sound)
-			}
+			fmt.Printf("death: %s: %s (%d of 3)\n", goal.process, strings.Join(wrong, "; "), try+1)
 		}
-		if gap > time.Duration(goal.bot+slack)*time.Millisecond {
-			t.Errorf("%s died: the bot heard nothing for %v, the goal is %d ms", name, gap, goal.bot)
+		if len(wrong) > 0 {
+			t.Errorf("%s died: %s", goal.process, strings.Join(wrong, "; "))
 		}
-		if got := n.roster(); !slices.Equal(got, people) {
-			t.Errorf("%s died: %v were in the room, now %v", name, people, got)
-		}
-		if acked == 0 || len(lost) > 0 || len(twice) > 0 {
-			t.Errorf("%s died: %d messages acknowledged; lost: %v; twice: %v", name, acked, lost, twice)
-		}
-		everybody()
 	}
 	p.print("after seven deaths", p.matrix(1500))
+}
+
+// die kills a process and returns what of the sound was worse than it may be, in ms
+// at browser and phones and of the bot. That somebody is gone, or a message, is a
+// failure at once.
+func (p *party) die(t *testing.T, n *node, name string, sound, bot int) (wrong []string) {
+	t.Helper()
+	chat := p.chatter(name)
+	people, before := n.roster(), n.pid(name)
+	var back time.Duration
+	missing, gap := p.listen(t, 6*time.Second, func() {
+		killed := time.Now()
+		if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		n.wait(name+" is back", 6*time.Second, func() bool {
+			out, err := n.try("status", "--json")
+			return err == nil && processReady(out, name, before)
+		})
+		back = time.Since(killed)
+	})
+	acked, lost, twice := chat.end(t, p)
+	fmt.Printf("death: %-10s back after %4d ms; sound missing: chromium %d ms, baresip udp %d ms, baresip tcp %d ms, longest wait of the bot %d ms; chat: %d acknowledged, %d not, %d lost\n",
+		name, back.Milliseconds(), missing[0], missing[1], missing[2], gap.Milliseconds(), acked, chat.failed, len(lost))
+	for i, ms := range missing {
+		if ms > sound {
+			wrong = append(wrong, fmt.Sprintf("%s missed %d ms", p.names[i], ms))
+		}
+	}
+	if gap > time.Duration(bot)*time.Millisecond {
+		wrong = append(wrong, fmt.Sprintf("the bot heard nothing for %v", gap))
+	}
+	if got := n.roster(); !slices.Equal(got, people) {
+		t.Errorf("%s died: %v were in the room, now %v", name, people, got)
+	}
+	if acked == 0 || len(lost) > 0 || len(twice) > 0 {
+		t.Errorf("%s died: %d messages acknowledged; lost: %v; twice: %v", name, acked, lost, twice)
+	}
+	p.everybody(n)
+	return wrong
+}
+
+func (p *party) everybody(n *node) {
+	n.t.Helper()
+	n.wait("everybody hears everybody", 30*time.Second, func() bool { return good(p.matrix(800)) == "" })
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the real peers and runs the interop tests against bin/parley.
-# Needs root for the packages (or has them already), Go and npm. Arguments go to `go test`.
+# Needs root for the packages (or has them already), and Go. Arguments go to `go test`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -9,6 +9,8 @@ missing=()
 for p in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
 done
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 if ((${#missing[@]})); then
   if [[ $(id -u) != 0 ]]; then
     echo "interop: install these Debian packages first: ${missing[*]}" >&2
