@@ -266,7 +266,7 @@ func TestLeastPrivilege(t *testing.T) {
 	t.Run("processes, side doors", func(t *testing.T) { f.t = t; f.sideDoors(conns) })
 	t.Run("bots, every subject of the contract", func(t *testing.T) { f.t = t; f.contractOfBots() })
 	t.Run("bots, side doors", func(t *testing.T) { f.t = t; f.botDoors() })
-	t.Logf("%d cases tried: %d refused, %d allowed", f.tried, f.refused, f.positive)
+	fmt.Printf("rights: %d cases tried: %d refused, %d allowed\n", f.tried, f.refused, f.positive)
 }
 
 func (f *field) contractOf(conns map[string]*nats.Conn) {

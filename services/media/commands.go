@@ -35,7 +35,7 @@ func (s *Service) serveBus(ctx context.Context) error {
 	}
 	defer audio.Close()
 	audio.SetAccount(acc.ID)
-	legs := buslegs.New(audioConn{audio}, audioSubjects(audio))
+	legs := buslegs.New(audioConn{audio}, audioSubjects(audio), s.log)
 	s.mu.Lock()
 	s.legs = legs
 	s.mu.Unlock()

@@ -79,7 +79,11 @@ func (c *conversation) do(ctx context.Context, j job) result {
 			return result{err: contract.ErrBadRequest.With("reply_to: there is no message %s in this room", reply)}
 		}
 		if res.entry, err = r.Append(c.svc.author.Load(), j.message, time.Now()); err != nil {
-			return result{err: c.explain(err)}
+			err = c.explain(err)
+			if errors.Is(err, contract.ErrStorage) || errors.Is(err, contract.ErrStateDamaged) { // for who runs the node, not for who chats alone
+				c.svc.log.Error("message not written", zap.String("room", c.room), zap.Error(err))
+			}
+			return result{err: err}
 		}
 	}
 	res.conv = contract.Conversation{Room: c.room, ID: r.ID, Messages: r.Count()}

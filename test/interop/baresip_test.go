@@ -87,18 +87,13 @@ opus_sprop_stereo no
 	return b
 }
 
-// heard returns what was played in the last ms.
-func (b *baresip) heard(ms int) []int16 {
-	b.t.Helper()
+// recording is the file with what is played.
+func (b *baresip) recording() (recording, error) {
 	files, err := filepath.Glob(filepath.Join(b.dir, "dump-*-dec.wav"))
-	if err != nil || len(files) == 0 {
-		b.t.Fatalf("the phone has no recording (%v)\n%s", err, b.out.String())
+	if err != nil || len(files) != 1 {
+		return nil, fmt.Errorf("the phone has %d recordings (%v)", len(files), err)
 	}
-	s, err := readWAV(files[0])
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return lastMS(s, ms)
+	return openWAV(files[0])
 }
 
 // hangUp lets the phone say BYE and waits for it to end.

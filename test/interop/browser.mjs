@@ -3,7 +3,8 @@
 //
 //   node browser.mjs MICROPHONE.wav
 //   {"do":"open","url":…,"name":…,"pin":…}   join a room by its link
-//   {"do":"hear","ms":N}                     the last N ms that were played: base64, s16le, mono, 48 kHz
+//   {"do":"hear","ms":N}                     waits for N ms more to be played: base64, s16le, mono, 48 kHz
+//   {"do":"played"}                          what the last peer connection played so far, see played below
 //   {"do":"eval","js":…}                     evaluate in the page
 //   {"do":"click","testid":…} {"do":"shot","path":…} {"do":"close"}
 import { chromium } from 'playwright-core';
@@ -31,6 +32,7 @@ page.on('pageerror', e => process.stderr.write(`page error: ${e}\n`));
 await page.addInitScript(() => {
   window.__heard = [];
   window.__pcs = [];
+  window.__count = 0; // samples ever
   const keep = 48000 * 60;
   let total = 0;
   const Native = window.RTCPeerConnection;
@@ -44,6 +46,7 @@ await page.addInitScript(() => {
         const tap = ctx.createScriptProcessor(4096, 1, 1);
         tap.onaudioprocess = ev => {
           window.__heard.push(Float32Array.from(ev.inputBuffer.getChannelData(0)));
+          window.__count += 4096;
           total += 4096;
           while (total > keep) total -= window.__heard.shift().length;
         };
@@ -58,18 +61,41 @@ await page.addInitScript(() => {
     ...(typeof c.audio === 'object' ? c.audio : {}), echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
 });
 
-const hear = ms => page.evaluate(want => {
-  const all = window.__heard, n = want * 48;
-  const out = new Int16Array(n);
-  let at = n;
-  for (let i = all.length - 1; i >= 0 && at > 0; i--) {
-    for (let j = all[i].length - 1; j >= 0 && at > 0; j--) out[--at] = Math.max(-32768, Math.min(32767, Math.round(all[i][j] * 32767)));
+// What the audio track of the last peer connection has played: ms that came in
+// packets, and ms that NetEq made up for lack of them (silence included, to which
+// it fades soon), at a time on the clock of the statistics.
+const played = () => page.evaluate(async () => {
+  const pc = window.__pcs.at(-1);
+  for (const r of (await pc.getStats()).values()) {
+    if (r.type !== 'inbound-rtp' || r.kind !== 'audio') continue;
+    return { pc: window.__pcs.length, at: r.timestamp, received: (r.totalSamplesReceived - r.concealedSamples) / 48, concealed: r.concealedSamples / 48 };
   }
-  const bytes = new Uint8Array(out.buffer, at * 2);
-  let s = '';
-  for (let i = 0; i < bytes.length; i += 0x8000) s += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
-  return btoa(s);
-}, ms);
+  throw new Error('nothing comes in');
+});
+
+// Sound that was not there at the call. The page plays on when nothing comes.
+async function hear(ms) {
+  const was = await played();
+  const s = await page.evaluate(async want => {
+    const n = want * 48, at = window.__count, limit = performance.now() + 2 * want + 1000;
+    while (window.__count - at < n) {
+      if (performance.now() > limit) throw new Error(`${Math.round((window.__count - at) / 48)} of ${want} ms were played`);
+      await new Promise(f => setTimeout(f, 20));
+    }
+    const all = window.__heard, out = new Int16Array(n);
+    let to = n;
+    for (let i = all.length - 1; i >= 0 && to > 0; i--) {
+      for (let j = all[i].length - 1; j >= 0 && to > 0; j--) out[--to] = Math.max(-32768, Math.min(32767, Math.round(all[i][j] * 32767)));
+    }
+    const bytes = new Uint8Array(out.buffer);
+    let s = '';
+    for (let i = 0; i < bytes.length; i += 0x8000) s += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
+    return btoa(s);
+  }, ms);
+  const now = await played();
+  if (now.pc === was.pc && now.received - was.received < 0.8 * ms) throw new Error(`${Math.round(now.received - was.received)} of ${ms} ms came in packets`);
+  return s;
+}
 
 const does = {
   async open({ url, name, pin }) {
@@ -82,6 +108,7 @@ const does = {
     return true;
   },
   hear: ({ ms }) => hear(ms),
+  played,
   eval: ({ js }) => page.evaluate(js),
   click: ({ testid }) => page.getByTestId(testid).click(),
   shot: ({ path }) => page.screenshot({ path }),

@@ -83,24 +83,37 @@ func (b *browser) open(url, name string) {
 	}
 }
 
-func (b *browser) heard(ms int) []int16 {
-	b.t.Helper()
+// fresh waits for ms of sound to be played and returns them.
+func (b *browser) fresh(ms int) ([]int16, error) {
 	var s string
 	if err := b.do(map[string]any{"do": "hear", "ms": ms}, &s); err != nil {
-		b.t.Fatal(err)
+		return nil, err
 	}
 	raw, err := base64.StdEncoding.DecodeString(s)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return samples(raw)
+	return samples(raw), err
 }
 
-func (b *browser) eval(js string, res any) {
+// played is what the browser's last peer connection has played, in ms.
+type played struct {
+	PC        int     `json:"pc"` // how many the page has made
+	At        float64 `json:"at"`
+	Received  float64 `json:"received"`  // that came in packets
+	Concealed float64 `json:"concealed"` // that it made up for lack of packets
+}
+
+func (b *browser) played() (p played) {
 	b.t.Helper()
-	if err := b.do(map[string]any{"do": "eval", "js": js}, res); err != nil {
+	if err := b.do(map[string]any{"do": "played"}, &p); err != nil {
 		b.t.Fatal(err)
 	}
+	return p
+}
+
+// missing returns how many ms of sound did not come since an earlier moment: the
+// time that passed less what came. Concealment has no part in it: it could not
+// show more than a page plays.
+func (p played) missing(was played) int {
+	return max(0, int(p.At-was.At-(p.Received-was.Received)))
 }
 
 func (b *browser) close() {

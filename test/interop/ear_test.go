@@ -5,6 +5,7 @@ package interop
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -13,9 +14,10 @@ import (
 type party struct {
 	names []string
 	freqs []float64
-	hear  []func(ms int) []int16
+	hear  []func(ms int) ([]int16, error)
 	b     *browser
 	bot   *bot
+	phone [2]recording
 }
 
 func (n *node) party() *party {
@@ -26,20 +28,39 @@ func (n *node) party() *party {
 	tcp := n.call(phone{name: "tcp", freq: p.freqs[2], codec: "PCMU/8000/1", transport: "tcp", srtp: true}, n.base+50)
 	p.b = startBrowser(n.t, p.freqs[0])
 	p.b.open(n.joinURL(), "Chromium")
-	p.hear = []func(int) []int16{p.b.heard, udp.heard, tcp.heard, p.bot.heard}
 	n.wait("four in the room", 15*time.Second, func() bool { return n.participants() == 4 })
+	for i, b := range []*baresip{udp, tcp} {
+		n.wait("the phones record", 15*time.Second, func() (ok bool) {
+			var err error
+			p.phone[i], err = b.recording()
+			return err == nil
+		})
+	}
+	of := func(r recording) func(int) ([]int16, error) {
+		return func(ms int) ([]int16, error) { return fresh(r, ms) }
+	}
+	p.hear = []func(int) ([]int16, error){p.b.fresh, of(p.phone[0]), of(p.phone[1]), of(p.bot)}
 	return p
 }
 
-// matrix returns how loud each (column) is at each (row), over the last ms.
+// matrix returns how loud each (column) is at each (row), over ms from now on. Who
+// hears nothing has a row of silence.
 func (p *party) matrix(ms int) [][]float64 {
 	m := make([][]float64, len(p.names))
+	var wg sync.WaitGroup
 	for i := range p.names {
-		s := p.hear[i](ms)
-		for _, f := range p.freqs {
-			m[i] = append(m[i], levelOf(s, f))
-		}
+		wg.Go(func() {
+			s, err := p.hear[i](ms)
+			if err != nil {
+				s = nil
+				fmt.Printf("%s: %v\n", p.names[i], err)
+			}
+			for _, f := range p.freqs {
+				m[i] = append(m[i], levelOf(s, f))
+			}
+		})
 	}
+	wg.Wait()
 	return m
 }
 
@@ -85,8 +106,6 @@ func TestEachHearsTheOthers(t *testing.T) {
 	var m [][]float64
 	limit := time.Now().Add(30 * time.Second)
 	for {
-		// A window of 3 s that lies wholly after everybody was in.
-		time.Sleep(3 * time.Second)
 		m = p.matrix(2500)
 		if good(m) == "" || time.Now().After(limit) {
 			break

@@ -5,14 +5,16 @@ package interop
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,7 +22,6 @@ import (
 	"time"
 
 	"github.com/parley-jami/parley/bus/contract"
-	parley "github.com/parley-jami/parley/sdk/go"
 )
 
 // status is what scripts rely on of `parley status --json`.
@@ -91,8 +92,8 @@ func parleyBinary(t *testing.T) string {
 // freeBase finds a range of ports that nobody uses at the moment.
 func freeBase(t *testing.T) int {
 	t.Helper()
-	for i := range 50 { // below the ports that the kernel gives to outgoing connections
-		base := 10000 + 400*((os.Getpid()+i)%50)
+	for i := range 25 { // 10000 to 19999: sipp has those from 20000 on, and the kernel gives those from 32768 on to outgoing connections
+		base := 10000 + 400*((os.Getpid()+i)%25)
 		ok := true
 		for p := base; p < base+360 && ok; p++ {
 			u, err := net.ListenPacket("udp", fmt.Sprintf(":%d", p))
@@ -194,6 +195,43 @@ func (n *node) ready() bool {
 	return err == nil && strings.Contains(line, " 200 ")
 }
 
+// admin asks the supervisor's health and metrics.
+func (n *node) admin(path string) (int, string) {
+	n.t.Helper()
+	res, err := (&http.Client{Timeout: 5 * time.Second}).Get(fmt.Sprintf("http://127.0.0.1:%d%s", n.base+25, path))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+// metric returns the sum of a metric's samples whose labels contain a text.
+func (n *node) metric(name, labels string) (sum float64) {
+	n.t.Helper()
+	_, text := n.admin("/metrics")
+	found := false
+	for line := range strings.Lines(text) {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || !strings.HasPrefix(key, name) || len(key) > len(name) && key[len(name)] != '{' || !strings.Contains(key, labels) {
+			continue
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		sum, found = sum+v, true
+	}
+	if !found {
+		n.t.Errorf("no metric %s with %s", name, labels)
+	}
+	return sum
+}
+
 // stop ends the node in order and fails the test when that takes 5 s or more.
 func (n *node) stop() {
 	select {
@@ -287,22 +325,33 @@ func (n *node) pid(process string) int {
 	return 0
 }
 
-// participants returns how many are in the room main.
-func (n *node) participants() int {
+// roster returns the ids of who is in the room main, in order, or nil when the node
+// does not say.
+func (n *node) roster() (ids []string) {
 	out, err := n.try("status", "--json")
-	if err != nil {
-		return -1
-	}
 	var s status
-	if json.Unmarshal([]byte(out), &s) != nil {
-		return -1
+	if err != nil || json.Unmarshal([]byte(out), &s) != nil {
+		return nil
 	}
 	for _, r := range s.Rooms {
 		if r.Name == "main" {
-			return len(r.Participants)
+			ids = []string{}
+			for _, p := range r.Participants {
+				ids = append(ids, p.ID)
+			}
 		}
 	}
-	return -1
+	slices.Sort(ids)
+	return ids
+}
+
+// participants returns how many are in the room main, -1 when the node does not say.
+func (n *node) participants() int {
+	ids := n.roster()
+	if ids == nil {
+		return -1
+	}
+	return len(ids)
 }
 
 func (n *node) joinURL() string { return fmt.Sprintf("http://localhost:%d/r/main", n.base) }
@@ -322,15 +371,4 @@ func processReady(statusJSON, name string, before int) bool {
 		}
 	}
 	return false
-}
-
-// hasMessage asks the room's chat for a message.
-func (n *node) hasMessage(p *party, id string) bool {
-	n.t.Helper()
-	h, err := parley.Call(context.Background(), p.bot.room, contract.RoomHistory, contract.ChatQuery{Limit: 200})
-	if err != nil {
-		n.t.Error(err)
-		return false
-	}
-	return slices.ContainsFunc(h.Messages, func(m contract.ChatMessage) bool { return m.ID == id })
 }

@@ -43,7 +43,22 @@ func TestSippCalls(t *testing.T) {
 		"-p", strconv.Itoa(n.base+70), "-mp", "20000", "-trace_stat", "-stf", filepath.Join(dir, "stat.csv"),
 		"-fd", "1", "-nostdin", "-timeout", "60s", "-timeout_error", n.sipAddr())
 	cmd.Dir = dir
+	stop, seen := make(chan struct{}), make(chan int)
+	go func() { // the most people in the roster at once
+		peak := 0
+		for {
+			select {
+			case <-stop:
+				seen <- peak
+				return
+			case <-time.After(250 * time.Millisecond):
+				peak = max(peak, n.participants())
+			}
+		}
+	}()
 	out, err := cmd.CombinedOutput()
+	close(stop)
+	peak := <-seen
 	if err != nil {
 		t.Errorf("sipp: %v", err)
 	}
@@ -52,6 +67,17 @@ func TestSippCalls(t *testing.T) {
 	if ok != 200 || failed != 0 {
 		s := string(out)
 		t.Errorf("%d succeeded, %d failed\n%s", ok, failed, s[max(0, len(s)-3000):])
+	}
+	// Each caller speaks for 4 s, 50 packets a second; the room is never silent, so
+	// each hears as many.
+	const packets = 200 * 4 * 50
+	in, back := n.metric("parley_media_packets_total", `kind="rtp_in"`), n.metric("parley_media_packets_total", `kind="out"`)
+	fmt.Printf("sipp: at most %d in the room at once; %.0f RTP packets in, %.0f out, of %d each\n", peak, in, back, packets)
+	if peak < 40 {
+		t.Errorf("at most %d were in the room at once", peak)
+	}
+	if in < 0.9*packets || back < 0.9*packets {
+		t.Errorf("%.0f packets came in, %.0f went out, %d were due", in, back, packets)
 	}
 	n.wait("an empty roster", 5*time.Second, func() bool { return n.participants() == 0 })
 	fmt.Println("sipp: nobody is left in the roster")

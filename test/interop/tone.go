@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 )
@@ -63,36 +64,59 @@ func writeWAV(path string, s []int16) error {
 	return os.WriteFile(path, b, 0o600)
 }
 
-// readWAV reads a mono or stereo 16-bit file, also one that is still being
-// written, and returns its first channel at 48 kHz by repeating samples.
-func readWAV(path string) ([]int16, error) {
-	b, err := os.ReadFile(path)
+const wavHeader = 44
+
+// wavFormat is what the header of a 16-bit mono or stereo file says.
+type wavFormat struct{ channels, hz int }
+
+func (f wavFormat) frame() int  { return 2 * f.channels }
+func (f wavFormat) repeat() int { return rate / f.hz }
+
+// wavHead reads the header of a file, also one that is still being written.
+func wavHead(path string) (wavFormat, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return wavFormat{}, err
+	}
+	defer f.Close()
+	b := make([]byte, wavHeader)
+	if _, err := io.ReadFull(f, b); err != nil || string(b[:4]) != "RIFF" {
+		return wavFormat{}, errors.Join(errors.New("not a WAV file"), err)
+	}
+	h := wavFormat{int(binary.LittleEndian.Uint16(b[22:])), int(binary.LittleEndian.Uint32(b[24:]))}
+	if h.channels < 1 || h.channels > 2 || h.hz < 8000 || rate%h.hz != 0 || binary.LittleEndian.Uint16(b[34:]) != 16 {
+		return wavFormat{}, fmt.Errorf("WAV of %d channels at %d Hz", h.channels, h.hz)
+	}
+	return h, nil
+}
+
+// readWAV returns the first channel at 48 kHz, by repeating samples, from a
+// sample on.
+func readWAV(path string, from int) ([]int16, error) {
+	h, err := wavHead(path)
 	if err != nil {
 		return nil, err
 	}
-	if len(b) < 44 || string(b[:4]) != "RIFF" {
-		return nil, errors.New("not a WAV file")
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
-	ch, hz := int(binary.LittleEndian.Uint16(b[22:])), int(binary.LittleEndian.Uint32(b[24:]))
-	if ch < 1 || ch > 2 || hz < 8000 || rate%hz != 0 || binary.LittleEndian.Uint16(b[34:]) != 16 {
-		return nil, fmt.Errorf("WAV of %d channels at %d Hz", ch, hz)
+	defer f.Close()
+	if _, err := f.Seek(int64(wavHeader+from/h.repeat()*h.frame()), io.SeekStart); err != nil {
+		return nil, err
 	}
-	var out []int16
-	for i := 44; i+2*ch <= len(b); i += 2 * ch {
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]int16, 0, len(b)/h.frame()*h.repeat())
+	for i := 0; i+h.frame() <= len(b); i += h.frame() {
 		v := int16(binary.LittleEndian.Uint16(b[i:]))
-		for range rate / hz {
+		for range h.repeat() {
 			out = append(out, v)
 		}
 	}
 	return out, nil
-}
-
-func lastMS(s []int16, ms int) []int16 {
-	n := ms * rate / 1000
-	if n > len(s) {
-		return s
-	}
-	return s[len(s)-n:]
 }
 
 func samples(b []byte) []int16 {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,6 +46,7 @@ type Server struct {
 	orphans  *orphans
 	live     *live
 	metrics  *metrics
+	refused  atomic.Uint64 // WebSocket messages that were not understood
 
 	conns, sockets *counter
 	joins, asks    *limiter
@@ -52,8 +54,8 @@ type Server struct {
 }
 
 type metrics struct {
-	joins *prometheus.CounterVec
-	slow  prometheus.Counter
+	joins           *prometheus.CounterVec
+	slow, malformed prometheus.Counter
 }
 
 // New builds the server; nothing is served before Run.
@@ -75,12 +77,13 @@ func New(cfg Config) (*Server, error) {
 	s.orphans = newOrphans(s, after)
 	s.live = newLive(s)
 	s.metrics = &metrics{
-		joins: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_connect_joins_total", Help: "Joins by WebSocket, WHIP and WHEP."}, []string{"result"}),
-		slow:  prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_connect_slow_sockets_total", Help: "WebSockets closed because they did not keep up."}),
+		joins:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_connect_joins_total", Help: "Joins by WebSocket, WHIP and WHEP."}, []string{"result"}),
+		slow:      prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_connect_slow_sockets_total", Help: "WebSockets closed because they did not keep up."}),
+		malformed: prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_connect_malformed_messages_total", Help: "WebSocket messages that were not understood."}),
 	}
 	s.metrics.joins.WithLabelValues("joined")
 	s.metrics.joins.WithLabelValues("refused")
-	for _, c := range []prometheus.Collector{s.metrics.joins, s.metrics.slow, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	for _, c := range []prometheus.Collector{s.metrics.joins, s.metrics.slow, s.metrics.malformed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "parley_connect_sockets", Help: "WebSockets open."}, func() float64 { return float64(s.hub.count()) })} {
 		if err := cfg.Registry.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)

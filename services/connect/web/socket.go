@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -107,18 +109,41 @@ func (k *socket) read(ctx context.Context) {
 		typ, b, err := k.conn.Read(rctx)
 		cancel()
 		if err != nil {
+			if malformed(err) {
+				k.s.sawRefused(k.ip, err)
+			}
 			return
 		}
 		if typ != websocket.MessageText || !k.rate.Allow() {
+			k.s.sawRefused(k.ip, errNotNow)
 			k.bye(farewell{"flood", "too many messages, or not text", false})
 			return
 		}
 		id, name, req, ref := decode(b)
 		if ref != nil {
+			k.s.sawRefused(k.ip, ref)
 			k.fail(id, ref)
 			continue
 		}
 		k.handle(ctx, id, name, req)
+	}
+}
+
+var errNotNow = errors.New("too many messages, or not text")
+
+// malformed tells a frame that breaks the protocol or is too long from a
+// connection that ended.
+func malformed(err error) bool {
+	_, ended := errors.AsType[net.Error](err)
+	return !ended && websocket.CloseStatus(err) == -1 && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) &&
+		!errors.Is(err, net.ErrClosed) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+}
+
+// sawRefused counts a message that was not understood and logs the 1st, 2nd, 4th, …
+func (s *Server) sawRefused(ip netip.Addr, err error) {
+	s.metrics.malformed.Inc()
+	if n := s.refused.Add(1); n&(n-1) == 0 {
+		s.log.Warn("WebSocket messages refused", zap.Uint64("total", n), zap.Stringer("last_from", ip), zap.NamedError("last", err))
 	}
 }
 

@@ -1,9 +1,14 @@
 package web
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -79,9 +84,39 @@ func TestRefusalsLeaveTheSocketUsable(t *testing.T) {
 			}
 		})
 	}
+	if n := r.s.refused.Load(); n != 5 { // not what the node refuses
+		t.Errorf("%d messages counted as not understood", n)
+	}
 	c.ask("join", joinData(), "joined")
 	if got := c.ask("join", joinData(), "error"); got["code"] != "exists" {
 		t.Errorf("second join: %v", got)
+	}
+}
+
+// The log and the metrics tell of strangers who don't speak the protocol, not of
+// connections that end.
+func TestMalformedFramesAreCounted(t *testing.T) {
+	r := start(t)
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{io.EOF, false}, {fmt.Errorf("read: %w", net.ErrClosed), false}, {context.DeadlineExceeded, false}, {&net.OpError{Err: syscall.ECONNRESET}, false},
+		{websocket.CloseError{Code: websocket.StatusGoingAway}, false}, {errors.New("received reserved opcode"), true},
+	} {
+		if got := malformed(c.err); got != c.want {
+			t.Errorf("%v: %v", c.err, got)
+		}
+	}
+	gone := r.dial(t)
+	gone.conn.CloseNow()
+	c := r.dial(t)
+	if err := c.conn.Write(t.Context(), websocket.MessageText, make([]byte, maxMessage+1)); err != nil {
+		t.Fatal(err)
+	}
+	c.closed()
+	if n := r.s.refused.Load(); n != 1 {
+		t.Errorf("%d counted, want 1", n)
 	}
 }
 

@@ -20,6 +20,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/parley-jami/parley/services/media/mix"
 )
 
@@ -99,6 +101,7 @@ var (
 type Legs struct {
 	conn Conn
 	subj Subjects
+	log  *zap.Logger
 
 	mu     sync.Mutex // guards what follows
 	rooms  map[*mix.Room]*outlet
@@ -106,8 +109,8 @@ type Legs struct {
 }
 
 // New makes it; Close ends it.
-func New(conn Conn, subj Subjects) *Legs {
-	return &Legs{conn: conn, subj: subj, rooms: map[*mix.Room]*outlet{}}
+func New(conn Conn, subj Subjects, log *zap.Logger) *Legs {
+	return &Legs{conn: conn, subj: subj, log: log, rooms: map[*mix.Room]*outlet{}}
 }
 
 // Open makes the leg of a bot in a room: id is the bot's participant id.

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/parley-jami/parley/services/media/codec"
 	"github.com/parley-jami/parley/services/media/mix"
 )
@@ -20,6 +23,7 @@ type published struct {
 
 // fakeBus is the bus of a test.
 type fakeBus struct {
+	logs *observer.ObservedLogs
 	mu   sync.Mutex
 	subs map[string]func(*Message)
 	out  chan published
@@ -59,13 +63,14 @@ func (b *fakeBus) say(t *testing.T, subject string, h Header, data []byte) (queu
 }
 
 func setup(t *testing.T) (*fakeBus, *mix.Room, *Legs) {
-	b := &fakeBus{subs: map[string]func(*Message){}, out: make(chan published, 10000)}
+	core, logs := observer.New(zap.InfoLevel)
+	b := &fakeBus{subs: map[string]func(*Message){}, out: make(chan published, 10000), logs: logs}
 	room := mix.NewRoom(mix.Config{Name: "r"})
 	legs := New(b, Subjects{
 		Mix:  func(room, f string) string { return "mix." + room + "." + f },
 		From: func(room, p, f string) string { return "from." + room + "." + p + "." + f },
 		Say:  func(room, bot string) string { return "say." + room + "." + bot },
-	})
+	}, zap.New(core))
 	t.Cleanup(func() {
 		legs.Close()
 		room.Close()
@@ -133,6 +138,21 @@ func TestABotIsHeardByAnother(t *testing.T) {
 	}
 	if peak < 6000 || peak > 10000 {
 		t.Errorf("the mix peaks at %d, said was 8000", peak)
+	}
+}
+
+func TestAFloodIsTold(t *testing.T) {
+	b, room, legs := setup(t)
+	open(t, legs, room, "talker")
+	second := tone16(16000, 500, 1000)
+	for i := range 42 { // 10 s are queued, so about 32 are refused: told at 500, and at 1000 frames
+		b.say(t, "say.r.talker", Header{headerFormat: {"s16le-16000"}}, second)
+		if n := b.logs.Len(); i < 19 && n != 0 {
+			t.Errorf("told after %d s", i+1)
+		}
+	}
+	if n := b.logs.FilterField(zap.String("leg", "talker")).Len(); n != 2 {
+		t.Errorf("told %d times, want 2: %v", n, b.logs.All())
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"sync"
 
+	"go.uber.org/zap"
+
 	"github.com/parley-jami/parley/services/media/codec"
 )
 
@@ -17,6 +19,9 @@ const (
 	// prebuffer is what waits before a bot begins to sound, so that its own
 	// unsteadiness isn't heard: 40 ms, or whatever came in two ticks.
 	prebuffer = 2 * codec.FrameSamples
+	// tellRefused is how many refused frames are a flood (10 s beyond the 10 s that
+	// may wait) and no slip: it is logged then, and each time they have doubled.
+	tellRefused = 500
 	// fadeOut is how a cleared queue ends: 5 ms.
 	fadeOut = codec.Rate / 200
 )
@@ -35,6 +40,7 @@ type queue struct {
 	epoch   uint64
 	taken   uint64 // frames
 	refused uint64 // frames of 20 ms
+	told    uint64 // of them in the log
 	format  int
 	up      *codec.Up
 	dec     codec.Decoder
@@ -79,10 +85,24 @@ func (q *queue) say(m *Message) {
 	if wake {
 		q.leg.member.Wake()
 	}
+	if n := q.flood(); n > 0 {
+		q.leg.legs.log.Warn("frames of a bot refused: too many, or it may not speak", zap.String("leg", q.leg.id), zap.Uint64("total", n))
+	}
 	if m.Reply != nil {
 		ms, refused, _ := q.counts()
 		m.Reply(ms, int(refused))
 	}
+}
+
+// flood returns how many frames were refused when that is to be told, else 0.
+func (q *queue) flood() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.refused < max(tellRefused, 2*q.told) {
+		return 0
+	}
+	q.told = q.refused
+	return q.told
 }
 
 // take queues a message and reports whether there is something to play.

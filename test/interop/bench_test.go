@@ -1,0 +1,111 @@
+//go:build interop
+
+package interop
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What `parley bench mix` prints: scripts rely on the names.
+type benchReport struct {
+	Listeners int                `json:"listeners"`
+	Speakers  int                `json:"speakers"`
+	Seconds   int                `json:"seconds"`
+	Transport string             `json:"transport"`
+	CPUPerS   map[string]float64 `json:"cpu_per_s"`
+	MsPerS    float64            `json:"ms_per_s_per_listener"`
+	Bytes     int64              `json:"bytes_per_listener"`
+	OnTime    float64            `json:"on_time"`
+	DelayMs   struct {
+		P50 float64 `json:"p50"`
+		P99 float64 `json:"p99"`
+	} `json:"delay_ms"`
+}
+
+// The figures are printed, not tested: other things run on the machine. What is
+// tested is that the command works, its JSON, and that a mixer that fell apart shows.
+func TestBenchMix(t *testing.T) {
+	n := startNode(t)
+	for _, listeners := range []int{100, 500} {
+		if !benchMix(t, n, listeners) {
+			fmt.Println("bench: once more: the machine is busy with other things")
+			if !benchMix(t, n, listeners) {
+				t.Errorf("no sane figures for %d listeners, twice", listeners)
+			}
+		}
+	}
+}
+
+// benchMix reports whether the figures are sane.
+func benchMix(t *testing.T, n *node, listeners int) bool {
+	t.Helper()
+	out := n.parley("bench", "mix", "--listeners", fmt.Sprint(listeners), "--speakers", "3", "--seconds", "10", "--transport", "rtp", "--json")
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(out), &keys); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, k := range []string{"listeners", "speakers", "seconds", "transport", "cpu_per_s", "ms_per_s_per_listener", "bytes_per_listener", "on_time", "delay_ms"} {
+		if _, ok := keys[k]; !ok {
+			t.Errorf("no %s in %s", k, out)
+		}
+	}
+	var delay map[string]float64
+	if err := json.Unmarshal(keys["delay_ms"], &delay); err != nil {
+		t.Error(err)
+	}
+	for _, k := range []string{"p50", "p99"} {
+		if _, ok := delay[k]; !ok {
+			t.Errorf("no delay_ms.%s in %s", k, out)
+		}
+	}
+	var r benchReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	var cpu []string
+	for name, v := range r.CPUPerS {
+		if v >= 0.005 {
+			cpu = append(cpu, fmt.Sprintf("%s %.2f", name, v))
+		}
+	}
+	slices.Sort(cpu)
+	fmt.Printf("bench: %d listeners, %d speakers, %s: %.3f ms/s and %d kB a listener; on time %.2f %%; delay p50 %.1f ms, p99 %.1f ms; CPU s/s: %s\n",
+		r.Listeners, r.Speakers, r.Transport, r.MsPerS, r.Bytes/1000, 100*r.OnTime, r.DelayMs.P50, r.DelayMs.P99, strings.Join(cpu, ", "))
+	if r.Listeners != listeners || r.Speakers != 3 || r.Seconds != 10 || r.Transport != "rtp" || r.CPUPerS["media"] <= 0 {
+		t.Errorf("the report is not of what was asked for: %s", out)
+	}
+	if got := n.participants(); got != 0 {
+		t.Errorf("%d are left in the room", got)
+	}
+	return r.OnTime > 0.9 && r.MsPerS > 0 && r.MsPerS < 4 && r.DelayMs.P50 > 0 && r.DelayMs.P50 < 200 && r.DelayMs.P99 >= r.DelayMs.P50
+}
+
+// A room is played to the author of a bot.
+func TestSim(t *testing.T) {
+	n := startNode(t)
+	out := n.parley("sim", "--speakers", "2", "--seconds", "6", "--json")
+	type event struct {
+		Who  string `json:"who"`
+		What string `json:"what"`
+	}
+	did := map[string][]string{}
+	for dec := json.NewDecoder(bytes.NewReader([]byte(out))); dec.More(); {
+		var e event
+		if err := dec.Decode(&e); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		did[e.Who] = append(did[e.Who], e.What)
+	}
+	fmt.Printf("bench: parley sim played %d people: %v\n", len(did), did)
+	if len(did) != 2 {
+		t.Errorf("two people were asked for: %s", out)
+	}
+	if got := n.participants(); got != 0 {
+		t.Errorf("%d are left in the room", got)
+	}
+}
