@@ -3,6 +3,7 @@ package sdp
 import (
 	"cmp"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -155,18 +156,43 @@ func (r *Remote) ice(sd *pion.SessionDescription, md *pion.MediaDescription) err
 			continue
 		}
 		for _, a := range as {
-			if h, d, ok := strings.Cut(strings.TrimSpace(a.Value), " "); a.Key == "fingerprint" && ok {
-				r.Fingerprints = append(r.Fingerprints, Fingerprint{strings.ToLower(h), strings.ToUpper(strings.TrimSpace(d))})
+			if f, ok := fingerprint(a); ok {
+				r.Fingerprints = append(r.Fingerprints, f)
 			}
 		}
 	}
-	if r.Ufrag == "" || r.Pwd == "" || len(r.Fingerprints) == 0 {
-		return ErrSecurity
+	switch {
+	case !iceChars(r.Ufrag, 4) || !iceChars(r.Pwd, 22):
+		return fmt.Errorf("%w: a=ice-ufrag needs 4 to 256 and a=ice-pwd 22 to 256 letters, digits, + or / (RFC 8839 §5.4)", ErrSecurity)
+	case len(r.Fingerprints) == 0:
+		return fmt.Errorf("%w: no a=fingerprint of SHA-256, SHA-384 or SHA-512 (RFC 8122 §5)", ErrSecurity)
 	}
 	if setup == "passive" || setup == "holdconn" {
 		return fmt.Errorf("%w: a=setup:%s; the node takes the passive part itself", ErrSecurity, setup)
 	}
 	return nil
+}
+
+// digests are the lengths in bytes of the hashes that a fingerprint may use.
+var digests = map[string]int{"sha-256": 32, "sha-384": 48, "sha-512": 64}
+
+// fingerprint reads one that can be compared; others are passed over, as a peer may
+// offer several (RFC 8122 §5).
+func fingerprint(a pion.Attribute) (Fingerprint, bool) {
+	h, d, ok := strings.Cut(strings.TrimSpace(a.Value), " ")
+	if a.Key != "fingerprint" || !ok {
+		return Fingerprint{}, false
+	}
+	f := Fingerprint{strings.ToLower(h), strings.ToUpper(strings.TrimSpace(d))}
+	raw, err := hex.DecodeString(strings.ReplaceAll(f.Digest, ":", ""))
+	return f, err == nil && len(raw) == digests[f.Hash] && len(f.Digest) == 3*len(raw)-1
+}
+
+// iceChars reports whether s has the form of an ICE user fragment or password.
+func iceChars(s string, least int) bool {
+	return len(s) >= least && len(s) <= 256 && strings.IndexFunc(s, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '+' && c != '/'
+	}) < 0
 }
 
 // address reads c=, the port and a=rtcp.

@@ -109,6 +109,16 @@ func TestPhoneOffers(t *testing.T) {
 	}
 }
 
+// A fingerprint and a password of the right form.
+const (
+	print32 = "0A:1B:2C:3D:4E:5F:60:71:82:93:A4:B5:C6:D7:E8:F9:0A:1B:2C:3D:4E:5F:60:71:82:93:A4:B5:C6:D7:E8:F9"
+	pwd22   = "abcdefghijklmnopqrstuv"
+)
+
+func browser(ufrag, pwd, fingerprint string) string {
+	return phone("m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=rtpmap:111 opus/48000/2", "a=ice-ufrag:"+ufrag, "a=ice-pwd:"+pwd, "a=fingerprint:"+fingerprint)
+}
+
 func TestRefused(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
@@ -127,6 +137,12 @@ func TestRefused(t *testing.T) {
 		{"multicast", strings.ReplaceAll(phone("m=audio 5 RTP/AVP 0"), "192.0.2.7", "224.0.0.1"), false, ErrMalformed},
 		{"port 0", phone("m=audio 0 RTP/AVP 0"), false, ErrNoAudio},
 		{"browser without keys", phone("m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=rtpmap:111 opus/48000/2"), true, ErrSecurity},
+		{"browser with a short password", browser("ufrag", "p", "sha-256 "+print32), true, ErrSecurity},
+		{"browser with a long fragment", browser(strings.Repeat("u", 257), pwd22, "sha-256 "+print32), true, ErrSecurity},
+		{"browser with a NUL", browser("uf\x00rag", pwd22, "sha-256 "+print32), true, ErrSecurity},
+		{"half a fingerprint", browser("ufrag", pwd22, "sha-256 "+print32[:47]), true, ErrSecurity},
+		{"fingerprint without colons", browser("ufrag", pwd22, "sha-256 "+strings.ReplaceAll(print32, ":", "")), true, ErrSecurity},
+		{"fingerprint of an unknown hash", browser("ufrag", pwd22, "sha-1 "+print32[:59]), true, ErrSecurity},
 		{"browser's line on a phone", phone("m=audio 9 UDP/TLS/RTP/SAVPF 0"), false, ErrNoAudio},
 	} {
 		if _, err := Parse(c.text, c.webrtc); !errors.Is(err, c.want) {
@@ -136,13 +152,13 @@ func TestRefused(t *testing.T) {
 }
 
 func TestBundleOnly(t *testing.T) {
-	r, err := Parse(lines("v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE v a", "a=fingerprint:sha-256 ab:CD",
-		"m=video 9 UDP/TLS/RTP/SAVPF 96", "a=mid:v", "a=ice-ufrag:u", "a=ice-pwd:p", "a=setup:actpass",
+	r, err := Parse(lines("v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE v a", "a=fingerprint:md5 AA", "a=fingerprint:sha-256 "+strings.ToLower(print32),
+		"m=video 9 UDP/TLS/RTP/SAVPF 96", "a=mid:v", "a=ice-ufrag:ufrag", "a=ice-pwd:"+pwd22, "a=setup:actpass",
 		"m=audio 0 UDP/TLS/RTP/SAVPF 111", "a=mid:a", "a=bundle-only", "a=rtpmap:111 OPUS/48000/2", "a=extmap:3/sendrecv "+LevelURI), true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Ufrag != "u" || r.Level != 3 || r.Fingerprints[0].Digest != "AB:CD" {
+	if r.Ufrag != "ufrag" || r.Level != 3 || len(r.Fingerprints) != 1 || r.Fingerprints[0].Digest != print32 {
 		t.Errorf("%+v", r)
 	}
 	l := local()
@@ -172,7 +188,7 @@ func TestOwnOffer(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(phone("m=audio 4000 RTP/AVP 8 0 9 96 101", "a=rtpmap:96 opus/48000/2"), false)
 	f.Add(phone("m=audio 4000 RTP/SAVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 "+key30), false)
-	f.Add(phone("m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=rtpmap:111 opus/48000/2", "a=ice-ufrag:u", "a=ice-pwd:p", "a=fingerprint:sha-256 AA"), true)
+	f.Add(phone("m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=rtpmap:111 opus/48000/2", "a=ice-ufrag:ufrag", "a=ice-pwd:"+pwd22, "a=fingerprint:sha-256 "+print32), true)
 	f.Fuzz(func(t *testing.T, text string, webrtc bool) {
 		r, err := Parse(text, webrtc)
 		if err != nil {
