@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -86,6 +88,7 @@ func TestNode(t *testing.T) {
 		}
 	})
 
+	t.Run("an interrupted sim and bench leave the room", func(t *testing.T) { interrupts(t, n) })
 	t.Run("each process comes back alone", func(t *testing.T) {
 		for _, name := range allProcesses {
 			before, _ := n.status(t)
@@ -220,6 +223,34 @@ func bots(t *testing.T, n *node) {
 	}
 	if r := parley(n.env, "", "bot", "revoke", "nobody"); r.code != exitNotFound {
 		t.Errorf("%+v", r)
+	}
+}
+
+func interrupts(t *testing.T, n *node) {
+	for want, args := range map[int][]string{
+		exitOK:    {"sim", "--speakers", "2", "--seconds", "60"},
+		exitError: {"bench", "mix", "--listeners", "3", "--speakers", "1", "--seconds", "60"},
+	} {
+		cmd := exec.Command("/proc/self/exe", args...)
+		cmd.Env = append(append(os.Environ(), n.env...), envPlay+"=1", "GORACE=atexit_sleep_ms=0")
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill() }) // an error: it has ended, as it should
+		in := func() int { st, _ := n.status(t); return st.Rooms[0].Total }
+		eventually(t, args[0]+" is in the room", func() bool { return in() >= 2 })
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Wait() // the exit code is looked at
+		if code := cmd.ProcessState.ExitCode(); code != want {
+			t.Errorf("%s: exit code %d: %s", args[0], code, &said)
+		}
+		if left := in(); left != 0 {
+			t.Errorf("%s left %d behind", args[0], left)
+		}
 	}
 }
 
