@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
 	"go.uber.org/zap"
 
@@ -212,6 +213,38 @@ func (b *bots) makeLocked(g *contract.BusGrant) (*bot, error) {
 	b.by[g.Bot] = one
 	b.log.Info("bot let in", zap.String("bot", g.Bot), zap.String("room", g.Room))
 	return one, nil
+}
+
+// connected returns the names of those who have a connection, in order.
+func (b *bots) connected() ([]string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	node, err := public(b.keys.node)
+	if err != nil {
+		return nil, err
+	}
+	all, err := b.nats.srv.Connz(&server.ConnzOptions{Username: true, Limit: maxConns})
+	if err != nil {
+		return nil, fmt.Errorf("connections: %w", err)
+	}
+	of := map[string]string{} // account -> bot
+	for name, one := range b.by {
+		pub, err := public(one.account)
+		if err != nil {
+			return nil, err
+		}
+		of[pub] = name
+	}
+	var names []string
+	for _, c := range all.Conns {
+		if c.Account == node {
+			names = append(names, c.Name)
+		} else if name := of[c.Account]; name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 func (b *bots) path(name string) string { return filepath.Join(b.dir, name+".json") }

@@ -70,7 +70,7 @@ var table = map[string]access{
 	},
 	"conference": {
 		calls: []string{"identity.state", "bot.list", "media.*", "swarm.*"},
-		hears: []string{"identity.changed", "media.*"},
+		hears: []string{"identity.changed", "bus.connected", "media.*"},
 		stores: []store{
 			{stream: contract.StreamRoomEvents, purge: true}, // written by publishing its own event
 			{stream: "KV_" + contract.BucketRooms, write: []string{"$KV." + contract.BucketRooms + ".>"}},

@@ -40,6 +40,7 @@ var reach = map[string]struct{ send, receive string }{
 	"bot.revoke":            {"connect cli", "identity"},
 	"bus.bot.grant":         {"identity", "bus"},
 	"bus.bot.revoke":        {"identity", "bus"},
+	"bus.connected":         {"bus", "conference"},
 	"node.processes":        {"connect cli", "up"},
 	"connect.status":        {"up cli", "connect"},
 	"dht.put":               {"cli", "dht"},

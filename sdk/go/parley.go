@@ -96,7 +96,7 @@ func (r *Room) fromCreds(path string) error {
 	return errors.New("not of a bot: name account, room and bot")
 }
 
-// Close ends the connection. Leave first, or the bot stays in the roster.
+// Close ends the connection. Leave first, or the bot stays in the roster for 15 s more.
 func (r *Room) Close() { r.nc.Close() }
 
 // Call sends a command of the room, and again while the node says that this helps.

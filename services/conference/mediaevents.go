@@ -36,6 +36,7 @@ func (s *Service) hearMedia() error {
 			s.toRoom(e.Room, func(l *live) { l.r.Pressed(s.now(), e.Leg, e.Digit) })
 		}),
 		hear(s, contract.MediaStats, func(_ []string, e *contract.LegStats) { s.stats(e) }),
+		hear(s, contract.BusConnected, func(_ []string, e *contract.Connected) { s.connected(e) }),
 		hear(s, contract.IdentityReady, func(_ []string, st *contract.IdentityState) {
 			if st.State == "ready" {
 				s.setAccount(&st.Account)

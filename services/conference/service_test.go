@@ -31,6 +31,7 @@ type world struct {
 	op    *bus.Conn // as the command line
 	conf  *running
 	ev    *recorder
+	grace time.Duration // of bots; 0: as it is
 }
 
 type running struct {
@@ -70,6 +71,9 @@ func (w *world) start() {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	if w.grace != 0 {
+		r.(*Service).botGrace = w.grace
+	}
 	w.conf = &running{s: r.(*Service), cancel: cancel, done: make(chan error, 1)}
 	go func(run *running) { run.done <- run.s.Run(ctx) }(w.conf)
 	w.until("conference is ready", func() bool {
