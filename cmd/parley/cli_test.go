@@ -54,6 +54,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{args: "bot create b --room main --allow sing", code: exitUsage, words: "listen,speak,chat,moderate"},
 		{args: "bot create B! --room main", code: exitUsage, words: `bot "B!"`},
 		{args: "run nobody", code: exitUsage, words: "there are bus, media"},
+		{args: "status --config /nowhere/p.yaml", code: exitUsage, words: "/nowhere/p.yaml"},
 		{args: "config check --config " + bad, code: exitUsage, words: "bad.yaml:2: sip.listn"},
 		{args: "up --sip.listen here", code: exitUsage, words: "flag --sip.listen"},
 		{args: "up --media.listen :65530", code: exitUsage, words: "media.listen"},
