@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/parley-jami/parley/bus/contract"
-	"github.com/parley-jami/parley/internal/supervise"
 )
 
 var allProcesses = []string{"bus", "identity", "dht", "connect", "media", "swarm", "conference"}
@@ -133,9 +132,6 @@ func TestNode(t *testing.T) {
 		code := n.wait(t)
 		if took := time.Since(began); code != exitOK || took > 5*time.Second {
 			t.Errorf("exit code %d after %s", code, took)
-		}
-		if _, err := os.Stat(supervise.NodeFile(tr.data)); !os.IsNotExist(err) {
-			t.Errorf("node file: %v", err)
 		}
 		if r := parley(n.env, "", "status"); r.code != exitUnavailable {
 			t.Errorf("status: %+v", r)
