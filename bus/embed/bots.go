@@ -1,6 +1,7 @@
 package embed
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,7 @@ type bots struct {
 	dir  string // fixed
 	keys *keys  // fixed
 	log  *zap.Logger
+	url  string // that bots are told; empty: the server's own
 
 	mu   sync.Mutex
 	nats *nats // nil before attach
@@ -176,7 +178,7 @@ func (b *bots) let(g *contract.BusGrant) (*contract.BusGranted, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &contract.BusGranted{JWT: tok, URL: b.nats.url(), Publish: pub, Subscribe: sub}, nil
+	return &contract.BusGranted{JWT: tok, URL: cmp.Or(b.url, b.nats.url()), Publish: pub, Subscribe: sub}, nil
 }
 
 func sameGrant(a, b *contract.BusGrant) bool {

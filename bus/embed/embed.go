@@ -80,6 +80,7 @@ func (b *Bus) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	bts.url = b.env.Config.Bus.Public
 	for pub, tok := range botAccounts {
 		accounts[pub] = tok
 	}
