@@ -180,6 +180,10 @@ func rooms(t *testing.T, n *node) {
 	}
 }
 
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
 func bots(t *testing.T, n *node) {
 	creds := filepath.Join(t.TempDir(), "echo.creds")
 	r := parley(n.env, "", "bot", "create", "echo", "--room", "main", "--allow", "listen,speak", "--out", creds, "--json")
@@ -210,6 +214,23 @@ func bots(t *testing.T, n *node) {
 	}
 	if _, err := os.Stat(gone); !os.IsNotExist(err) {
 		t.Error("a refusal left a file behind")
+	}
+	r = parley(n.env, "", "bot", "create", "piped", "--room", "main", "--out", "-", "--json")
+	if r.code != exitOK || !strings.Contains(r.out, "BEGIN USER NKEY SEED") || !strings.HasPrefix(r.out, "-----BEGIN NATS USER JWT") || !strings.Contains(r.err, `"url"`) {
+		t.Errorf("to standard output: %+v", r)
+	}
+	full := &app{in: strings.NewReader(""), out: fullDisk{}, err: new(bytes.Buffer), env: n.env}
+	if code := full.main(t.Context(), []string{"bot", "create", "lost", "--room", "main", "--out", "-"}); code != exitError {
+		t.Errorf("credentials that could not be written: exit code %d: %s", code, full.err)
+	}
+	var all contract.BotList
+	if r := parley(n.env, "", "bot", "list", "--json"); json.Unmarshal([]byte(r.out), &all) != nil {
+		t.Errorf("%+v", r)
+	}
+	for _, b := range all.Bots {
+		if (b.Revoked != nil) != (b.Name == "lost") {
+			t.Errorf("%+v", b)
+		}
 	}
 	if r := parley(n.env, "", "bot", "list"); !strings.Contains(r.out, "echo") {
 		t.Errorf("%+v", r)
