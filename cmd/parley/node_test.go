@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/parley-jami/parley/bus/contract"
+	sdkcreds "github.com/parley-jami/parley/sdk/go/creds"
 )
 
 var allProcesses = []string{"bus", "identity", "dht", "connect", "media", "swarm", "conference"}
@@ -197,6 +198,9 @@ func bots(t *testing.T, n *node) {
 	st, err := os.Stat(creds)
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Fatalf("%v %v", st, err)
+	}
+	if account, room, bot, err := sdkcreds.Read(creds); err != nil || len(account) != 40 || room != "main" || bot != "echo" {
+		t.Errorf("the file is of %s in %s, %q: %v", bot, room, account, err)
 	}
 	text, err := os.ReadFile(creds)
 	if err != nil {

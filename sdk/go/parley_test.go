@@ -123,6 +123,28 @@ func TestEventsHaveNoGapAndNoDuplicate(t *testing.T) {
 	}
 }
 
+func TestEventsFromNowOn(t *testing.T) {
+	r, bot, _ := start(t)
+	r.happen(7, func(uint64) bool { return true }) // before it looks
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	var got []uint64
+	go func() {
+		for ctx.Err() == nil { // the first may be before it listens
+			r.happen(1, func(uint64) bool { return true })
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	err := bot.Events(ctx, 0, func(e contract.RoomEvent) {
+		if got = append(got, e.Seq); len(got) == 5 {
+			stop()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || got[0] < 8 || got[4] != got[0]+4 {
+		t.Fatalf("%v, %v", got, err)
+	}
+}
+
 func TestCommandsAreRepeatedWithOneKey(t *testing.T) {
 	r, bot, _ := start(t)
 	r.busy = 2
