@@ -53,6 +53,8 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{args: "bot create b", code: exitUsage, words: "--room ROOM"},
 		{args: "bot create b --room main --allow sing", code: exitUsage, words: "listen,speak,chat,moderate"},
 		{args: "bot create B! --room main", code: exitUsage, words: `bot "B!"`},
+		{args: "sim --room a.b", code: exitUsage, words: `room "a.b"`},
+		{args: "bench mix --room *", code: exitUsage, words: `room "*"`},
 		{args: "run nobody", code: exitUsage, words: "there are bus, media"},
 		{args: "status --config /nowhere/p.yaml", code: exitUsage, words: "/nowhere/p.yaml"},
 		{args: "config check --config " + bad, code: exitUsage, words: "bad.yaml:2: sip.listn"},
