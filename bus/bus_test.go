@@ -127,7 +127,7 @@ func TestWhatIsSentWhileTheBusIsAwayArrives(t *testing.T) {
 	if err := list(t.Context(), cli); err != nil {
 		t.Fatal(err)
 	}
-	if err := bus.Publish(conf, contract.RoomEvents, &contract.RoomEvent{Type: contract.EventJoined}, "main", "joined"); err != nil {
+	if err := bus.Publish(context.Background(), conf, contract.RoomEvents, &contract.RoomEvent{Type: contract.EventJoined}, "main", "joined"); err != nil {
 		t.Fatal(err)
 	}
 	if room := <-got; room != "main" {

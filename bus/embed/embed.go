@@ -135,7 +135,7 @@ func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots) error 
 		}
 		names, err := bts.connected()
 		if err == nil {
-			err = bus.Publish(c, contract.BusConnected, &contract.Connected{Life: life, Names: names})
+			err = bus.Publish(ctx, c, contract.BusConnected, &contract.Connected{Life: life, Names: names})
 		}
 		if err != nil {
 			b.env.Log.Warn("not told who is connected", zap.Error(err))

@@ -93,7 +93,7 @@ func (r *room) happen(n int, tell func(seq uint64) bool) {
 			continue
 		}
 		for range 1 + e.Seq%2 { // every other one comes twice
-			if err := bus.Publish(r.conf, contract.RoomEvents, &e, "main", string(e.Type)); err != nil {
+			if err := bus.Publish(context.Background(), r.conf, contract.RoomEvents, &e, "main", string(e.Type)); err != nil {
 				r.t.Error(err)
 			}
 		}

@@ -132,7 +132,7 @@ func (l *live) sayQuality(now time.Time, q map[string]contract.LegQuality) {
 		return // worth nothing later
 	}
 	e := &contract.RoomEvent{Time: now, Room: l.name, Type: contract.EventQuality, Qualities: q}
-	if err := bus.Publish(l.s.bus, contract.RoomEvents, e, l.name, string(contract.EventQuality)); err != nil {
+	if err := bus.Publish(l.s.ctx, l.s.bus, contract.RoomEvents, e, l.name, string(contract.EventQuality)); err != nil {
 		l.log.Debug("quality not published", zap.Error(err))
 	}
 }
