@@ -91,7 +91,7 @@ func TestWhatIsSentWhileTheBusIsAwayArrives(t *testing.T) {
 	conf := serveList(t, s, func(context.Context, *bus.Request[contract.None]) (*contract.RoomList, error) {
 		return &contract.RoomList{}, nil
 	})
-	cli := s.Conn("cli")
+	cli := s.Conn("connect")
 	got := make(chan string, 1)
 	sub, err := bus.Subscribe(cli, contract.RoomEvents, func(_ context.Context, p []string, e *contract.RoomEvent) { got <- p[1] })
 	if err != nil {

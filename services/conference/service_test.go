@@ -27,7 +27,7 @@ type world struct {
 	media *fakeMedia
 	swarm *fakeSwarm
 	ident *fakeIdentity
-	c     *bus.Conn // as connect
+	c     *bus.Conn // of who may do anything
 	op    *bus.Conn // as the command line
 	conf  *running
 	ev    *recorder
@@ -43,11 +43,11 @@ type running struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	s := bustest.Start(t)
-	w := &world{t: t, bus: s, c: s.Conn("connect"), op: s.Conn("cli")}
+	w := &world{t: t, bus: s, c: s.Admin(), op: s.Admin()}
 	w.ident = startIdentity(t, s)
 	w.media = startMedia(t, s, "m1")
 	w.swarm = startSwarm(t, s)
-	w.ev = recordEvents(t, w.op)
+	w.ev = recordEvents(t, w.c)
 	w.start()
 	t.Cleanup(func() {
 		if w.conf != nil {
