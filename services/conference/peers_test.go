@@ -92,7 +92,7 @@ func (m *fakeMedia) closeInOrder() {
 	legs := slices.Collect(maps.Values(m.legs))
 	m.mu.Unlock()
 	for _, l := range legs {
-		if err := bus.Publish(m.c, contract.MediaLeg, &contract.LegChange{Leg: l.Leg, Room: l.Room, State: "closed", Reason: "shutdown"}, m.name); err != nil {
+		if err := bus.Publish(context.Background(), m.c, contract.MediaLeg, &contract.LegChange{Leg: l.Leg, Room: l.Room, State: "closed", Reason: "shutdown"}, m.name); err != nil {
 			m.t.Error(err)
 		}
 	}
