@@ -54,7 +54,7 @@ var table = map[string]access{
 		caller: "dht",
 	},
 	"connect": {
-		calls: []string{"room.create", "room.remove", "room.list", "room.face", "room.sip", "room.join", "room.leave", "room.get", "room.negotiate",
+		calls: []string{"room.create", "room.remove", "room.list", "room.face", "room.sip", "room.join", "room.leave", "room.get", "room.negotiate", "room.confirm",
 			"room.mute", "room.hand", "room.role", "room.kick", "room.lock", "room.chat", "room.history",
 			"identity.state", "account.set", "bot.list", "bot.revoke", "node.processes"},
 		hears: []string{"identity.changed", "room.event"},

@@ -67,6 +67,7 @@ var reach = map[string]struct{ send, receive string }{
 	"room.face":             {"connect", "conference"},
 	"room.sip":              {"connect", "conference"},
 	"room.negotiate":        {"connect", "conference"},
+	"room.confirm":          {"connect", "conference"},
 	"room.role":             {"connect", "conference"},
 	"room.history":          {"connect", "conference"},
 	"room.replay":           {"", "conference"}, // bots alone
