@@ -21,7 +21,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/bus/contract"
@@ -274,14 +276,14 @@ var propagator = propagation.TraceContext{}
 // serves the command or the bus is lost while waiting, "forbidden" when this
 // process may not send it, "timeout" when ctx (or [DefaultTimeout]) ended first.
 // With the bus away the command waits and is sent when it is back.
-func Call[Q, A any](ctx context.Context, c *Conn, cmd contract.Command[Q, A], q *Q, params ...string) (*A, error) {
+func Call[Q, A any](ctx context.Context, c *Conn, cmd contract.Command[Q, A], q *Q, params ...string) (_ *A, err error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
 		defer cancel()
 	}
 	ctx, span := otel.Tracer("parley/bus").Start(ctx, "call "+cmd.Name)
-	defer span.End()
+	defer func() { endSpan(span, err) }()
 	if err := c.known(cmd.Def); err != nil {
 		return nil, err
 	}
@@ -313,9 +315,17 @@ func Call[Q, A any](ctx context.Context, c *Conn, cmd contract.Command[Q, A], q 
 	return a, nil
 }
 
-// Publish sends an event. It does not wait; with the bus away it is buffered up
-// to 1 MiB, then refused.
-func Publish[E any](c *Conn, ev contract.Event[E], e *E, params ...string) error {
+// endSpan ends a span with the error that it ended with, if any.
+func endSpan(span trace.Span, err error) {
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	span.End()
+}
+
+// Publish sends an event, with the trace of ctx. It does not wait; with the bus away
+// it is buffered up to 1 MiB, then refused.
+func Publish[E any](ctx context.Context, c *Conn, ev contract.Event[E], e *E, params ...string) error {
 	if err := c.known(ev.Def); err != nil {
 		return err
 	}
@@ -323,7 +333,10 @@ func Publish[E any](c *Conn, ev contract.Event[E], e *E, params ...string) error
 	if err != nil {
 		return fmt.Errorf("%s: %w", ev.Name, err)
 	}
-	if err := c.nc.Publish(ev.Subject(c.params(ev.Def, params)...), body); err != nil {
+	m := nats.NewMsg(ev.Subject(c.params(ev.Def, params)...))
+	m.Data = body
+	propagator.Inject(ctx, propagation.HeaderCarrier(m.Header))
+	if err := c.nc.PublishMsg(m); err != nil {
 		return fmt.Errorf("%s: %w", ev.Name, err)
 	}
 	return nil

@@ -91,7 +91,7 @@ func TestWhatIsSentWhileTheBusIsAwayArrives(t *testing.T) {
 	conf := serveList(t, s, func(context.Context, *bus.Request[contract.None]) (*contract.RoomList, error) {
 		return &contract.RoomList{}, nil
 	})
-	cli := s.Conn("cli")
+	cli := s.Conn("connect")
 	got := make(chan string, 1)
 	sub, err := bus.Subscribe(cli, contract.RoomEvents, func(_ context.Context, p []string, e *contract.RoomEvent) { got <- p[1] })
 	if err != nil {
@@ -127,7 +127,7 @@ func TestWhatIsSentWhileTheBusIsAwayArrives(t *testing.T) {
 	if err := list(t.Context(), cli); err != nil {
 		t.Fatal(err)
 	}
-	if err := bus.Publish(conf, contract.RoomEvents, &contract.RoomEvent{Type: contract.EventJoined}, "main", "joined"); err != nil {
+	if err := bus.Publish(context.Background(), conf, contract.RoomEvents, &contract.RoomEvent{Type: contract.EventJoined}, "main", "joined"); err != nil {
 		t.Fatal(err)
 	}
 	if room := <-got; room != "main" {

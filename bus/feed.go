@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/parley-jami/parley/bus/contract"
 )
@@ -77,13 +78,14 @@ func (l *Feed) ack(m *nats.Msg) error {
 	return nil
 }
 
-// Publish sends an event, and the stream keeps it: once, however often the same
+// Publish sends an event, with the trace of ctx, and the stream keeps it: once, however often the same
 // id comes within its window for duplicates (2 min). It does not wait. topic is a
 // single token.
-func (l *Feed) Publish(subject, id, topic string, seq uint64, body []byte) error {
+func (l *Feed) Publish(ctx context.Context, subject, id, topic string, seq uint64, body []byte) error {
 	m := nats.NewMsg(subject)
 	m.Reply = l.inbox + topic + "." + strconv.FormatUint(seq, 10)
 	m.Header.Set(nats.MsgIdHdr, id)
+	propagator.Inject(ctx, propagation.HeaderCarrier(m.Header))
 	m.Data = body
 	if err := l.c.nc.PublishMsg(m); err != nil {
 		return fmt.Errorf("feed %s: %w", l.stream, err)

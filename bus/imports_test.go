@@ -58,6 +58,21 @@ func TestImports(t *testing.T) {
 	}
 }
 
+func TestExamplesCanBeCopied(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"examples/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		f := strings.Fields(line)
+		for _, imp := range f[1:] {
+			if own, ok := strings.CutPrefix(imp, module); ok && own != "bus/contract" && !strings.HasPrefix(own, "sdk/") {
+				t.Errorf("%s imports %s", f[0], own)
+			}
+		}
+	}
+}
+
 // Below the top folder of a service the code runs and is tested without a bus.
 func TestCoresKnowNoBus(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"services/...").Output()

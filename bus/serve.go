@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/micro"
+	"github.com/nats-io/nuid"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/bus/contract"
@@ -166,10 +168,18 @@ func (s *Service) handle(req micro.Request, d *contract.Def, run func(ctx contex
 	}
 	ctx := propagator.Extract(s.ctx, propagation.HeaderCarrier(req.Headers()))
 	ctx, span := otel.Tracer("parley/bus").Start(ctx, "serve "+d.Name)
-	defer span.End()
+	var err *contract.Error
+	defer func() {
+		if err != nil {
+			endSpan(span, err)
+			return
+		}
+		endSpan(span, nil)
+	}()
 	key := req.Headers().Get(contract.HeaderKey)
 	if key == "" {
-		body, err := s.run(ctx, d, toks, "", run)
+		var body []byte
+		body, err = s.run(ctx, d, toks, "", run)
 		s.answer(req, body, err)
 		return
 	}
@@ -192,9 +202,11 @@ func (s *Service) handle(req micro.Request, d *contract.Def, run func(ctx contex
 	}
 	select {
 	case <-past.wait:
-		s.answer(req, past.body, past.err)
+		err = past.err
+		s.answer(req, past.body, err)
 	case <-ctx.Done():
-		s.refuse(req, contract.ErrUnavailable)
+		err = contract.ErrUnavailable
+		s.refuse(req, err)
 	}
 }
 
@@ -213,11 +225,12 @@ func (s *Service) remember(id string, p *pastReply) {
 }
 
 func (s *Service) run(ctx context.Context, d *contract.Def, toks []string, key string, run func(context.Context, []string, string) ([]byte, error)) (body []byte, cerr *contract.Error) {
-	start := time.Now()
+	start, ref := time.Now(), reference(ctx)
+	internal := fmt.Sprintf("%s: an error in the node; its log says more under reference %s", d.Name, ref)
 	defer func() {
 		if p := recover(); p != nil {
-			s.c.log.Error("handler panicked", zap.String("command", d.Name), zap.Any("panic", p), zap.Stack("stack"))
-			cerr = contract.ErrInternal
+			s.c.log.Error("handler panicked", zap.String("command", d.Name), zap.String("reference", ref), zap.Any("panic", p), zap.Stack("stack"))
+			cerr = contract.ErrInternal.With("%s", internal)
 		}
 		if took := time.Since(start); took > slowHandler {
 			s.c.log.Warn("slow command", zap.String("command", d.Name), zap.Duration("took", took))
@@ -230,8 +243,17 @@ func (s *Service) run(ctx context.Context, d *contract.Def, toks []string, key s
 	if e, ok := errors.AsType[*contract.Error](err); ok {
 		return nil, e
 	}
-	s.c.log.Error("command failed", zap.String("command", d.Name), zap.Error(err))
-	return nil, contract.ErrInternal.With("%s: %v", d.Name, err)
+	// Its text is for the operator: it may name files and addresses.
+	s.c.log.Error("command failed", zap.String("command", d.Name), zap.String("reference", ref), zap.Error(err))
+	return nil, contract.ErrInternal.With("%s", internal)
+}
+
+// reference is what finds a command again in the log: its trace, where there is one.
+func reference(ctx context.Context) string {
+	if sc := trace.SpanContextFromContext(ctx); sc.HasTraceID() {
+		return sc.TraceID().String()
+	}
+	return nuid.Next()
 }
 
 func (s *Service) answer(req micro.Request, body []byte, err *contract.Error) {

@@ -9,12 +9,16 @@ package bustest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 	"github.com/prometheus/client_golang/prometheus"
@@ -121,15 +125,68 @@ func (s *Server) env(name string, cfg config.Config) *host.Env {
 // set. It is closed when the test ends.
 func (s *Server) Conn(name string) *bus.Conn {
 	s.t.Helper()
+	return s.conn(name, host.CredsFile(s.cfg, name))
+}
+
+func (s *Server) conn(name, creds string) *bus.Conn {
+	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	c, err := bus.Connect(ctx, bus.Options{URL: s.URL(), Creds: host.CredsFile(s.cfg, name), Name: name, Log: s.log.Named(name)})
+	c, err := bus.Connect(ctx, bus.Options{URL: s.URL(), Creds: creds, Name: name, Log: s.log.Named(name)})
 	if err != nil {
 		s.t.Fatalf("connect as %s: %v", name, err)
 	}
 	c.SetAccount(Account)
 	s.t.Cleanup(c.Close)
 	return c
+}
+
+// Admin connects as a user of the node's NATS account who may do anything, which no
+// file of a node holds: it is signed with the account's key.
+func (s *Server) Admin() *bus.Conn {
+	s.t.Helper()
+	creds, err := s.adminCreds()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return s.conn("admin", creds)
+}
+
+func (s *Server) adminCreds() (string, error) {
+	raw, err := os.ReadFile(filepath.Join(s.cfg.Data, "bus", "keys", "keys.json"))
+	if err != nil {
+		return "", err
+	}
+	var k struct{ Node string }
+	if err := json.Unmarshal(raw, &k); err != nil {
+		return "", err
+	}
+	node, err := nkeys.FromSeed([]byte(k.Node))
+	if err != nil {
+		return "", err
+	}
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		return "", err
+	}
+	pub, err := user.PublicKey()
+	if err != nil {
+		return "", err
+	}
+	seed, err := user.Seed()
+	if err != nil {
+		return "", err
+	}
+	tok, err := jwt.NewUserClaims(pub).Encode(node)
+	if err != nil {
+		return "", err
+	}
+	text, err := jwt.FormatUserConfig(tok, seed)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(s.t.TempDir(), "admin.creds")
+	return path, os.WriteFile(path, text, 0o600)
 }
 
 // Raw connects as a process without the bus package between, with more options.

@@ -122,6 +122,13 @@ type BusGranted struct {
 	Subscribe []string `json:"subscribe"`
 }
 
+// Connected is who has a connection to the bus now: bots by name, and what
+// connects as a process of the node by the name of its connection.
+type Connected struct {
+	Life  string   `json:"life"` // of the bus: another one after each of its starts
+	Names []string `json:"names"`
+}
+
 // The subjects of identity and of the bus process.
 var (
 	IdentityGet   = command[None, IdentityState]("identity", "identity.state", "node.identity.state", "the account, or how far its creation is", "")
@@ -135,4 +142,5 @@ var (
 	BotRevoke     = command[BotName, Bot]("identity", "bot.revoke", "{account}.identity.bot.revoke", "revoke a bot: it is disconnected at once", "")
 	BusGrantBot   = command[BusGrant, BusGranted]("bus", "bus.bot.grant", "node.bus.bot.grant", "let a bot in; identity alone may ask", "")
 	BusRevokeBot  = command[BotName, None]("bus", "bus.bot.revoke", "node.bus.bot.revoke", "shut a bot out; identity alone may ask", "")
+	BusConnected  = event[Connected]("bus", "bus.connected", "node.bus.connected", "who is connected, once a second", "")
 )

@@ -1,6 +1,7 @@
 package embed
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
 	"go.uber.org/zap"
 
@@ -35,6 +37,7 @@ type bots struct {
 	dir  string // fixed
 	keys *keys  // fixed
 	log  *zap.Logger
+	url  string // that bots are told; empty: the server's own
 
 	mu   sync.Mutex
 	nats *nats // nil before attach
@@ -175,7 +178,7 @@ func (b *bots) let(g *contract.BusGrant) (*contract.BusGranted, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &contract.BusGranted{JWT: tok, URL: b.nats.url(), Publish: pub, Subscribe: sub}, nil
+	return &contract.BusGranted{JWT: tok, URL: cmp.Or(b.url, b.nats.url()), Publish: pub, Subscribe: sub}, nil
 }
 
 func sameGrant(a, b *contract.BusGrant) bool {
@@ -212,6 +215,38 @@ func (b *bots) makeLocked(g *contract.BusGrant) (*bot, error) {
 	b.by[g.Bot] = one
 	b.log.Info("bot let in", zap.String("bot", g.Bot), zap.String("room", g.Room))
 	return one, nil
+}
+
+// connected returns the names of those who have a connection, in order.
+func (b *bots) connected() ([]string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	node, err := public(b.keys.node)
+	if err != nil {
+		return nil, err
+	}
+	all, err := b.nats.srv.Connz(&server.ConnzOptions{Username: true, Limit: maxConns})
+	if err != nil {
+		return nil, fmt.Errorf("connections: %w", err)
+	}
+	of := map[string]string{} // account -> bot
+	for name, one := range b.by {
+		pub, err := public(one.account)
+		if err != nil {
+			return nil, err
+		}
+		of[pub] = name
+	}
+	var names []string
+	for _, c := range all.Conns {
+		if c.Account == node {
+			names = append(names, c.Name)
+		} else if name := of[c.Account]; name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 func (b *bots) path(name string) string { return filepath.Join(b.dir, name+".json") }

@@ -1,6 +1,7 @@
 package embed_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -76,7 +77,7 @@ func TestEventsAndAudioReachABotByItsRights(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := bus.Publish(s.Conn("conference"), contract.RoomEvents, &contract.RoomEvent{Type: contract.EventJoined}, room, "joined"); err != nil {
+	if err := bus.Publish(context.Background(), s.Conn("conference"), contract.RoomEvents, &contract.RoomEvent{Type: contract.EventJoined}, room, "joined"); err != nil {
 		t.Fatal(err)
 	}
 	media := s.Conn("media").NATS()

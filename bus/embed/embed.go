@@ -34,6 +34,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/bus"
@@ -41,7 +42,8 @@ import (
 	"github.com/parley-jami/parley/bus/host"
 )
 
-// watchEvery is how often the bus looks whether JetStream is still on.
+// watchEvery is how often the bus looks whether JetStream is still on and tells who
+// is connected.
 const watchEvery = time.Second
 
 // Bus is the bus process.
@@ -78,6 +80,7 @@ func (b *Bus) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	bts.url = b.env.Config.Bus.Public
 	for pub, tok := range botAccounts {
 		accounts[pub] = tok
 	}
@@ -109,19 +112,19 @@ func (b *Bus) Run(ctx context.Context) error {
 	if b.Started != nil {
 		b.Started(n.url())
 	}
-	err = b.watch(ctx, n, c)
+	err = b.watch(ctx, n, c, bts)
 	b.env.SetReady(false)
 	return err
 }
 
-// watch keeps JetStream in order while the disk is full or fails, until ctx ends or
-// the server does.
-func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn) error {
+// watch tells who is connected and keeps JetStream in order while the disk is full
+// or fails, until ctx ends or the server does.
+func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	gone := make(chan struct{})
 	go func() { n.srv.WaitForShutdown(); close(gone) }() // ends by n.stop at the latest
-	said := ""
+	said, life := "", nuid.Next()
 	for {
 		select {
 		case <-ctx.Done():
@@ -129,6 +132,13 @@ func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn) error {
 		case <-gone:
 			return errStopped
 		case <-tick.C:
+		}
+		names, err := bts.connected()
+		if err == nil {
+			err = bus.Publish(ctx, c, contract.BusConnected, &contract.Connected{Life: life, Names: names})
+		}
+		if err != nil {
+			b.env.Log.Warn("not told who is connected", zap.Error(err))
 		}
 		back, err := n.jetStream()
 		if err == nil && back {

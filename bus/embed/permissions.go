@@ -14,7 +14,7 @@ import (
 
 // access is what one process may do beyond serving its own commands and
 // publishing its own events and audio. The entries are names of contract
-// definitions; "room.*" stands for every name that begins with "room.".
+// definitions, each of which the process uses (a test looks for it).
 type access struct {
 	calls  []string // commands that it may send
 	hears  []string // events and audio that it may subscribe
@@ -41,7 +41,7 @@ var Processes = []string{"up", "bus", "identity", "dht", "connect", "media", "sw
 // of them, so it is open there; conference checks what each participant may do.
 var table = map[string]access{
 	"up": {
-		calls: []string{"identity.state", "room.list", "connect.status"},
+		calls: []string{"identity.state", "connect.status"},
 		hears: []string{"identity.changed"},
 	},
 	"bus": {},
@@ -49,12 +49,14 @@ var table = map[string]access{
 		calls: []string{"bus.bot.grant", "bus.bot.revoke"},
 	},
 	"dht": {
-		calls:  []string{"identity.state", "identity.sign", "identity.decrypt", "identity.certificates"},
+		calls:  []string{"identity.state", "identity.certificates"},
 		hears:  []string{"identity.changed"},
 		caller: "dht",
 	},
 	"connect": {
-		calls: []string{"room.*", "identity.state", "account.set", "bot.*", "node.processes", "dht.node", "dht.presence", "media.info"},
+		calls: []string{"room.create", "room.remove", "room.list", "room.face", "room.sip", "room.join", "room.leave", "room.get", "room.negotiate", "room.confirm",
+			"room.mute", "room.hand", "room.role", "room.kick", "room.lock", "room.chat", "room.history",
+			"identity.state", "account.set", "bot.list", "bot.revoke", "node.processes"},
 		hears: []string{"identity.changed", "room.event"},
 	},
 	"media": {
@@ -63,14 +65,15 @@ var table = map[string]access{
 		stores: []store{leases("media")},
 	},
 	"swarm": {
-		calls:  []string{"identity.state", "identity.sign", "identity.decrypt", "identity.certificates"},
+		calls:  []string{"identity.state", "identity.sign", "identity.certificates"},
 		hears:  []string{"identity.changed"},
 		caller: "swarm",
 		stores: []store{leases("swarm")},
 	},
 	"conference": {
-		calls: []string{"identity.state", "bot.list", "media.*", "swarm.*"},
-		hears: []string{"identity.changed", "media.*"},
+		calls: []string{"identity.state", "bot.list", "media.leg.open", "media.leg.sdp", "media.leg.set", "media.leg.close", "media.info",
+			"swarm.open", "swarm.post", "swarm.read"},
+		hears: []string{"identity.changed", "bus.connected", "media.beat", "media.leg", "media.voice", "media.digit", "media.stats"},
 		stores: []store{
 			{stream: contract.StreamRoomEvents, purge: true}, // written by publishing its own event
 			{stream: "KV_" + contract.BucketRooms, write: []string{"$KV." + contract.BucketRooms + ".>"}},
@@ -78,11 +81,11 @@ var table = map[string]access{
 		},
 	},
 	"cli": {
-		calls: []string{"room.*", "identity.state", "identity.certificates", "account.set", "bot.*", "node.processes", "connect.status",
-			"dht.*", "media.*", "swarm.*"},
-		hears: []string{"identity.changed", "room.event", "media.*", "audio.mix", "audio.others", "audio.from", "dht.changed"},
+		calls: []string{"room.create", "room.remove", "room.list", "room.get", "room.mute", "room.kick", "room.lock",
+			"room.join", "room.leave", "room.hand", "room.chat", // of bench and sim
+			"identity.state", "account.set", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status"},
 		says:  []string{"audio.say"},
-		micro: true,
+		micro: true, // for `nats micro ls`
 	},
 }
 
@@ -95,21 +98,16 @@ func leases(name string) store {
 // replyWithin bounds the right to answer a command: one message, so long.
 const replyWithin = 30 * time.Second
 
-// named returns the definitions of the given kinds that a list of names means.
-// An entry without any is a mistake in the table.
+// named returns the definitions that names mean. One that means none is a mistake in
+// the table.
 func named(names []string, kinds ...contract.Kind) ([]*contract.Def, error) {
 	var out []*contract.Def
 	for _, n := range names {
-		prefix, glob := strings.CutSuffix(n, "*")
-		found := false
-		for _, d := range contract.All() {
-			if slices.Contains(kinds, d.Kind) && (d.Name == n || glob && strings.HasPrefix(d.Name, prefix)) {
-				out, found = append(out, d), true
-			}
-		}
-		if !found {
+		i := slices.IndexFunc(contract.All(), func(d *contract.Def) bool { return d.Name == n && slices.Contains(kinds, d.Kind) })
+		if i < 0 {
 			return nil, fmt.Errorf("permissions: the contract has no %q of kind %v", n, kinds)
 		}
+		out = append(out, contract.All()[i])
 	}
 	return out, nil
 }

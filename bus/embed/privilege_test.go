@@ -1,18 +1,13 @@
 package embed_test
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nkeys"
 
 	"github.com/parley-jami/parley/bus/bustest"
 	"github.com/parley-jami/parley/bus/contract"
@@ -30,44 +25,54 @@ const (
 // permissions.go shows: who may send it, and who may receive it.
 var reach = map[string]struct{ send, receive string }{
 	"identity.state":        {"up dht connect media swarm conference cli", "identity"},
-	"identity.changed":      {"identity", "up dht connect media swarm conference cli"},
+	"identity.changed":      {"identity", "up dht connect media swarm conference"},
 	"account.set":           {"connect cli", "identity"},
-	"identity.certificates": {"dht swarm cli", "identity"},
-	"identity.sign":         {"dht swarm", "identity"},
-	"identity.decrypt":      {"dht swarm", "identity"},
-	"bot.create":            {"connect cli", "identity"},
+	"identity.certificates": {"dht swarm", "identity"},
+	"identity.sign":         {"swarm", "identity"},
+	"identity.decrypt":      {"", "identity"},
+	"bot.create":            {"cli", "identity"},
 	"bot.list":              {"connect conference cli", "identity"},
 	"bot.revoke":            {"connect cli", "identity"},
 	"bus.bot.grant":         {"identity", "bus"},
 	"bus.bot.revoke":        {"identity", "bus"},
+	"bus.connected":         {"bus", "conference"},
 	"node.processes":        {"connect cli", "up"},
 	"connect.status":        {"up cli", "connect"},
-	"dht.put":               {"cli", "dht"},
-	"dht.cancel":            {"cli", "dht"},
-	"dht.get":               {"cli", "dht"},
-	"dht.listen":            {"cli", "dht"},
-	"dht.changed":           {"dht", "cli"},
-	"dht.presence":          {"connect cli", "dht"},
-	"dht.node":              {"connect cli", "dht"},
-	"swarm.open":            {"conference cli", "swarm"},
-	"swarm.post":            {"conference cli", "swarm"},
-	"swarm.read":            {"conference cli", "swarm"},
-	"media.leg.open":        {"conference cli", "media"},
-	"media.leg.sdp":         {"conference cli", "media"},
-	"media.leg.set":         {"conference cli", "media"},
-	"media.leg.close":       {"conference cli", "media"},
-	"media.info":            {"connect conference cli", "media"},
-	"media.beat":            {"media", "conference cli"},
-	"media.leg":             {"media", "conference cli"},
-	"media.voice":           {"media", "conference cli"},
-	"media.digit":           {"media", "conference cli"},
-	"media.stats":           {"media", "conference cli"},
-	"audio.mix":             {"media", "cli"},
-	"audio.others":          {"media", "cli"},
-	"audio.from":            {"media", "cli"},
+	"dht.put":               {"", "dht"},
+	"dht.cancel":            {"", "dht"},
+	"dht.get":               {"", "dht"},
+	"dht.listen":            {"", "dht"},
+	"dht.changed":           {"dht", ""},
+	"dht.presence":          {"", "dht"},
+	"dht.node":              {"", "dht"},
+	"swarm.open":            {"conference", "swarm"},
+	"swarm.post":            {"conference", "swarm"},
+	"swarm.read":            {"conference", "swarm"},
+	"media.leg.open":        {"conference", "media"},
+	"media.leg.sdp":         {"conference", "media"},
+	"media.leg.set":         {"conference", "media"},
+	"media.leg.close":       {"conference", "media"},
+	"media.info":            {"conference", "media"},
+	"media.beat":            {"media", "conference"},
+	"media.leg":             {"media", "conference"},
+	"media.voice":           {"media", "conference"},
+	"media.digit":           {"media", "conference"},
+	"media.stats":           {"media", "conference"},
+	"audio.mix":             {"media", ""},
+	"audio.others":          {"media", ""},
+	"audio.from":            {"media", ""},
 	"audio.say":             {"cli", "media"},
-	"room.event":            {"conference", "connect cli"},
-	"room.list":             {"up connect cli", "conference"},
+	"room.event":            {"conference", "connect"},
+	"room.list":             {"connect cli", "conference"},
+	"room.face":             {"connect", "conference"},
+	"room.sip":              {"connect", "conference"},
+	"room.negotiate":        {"connect", "conference"},
+	"room.confirm":          {"connect", "conference"},
+	"room.role":             {"connect", "conference"},
+	"room.history":          {"connect", "conference"},
+	"room.replay":           {"", "conference"}, // bots alone
+	"room.lease":            {"", "conference"},
+	"room.listen":           {"", "conference"},
 }
 
 // expected falls back to what holds for all commands to a room and to conference.
@@ -126,40 +131,10 @@ func newField(t *testing.T) *field {
 	return f
 }
 
-// adminConn connects as a user of NODE without any restriction, which no file of
-// the node holds: the test signs it with the account's key.
+// adminConn connects as a user of NODE without any restriction.
 func adminConn(t *testing.T, s *bustest.Server) *nats.Conn {
 	t.Helper()
-	raw, err := os.ReadFile(filepath.Join(s.Config().Data, "bus", "keys", "keys.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var k struct{ Node string }
-	if err := json.Unmarshal(raw, &k); err != nil {
-		t.Fatal(err)
-	}
-	node, err := nkeys.FromSeed([]byte(k.Node))
-	if err != nil {
-		t.Fatal(err)
-	}
-	user, err := nkeys.CreateUser()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub, err := user.PublicKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tok, err := jwt.NewUserClaims(pub).Encode(node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc, err := nats.Connect(s.URL(), nats.UserJWT(func() (string, error) { return tok, nil }, user.Sign))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	return nc
+	return s.Admin().NATS()
 }
 
 // arrived reports whether NODE has carried payload on a subject since the last

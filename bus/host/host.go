@@ -123,11 +123,11 @@ func (e *Env) ConnectAccount(ctx context.Context) (*bus.Conn, contract.Account, 
 	return c, acc, nil
 }
 
-// Run runs a service until it ends or SIGTERM or SIGINT comes; a second signal
-// ends the process at once. build gets the environment after the health answers
-// are up.
-func Run(name, version string, cfg *config.Config, log *zap.Logger, build func(*Env) (Runner, error)) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+// Run runs a service until it ends, ctx does, or SIGTERM or SIGINT comes; a second
+// signal ends the process at once. build gets the environment after the health
+// answers are up.
+func Run(ctx context.Context, name, version string, cfg *config.Config, log *zap.Logger, build func(*Env) (Runner, error)) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	env := &Env{Name: name, Version: version, Config: cfg, Log: log.Named(name), Registry: prometheus.NewRegistry()}
 	env.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

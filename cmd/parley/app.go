@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -26,6 +27,8 @@ type app struct {
 	verbose bool
 }
 
+var errInterrupted = errors.New("interrupted")
+
 // main runs one command line and returns the exit code.
 func (a *app) main(ctx context.Context, args []string) int {
 	root := newRoot(a)
@@ -34,6 +37,9 @@ func (a *app) main(ctx context.Context, args []string) int {
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	err := root.ExecuteContext(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errInterrupted
+	}
 	if err != nil {
 		if msg := err.Error(); msg != "" {
 			fmt.Fprintln(a.err, "parley: "+msg)

@@ -51,6 +51,9 @@ The speakers come on top of the listeners. Printed are, while all are in the roo
 The load generator runs on the same machine and takes CPU of its own.`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := word("room", room); err != nil {
+				return err
+			}
 			s, err := a.open(cmd)
 			if err != nil {
 				return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
+	"github.com/nats-io/nuid"
 	"github.com/spf13/cobra"
 
 	"github.com/parley-jami/parley/bus/contract"
@@ -60,9 +61,14 @@ in the credentials file alone and is never sent anywhere.`,
 				out = q.Name + ".creds"
 			}
 			return a.inNode(cmd, func(ctx context.Context, s *session) error {
-				made, err := createBot(ctx, s, &q, out)
+				made, err := a.createBot(ctx, s, &q, out)
 				if err != nil {
 					return err
+				}
+				if out == "-" { // taken: what is told goes beside it
+					beside := *a
+					beside.out = a.err
+					a = &beside
 				}
 				return a.print(made, func(w io.Writer) { showBotCreated(w, made) })
 			})
@@ -71,27 +77,44 @@ in the credentials file alone and is never sent anywhere.`,
 	f := cmd.Flags()
 	f.StringVar(&room, "room", "", "room that the bot may enter")
 	f.StringSliceVar(&allow, "allow", []string{string(contract.RightListen)}, "what it may do there: any of "+joinRights(contract.Rights))
-	f.StringVar(&out, "out", "", "credentials file to write (default ./NAME.creds)")
+	f.StringVar(&out, "out", "", "credentials file to write, - for standard output (default ./NAME.creds)")
 	return cmd
 }
 
-// createBot opens the file first, so that no bot exists whose credentials could
+// createBot opens the file first, and takes the bot back when its credentials could
 // not be kept.
-func createBot(ctx context.Context, s *session, q *contract.BotCreate, out string) (made *botCreated, err error) {
-	f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return nil, contract.ErrExists.With("%s is there already; remove it or choose another file with --out", out)
-	} else if err != nil {
-		return nil, fmt.Errorf("credentials file: %w", err)
+func (a *app) createBot(ctx context.Context, s *session, q *contract.BotCreate, out string) (made *botCreated, err error) {
+	// So that the bot which may be taken back is not an older one.
+	list, err := call(ctx, s, contract.BotListCmd, &contract.None{})
+	if err != nil {
+		return nil, err
 	}
-	defer func() {
-		if cerr := f.Close(); err == nil && cerr != nil {
-			err = fmt.Errorf("credentials file: %w", cerr)
-		}
+	if slices.ContainsFunc(list.Bots, func(b contract.Bot) bool { return b.Name == q.Name && b.Revoked == nil }) {
+		return nil, contract.ErrExists.With("a bot of that name exists; revoke it first")
+	}
+	save := func(text []byte) error { _, err := a.out.Write(text); return err }
+	if out != "-" {
+		f, err := newCreds(out)
 		if err != nil {
-			err = errors.Join(err, os.Remove(out))
+			return nil, err
 		}
-	}()
+		save = func(text []byte) error {
+			_, err := f.Write(text)
+			if err == nil {
+				err = f.Sync()
+			}
+			return err
+		}
+		defer func() {
+			err = errors.Join(err, f.Close())
+			if made == nil {
+				err = errors.Join(err, os.Remove(out))
+			}
+		}()
+		if out, err = filepath.Abs(out); err != nil {
+			return nil, fmt.Errorf("credentials file: %w", err)
+		}
+	}
 	user, err := nkeys.CreateUser()
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
@@ -105,20 +128,35 @@ func createBot(ctx context.Context, s *session, q *contract.BotCreate, out strin
 		return nil, fmt.Errorf("making a key: %w", err)
 	}
 	got, err := call(ctx, s, contract.BotCreateCmd, q)
+	if err == nil {
+		var text []byte
+		if text, err = jwt.FormatUserConfig(got.JWT, seed); err == nil {
+			err = save(text)
+		}
+		if err != nil {
+			err = fmt.Errorf("credentials: %w", err)
+		}
+	} else if ctx.Err() == nil && !errors.Is(err, contract.ErrTimeout) && !errors.Is(err, contract.ErrUnavailable) {
+		return nil, err // refused
+	}
 	if err != nil {
+		_, rerr := call(context.WithoutCancel(ctx), &session{Conn: s.Conn, key: nuid.Next()}, contract.BotRevoke, &contract.BotName{Name: q.Name})
+		if rerr != nil && !errors.Is(rerr, contract.ErrNotFound) {
+			err = fmt.Errorf("%w; the bot may have been made: `parley bot list` shows it, `parley bot revoke %s` takes it back", err, q.Name)
+		}
 		return nil, err
 	}
-	text, err := jwt.FormatUserConfig(got.JWT, seed)
-	if err != nil {
-		return nil, fmt.Errorf("credentials of the node: %w", err)
-	}
-	if _, err := f.Write(text); err != nil {
-		return nil, fmt.Errorf("credentials file: %w", err)
-	}
-	if out, err = filepath.Abs(out); err != nil {
-		return nil, fmt.Errorf("credentials file: %w", err)
-	}
 	return &botCreated{Bot: got.Bot, Creds: out, URL: got.URL, InboxPrefix: got.InboxPrefix, Publish: got.Publish, Subscribe: got.Subscribe}, nil
+}
+
+func newCreds(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, contract.ErrExists.With("%s is there already; remove it or choose another file with --out", path)
+	} else if err != nil {
+		return nil, fmt.Errorf("credentials file: %w", err)
+	}
+	return f, nil
 }
 
 func showBotCreated(w io.Writer, b *botCreated) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nuid"
@@ -24,10 +25,10 @@ import (
 )
 
 // How long the command line waits. A node that does not run is told of in less
-// than a second; a service that is being started again is waited for.
+// than a second; one that runs and is busy is waited for.
 const (
 	dialWait  = 800 * time.Millisecond
-	localWait = 500 * time.Millisecond
+	localWait = 3 * time.Second // for a supervisor, and for the bus of a node that has one
 	retryFor  = 3 * time.Second
 	retryStep = 100 * time.Millisecond
 )
@@ -35,7 +36,7 @@ const (
 // target is the node that a command means.
 type target struct {
 	cfg   *config.Config
-	local *localStatus // nil when no supervisor answers
+	local *localStatus // nil when there is no supervisor
 }
 
 // find looks for the node of this command line. It needs no bus.
@@ -45,13 +46,19 @@ func (a *app) find(cmd *cobra.Command) (*target, error) {
 		return nil, err
 	}
 	t := &target{cfg: cfg}
-	if t.local, err = askSupervisor(cmd.Context(), cfg.Data); errors.Is(err, fs.ErrPermission) {
+	t.local, err = askSupervisor(cmd.Context(), cfg.Data)
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return t, nil
+	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%s belongs to another user: run this as the user of the node: %w", cfg.Data, err)
+	case cmd.Context().Err() != nil:
+		return nil, err
 	}
-	return t, nil
+	return nil, contract.ErrUnavailable.With("the supervisor of the node on %s does not answer: %v", cfg.Data, err)
 }
 
-// askSupervisor returns an error when no supervisor answers.
+// askSupervisor asks who holds DATA/run/up.sock.
 func askSupervisor(ctx context.Context, data string) (*localStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, localWait)
 	defer cancel()
@@ -82,9 +89,9 @@ func (t *target) notRunning() error {
 
 // dial connects to the bus of the node as the command line's user.
 func (t *target) dial(ctx context.Context, a *app) (*bus.Conn, error) {
-	url := host.BusURL(t.cfg)
+	url, wait := host.BusURL(t.cfg), dialWait
 	if t.local != nil {
-		url = t.local.Node.BusURL
+		url, wait = t.local.Node.BusURL, localWait
 	}
 	creds := host.CredsFile(t.cfg, "cli")
 	if f, err := os.Open(creds); errors.Is(err, fs.ErrNotExist) && t.local == nil {
@@ -103,7 +110,7 @@ func (t *target) dial(ctx context.Context, a *app) (*bus.Conn, error) {
 			return nil, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialWait)
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	type result struct {
 		conn *bus.Conn
@@ -124,7 +131,7 @@ func (t *target) dial(ctx context.Context, a *app) (*bus.Conn, error) {
 	if t.local == nil {
 		return nil, t.notRunning()
 	}
-	return nil, contract.ErrUnavailable.With("the bus of the node (%s) does not answer; it is being started again", url)
+	return nil, contract.ErrUnavailable.With("the bus of the node (%s) does not answer within %s", url, wait)
 }
 
 // session is a bus connection that knows the account.

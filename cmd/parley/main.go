@@ -4,9 +4,13 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
+	"syscall"
 )
 
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends at once
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Environ()}
-	os.Exit(a.main(context.Background(), os.Args[1:]))
+	os.Exit(a.main(ctx, os.Args[1:]))
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -12,7 +14,7 @@ import (
 	"time"
 
 	"github.com/parley-jami/parley/bus/contract"
-	"github.com/parley-jami/parley/internal/supervise"
+	sdkcreds "github.com/parley-jami/parley/sdk/go/creds"
 )
 
 var allProcesses = []string{"bus", "identity", "dht", "connect", "media", "swarm", "conference"}
@@ -86,6 +88,7 @@ func TestNode(t *testing.T) {
 		}
 	})
 
+	t.Run("an interrupted sim and bench leave the room", func(t *testing.T) { interrupts(t, n) })
 	t.Run("each process comes back alone", func(t *testing.T) {
 		for _, name := range allProcesses {
 			before, _ := n.status(t)
@@ -130,9 +133,6 @@ func TestNode(t *testing.T) {
 		code := n.wait(t)
 		if took := time.Since(began); code != exitOK || took > 5*time.Second {
 			t.Errorf("exit code %d after %s", code, took)
-		}
-		if _, err := os.Stat(supervise.NodeFile(tr.data)); !os.IsNotExist(err) {
-			t.Errorf("node file: %v", err)
 		}
 		if r := parley(n.env, "", "status"); r.code != exitUnavailable {
 			t.Errorf("status: %+v", r)
@@ -181,6 +181,10 @@ func rooms(t *testing.T, n *node) {
 	}
 }
 
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
 func bots(t *testing.T, n *node) {
 	creds := filepath.Join(t.TempDir(), "echo.creds")
 	r := parley(n.env, "", "bot", "create", "echo", "--room", "main", "--allow", "listen,speak", "--out", creds, "--json")
@@ -194,6 +198,9 @@ func bots(t *testing.T, n *node) {
 	st, err := os.Stat(creds)
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Fatalf("%v %v", st, err)
+	}
+	if account, room, bot, err := sdkcreds.Read(creds); err != nil || len(account) != 40 || room != "main" || bot != "echo" {
+		t.Errorf("the file is of %s in %s, %q: %v", bot, room, account, err)
 	}
 	text, err := os.ReadFile(creds)
 	if err != nil {
@@ -212,6 +219,23 @@ func bots(t *testing.T, n *node) {
 	if _, err := os.Stat(gone); !os.IsNotExist(err) {
 		t.Error("a refusal left a file behind")
 	}
+	r = parley(n.env, "", "bot", "create", "piped", "--room", "main", "--out", "-", "--json")
+	if r.code != exitOK || !strings.Contains(r.out, "BEGIN USER NKEY SEED") || !strings.HasPrefix(r.out, "-----BEGIN NATS USER JWT") || !strings.Contains(r.err, `"url"`) {
+		t.Errorf("to standard output: %+v", r)
+	}
+	full := &app{in: strings.NewReader(""), out: fullDisk{}, err: new(bytes.Buffer), env: n.env}
+	if code := full.main(t.Context(), []string{"bot", "create", "lost", "--room", "main", "--out", "-"}); code != exitError {
+		t.Errorf("credentials that could not be written: exit code %d: %s", code, full.err)
+	}
+	var all contract.BotList
+	if r := parley(n.env, "", "bot", "list", "--json"); json.Unmarshal([]byte(r.out), &all) != nil {
+		t.Errorf("%+v", r)
+	}
+	for _, b := range all.Bots {
+		if (b.Revoked != nil) != (b.Name == "lost") {
+			t.Errorf("%+v", b)
+		}
+	}
 	if r := parley(n.env, "", "bot", "list"); !strings.Contains(r.out, "echo") {
 		t.Errorf("%+v", r)
 	}
@@ -220,6 +244,34 @@ func bots(t *testing.T, n *node) {
 	}
 	if r := parley(n.env, "", "bot", "revoke", "nobody"); r.code != exitNotFound {
 		t.Errorf("%+v", r)
+	}
+}
+
+func interrupts(t *testing.T, n *node) {
+	for want, args := range map[int][]string{
+		exitOK:    {"sim", "--speakers", "2", "--seconds", "60"},
+		exitError: {"bench", "mix", "--listeners", "3", "--speakers", "1", "--seconds", "60"},
+	} {
+		cmd := exec.Command("/proc/self/exe", args...)
+		cmd.Env = append(append(os.Environ(), n.env...), envPlay+"=1", "GORACE=atexit_sleep_ms=0")
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill() }) // an error: it has ended, as it should
+		in := func() int { st, _ := n.status(t); return st.Rooms[0].Total }
+		eventually(t, args[0]+" is in the room", func() bool { return in() >= 2 })
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Wait() // the exit code is looked at
+		if code := cmd.ProcessState.ExitCode(); code != want {
+			t.Errorf("%s: exit code %d: %s", args[0], code, &said)
+		}
+		if left := in(); left != 0 {
+			t.Errorf("%s left %d behind", args[0], left)
+		}
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use:   "parley",
+		Use: "parley", Version: version,
 		Short: "A headless Jami node that hosts conferences",
 		Long: `Parley is a headless Jami node for the people who run conferences: one account,
 reachable by anyone at any time, where browsers, SIP phones and bots meet in a room.

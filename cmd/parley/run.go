@@ -64,11 +64,11 @@ func runProcess(ctx context.Context, cfg *config.Config, name string, build func
 		return err
 	}
 	zap.ReplaceGlobals(log)
-	stopTrace, err := logging.Trace(ctx, cfg.Trace, name, version, log.Named(name))
+	stopTrace, err := logging.Trace(context.WithoutCancel(ctx), cfg.Trace, name, version, log.Named(name))
 	if err != nil {
 		return err
 	}
-	err = host.Run(name, version, cfg, log, build)
+	err = host.Run(ctx, name, version, cfg, log, build)
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceFlush)
 	defer cancel()
 	if terr := stopTrace(limit); terr != nil {

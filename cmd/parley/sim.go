@@ -46,6 +46,9 @@ A script says who does what, when:
 What happens is printed as it happens; all leave at the end and on an interrupt.`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := word("room", room); err != nil {
+				return err
+			}
 			s, d, err := simScript(script, speakers, seconds)
 			if err != nil {
 				return err

@@ -67,7 +67,8 @@ func newStatus(a *app) *cobra.Command {
 		Use: "status", Short: "Show the node: account, links, processes, rooms",
 		Long: `Show the node: account, links, ports, processes with their CPU seconds and memory,
 rooms with their participants. What cannot be asked is named as missing, and the exit
-code is then 3; the rest is shown all the same.`,
+code is then 3; the rest is shown all the same. Processes that no "parley up"
+supervises, as in containers of their own, are not listed: ask what runs them.`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t, err := a.find(cmd)
@@ -121,10 +122,12 @@ func (st *status) fromSupervisor(l *localStatus) {
 // answered itself.
 func (st *status) fromBus(ctx context.Context, conn *bus.Conn, processes bool) {
 	if processes {
-		if p, err := ask(ctx, conn, contract.NodeStatus); err != nil {
-			st.miss("processes", err)
-		} else {
+		p, err := ask(ctx, conn, contract.NodeStatus)
+		switch {
+		case err == nil:
 			st.Processes = p.Processes
+		case !errors.Is(err, contract.ErrUnavailable): // nobody serves it without a supervisor
+			st.miss("processes", err)
 		}
 	}
 	id, err := ask(ctx, conn, contract.IdentityGet)
@@ -158,6 +161,7 @@ func (st *status) fromBus(ctx context.Context, conn *bus.Conn, processes bool) {
 		}
 		st.Rooms = append(st.Rooms, sr)
 	}
+	st.Joinable = st.Joinable || processes && st.Links.Join != "" // as far as can be seen without a supervisor
 }
 
 func ask[A any](ctx context.Context, conn *bus.Conn, cmd contract.Command[contract.None, A]) (*A, error) {
@@ -193,7 +197,11 @@ func (st *status) show(w io.Writer) {
 	for _, name := range names {
 		fmt.Fprintf(w, "%s\t%s\n", name, st.Listeners[name])
 	}
-	fmt.Fprintln(w, "\nPROCESS\tPID\tUP\tCPU s\tMEMORY\tRESTARTS\tREADY")
+	if len(st.Processes) == 0 {
+		fmt.Fprintln(w, "\nprocesses\tnot listed: ask what runs them, it is not a `parley up`")
+	} else {
+		fmt.Fprintln(w, "\nPROCESS\tPID\tUP\tCPU s\tMEMORY\tRESTARTS\tREADY")
+	}
 	for _, p := range st.Processes {
 		if p.PID == 0 {
 			fmt.Fprintf(w, "%s\tdown\t-\t-\t-\t%d\tno\n", p.Name, p.Restarts)

@@ -92,9 +92,6 @@ func (a *app) up(ctx context.Context, cfg *config.Config) error {
 	})
 	link := &nodeLink{cfg: cfg, log: log, sup: sup, began: began, say: a.teller(log),
 		node: supervise.Node{PID: os.Getpid(), Version: version, Started: began.UTC(), BusURL: host.BusURL(cfg), Admin: cfg.Admin.Listen}}
-	if err := supervise.WriteNode(cfg.Data, &link.node); err != nil {
-		return err
-	}
 
 	serving, endServing := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -117,9 +114,6 @@ func (a *app) up(ctx context.Context, cfg *config.Config) error {
 	err = sup.Run(ctx, kill)
 	endServing()
 	wg.Wait()
-	if rerr := os.Remove(supervise.NodeFile(cfg.Data)); rerr != nil {
-		log.Warn("node file", zap.Error(rerr))
-	}
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -101,16 +102,12 @@ func (l *nodeLink) announce(ctx context.Context, conn *bus.Conn) error {
 	l.mu.Lock()
 	l.node.Account, l.node.Alias = acc.ID, acc.Alias
 	l.node.Links = map[string]string{"join": eps.Links.Join, "operator": eps.Links.Operator, "sip": eps.Links.SIP, "jami": eps.Links.Jami}
-	node := l.node
 	l.mu.Unlock()
-	if err := supervise.WriteNode(l.cfg.Data, &node); err != nil {
-		return err
-	}
 	l.log.Info("joinable", zap.Duration("after", took), zap.String("account", acc.ID))
 	if err := notifySystemd("READY=1"); err != nil {
 		l.log.Warn("service manager not told", zap.Error(err))
 	}
-	l.say.block(took, acc, eps.Links, l.cfg.Data, node.PID)
+	l.say.block(took, acc, eps.Links, l.cfg.Data, os.Getpid())
 	return nil
 }
 

@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"github.com/parley-jami/parley/bus/contract"
-	"github.com/parley-jami/parley/internal/wav"
 	parley "github.com/parley-jami/parley/sdk/go"
+	"github.com/parley-jami/parley/sdk/go/wav"
 )
 
 func main() {

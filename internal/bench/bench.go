@@ -196,9 +196,9 @@ func (g *generator) join(ctx context.Context, node Node) error {
 	for range joinsAtOnce {
 		wg.Go(func() {
 			for l := range next {
+				l.asked = true // also one whose answer is not waited for any more
 				answer, err := node.Join(ctx, l.id, l.addr.String(), l.offer(g.port), !l.speaks)
 				if err == nil {
-					l.joined = true
 					err = l.accept(answer)
 				}
 				if err != nil {
@@ -228,7 +228,7 @@ feed:
 	return nil
 }
 
-// leave takes out whoever joined, also when the run was interrupted.
+// leave takes out whoever joined or may have, also when the run was interrupted.
 func (g *generator) leave(ctx context.Context, node Node) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
 	defer cancel()
@@ -244,7 +244,7 @@ func (g *generator) leave(ctx context.Context, node Node) {
 		})
 	}
 	for i, l := range g.legs {
-		if l.joined {
+		if l.asked {
 			next <- l
 			g.cfg.Progress("leaving", i+1, len(g.legs))
 		}

@@ -33,7 +33,7 @@ type leg struct {
 	addr   netip.Addr
 	index  int
 	speaks bool
-	joined bool
+	asked  bool // to join
 	secure bool
 	key    [keyLen + saltLen]byte
 	to     netip.AddrPort // the node's port; the address is always loopback

@@ -24,6 +24,7 @@ type Config struct {
 type Bus struct {
 	Listen string `koanf:"listen" default:"127.0.0.1:4223" check:"fixed" doc:"address of the embedded bus"`
 	URL    string `koanf:"url" default:"" check:"nats" doc:"use this NATS server instead of the embedded one"`
+	Public string `koanf:"public_url" default:"" check:"nats" doc:"address of the bus that bots are told, when it differs from what the node sees"`
 }
 
 // HTTP configures the page, the API and WHIP/WHEP.

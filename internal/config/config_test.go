@@ -113,10 +113,12 @@ func TestWhatIsNoMistake(t *testing.T) {
 	}
 }
 
-func TestMissingFileIsNamed(t *testing.T) {
-	_, err := Load(Sources{File: "/nowhere/parley.yaml"})
-	if err == nil || !strings.Contains(err.Error(), "/nowhere/parley.yaml") {
-		t.Error(err)
+func TestAFileThatCannotBeReadIsNamed(t *testing.T) {
+	for _, path := range []string{"/nowhere/parley.yaml", t.TempDir()} {
+		_, err := Load(Sources{File: path})
+		if e, ok := errors.AsType[*Error](err); !ok || e.Source != path || !strings.Contains(err.Error(), path) {
+			t.Errorf("%v", err)
+		}
 	}
 }
 

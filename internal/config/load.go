@@ -220,16 +220,22 @@ func (c *Config) Values() map[string]any {
 }
 
 func readFile(path string) ([]byte, error) {
+	cannot := func(err error) error { // the path is said once
+		if e, ok := errors.AsType[*os.PathError](err); ok {
+			err = e.Err
+		}
+		return &Error{Source: path, Why: "this configuration file cannot be read: " + err.Error()}
+	}
 	st, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("configuration file: %w", err)
+		return nil, cannot(err)
 	}
 	if st.Size() > maxFile {
 		return nil, &Error{Source: path, Why: fmt.Sprintf("larger than %d bytes; this is not a configuration", maxFile)}
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("configuration file: %w", errors.Unwrap(err))
+		return nil, cannot(err)
 	}
 	return text, nil
 }

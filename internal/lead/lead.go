@@ -6,32 +6,34 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/parley-jami/parley/bus/contract"
 )
 
-// Ask takes or renews the lease, or gives it back, and says whether the asker holds
-// it and in which epoch. It has to return soon after its context ends.
-type Ask func(ctx context.Context, release bool) (held bool, epoch uint64, err error)
+// Ask takes or renews the lease, or gives it back, and says who holds it. It has to
+// return soon after its context ends.
+type Ask func(ctx context.Context, release bool) (*contract.Leased, error)
 
 // Run waits until the lease is held, then runs fn, whose context ends before the
 // lease does. When fn returns by itself, the lease is given back and Run returns
-// its error; when the lease was lost, Run waits for it again. An error of ask is
-// final while nothing runs and when fatal says so.
+// its error; when the lease was lost, Run waits for it again. While nothing runs,
+// an answer that cannot change ends Run.
 //
 // The lease is renewed by this goroutine alone, each quarter of ttl, whatever fn
 // does; fn is stopped when half of ttl passed without a renewal, which leaves it the
 // other half to end. After a renewal that failed the lease is not given back: it may
 // be another's.
-func Run(ctx context.Context, ttl time.Duration, ask Ask, fatal func(error) bool, fn func(ctx context.Context, epoch uint64) error) error {
+func Run(ctx context.Context, ttl time.Duration, ask Ask, fn func(ctx context.Context, l *contract.Leased) error) error {
 	tick := time.NewTicker(ttl / 4)
 	defer tick.Stop()
 	for {
 		asked := time.Now()
-		held, epoch, err := within(ctx, ttl/4, ask, false)
-		if err != nil && fatal(err) {
+		l, err := within(ctx, ttl/4, ask, false)
+		if e, ok := errors.AsType[*contract.Error](err); ok && !e.Retry {
 			return err
 		}
-		if err == nil && held {
-			if lost, err := serve(ctx, ttl, asked, epoch, ask, tick, fn); !lost {
+		if err == nil && l.Held {
+			if lost, err := serve(ctx, ttl, asked, l, ask, tick, fn); !lost {
 				return err
 			}
 		}
@@ -43,20 +45,22 @@ func Run(ctx context.Context, ttl time.Duration, ask Ask, fatal func(error) bool
 	}
 }
 
-// serve runs fn while the lease is renewed and waits for its end.
-func serve(ctx context.Context, ttl time.Duration, renewed time.Time, epoch uint64, ask Ask, tick *time.Ticker,
-	fn func(context.Context, uint64) error) (lost bool, err error) {
+// serve runs fn while the lease is renewed, also after the end of ctx, and waits for
+// its end.
+func serve(ctx context.Context, ttl time.Duration, renewed time.Time, l *contract.Leased, ask Ask, tick *time.Ticker,
+	fn func(context.Context, *contract.Leased) error) (lost bool, err error) {
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	done := make(chan error, 1)
-	go func() { done <- fn(work, epoch) }()
-	for {
+	go func() { done <- fn(work, l) }()
+	ctx = context.WithoutCancel(ctx)
+	for sure := true; ; {
 		select {
 		case err := <-done:
-			if lost {
-				return true, nil
+			if lost || !sure {
+				return lost, err
 			}
-			_, _, e := within(context.WithoutCancel(ctx), ttl/4, ask, true)
+			_, e := within(ctx, ttl/4, ask, true)
 			return false, errors.Join(err, e)
 		case <-tick.C:
 		}
@@ -64,11 +68,11 @@ func serve(ctx context.Context, ttl time.Duration, renewed time.Time, epoch uint
 			continue // fn was stopped; its end is waited for
 		}
 		asked := time.Now()
-		held, now, err := within(ctx, ttl/4, ask, false)
+		now, err := within(ctx, ttl/4, ask, false)
+		sure = err == nil && now.Held && now.Epoch == l.Epoch
 		switch {
-		case err == nil && held && now == epoch:
+		case sure:
 			renewed = asked
-		case ctx.Err() != nil: // fn sees it too
 		case err == nil, time.Since(renewed) > ttl/2:
 			lost = true
 			stop()
@@ -76,7 +80,7 @@ func serve(ctx context.Context, ttl time.Duration, renewed time.Time, epoch uint
 	}
 }
 
-func within(ctx context.Context, d time.Duration, ask Ask, release bool) (bool, uint64, error) {
+func within(ctx context.Context, d time.Duration, ask Ask, release bool) (*contract.Leased, error) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	return ask(ctx, release)

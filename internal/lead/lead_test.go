@@ -7,10 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/lead"
 )
 
-const ttl = 120 * time.Millisecond
+const ttl = 400 * time.Millisecond
 
 // keeper keeps one lease, as conference does.
 type keeper struct {
@@ -19,16 +20,20 @@ type keeper struct {
 	epoch  uint64
 	until  time.Time
 	cut    map[string]bool // replicas that do not reach it
+	asked  chan bool       // each that does not, with whether it gives back
 }
 
-var errAway = errors.New("away")
+func newKeeper() *keeper {
+	return &keeper{cut: map[string]bool{}, asked: make(chan bool, 1000)}
+}
 
 func (k *keeper) ask(me string) lead.Ask {
-	return func(_ context.Context, release bool) (bool, uint64, error) {
+	return func(_ context.Context, release bool) (*contract.Leased, error) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if k.cut[me] {
-			return false, 0, errAway
+			k.asked <- release
+			return nil, contract.ErrUnavailable
 		}
 		if time.Now().After(k.until) {
 			k.holder = ""
@@ -37,7 +42,7 @@ func (k *keeper) ask(me string) lead.Ask {
 			if k.holder == me {
 				k.holder = ""
 			}
-			return false, k.epoch, nil
+			return &contract.Leased{Epoch: k.epoch}, nil
 		}
 		if k.holder == "" {
 			k.holder = me
@@ -46,22 +51,20 @@ func (k *keeper) ask(me string) lead.Ask {
 		if k.holder == me {
 			k.until = time.Now().Add(ttl)
 		}
-		return k.holder == me, k.epoch, nil
+		return &contract.Leased{Held: k.holder == me, Holder: k.holder, Epoch: k.epoch}, nil
 	}
 }
 
-func (k *keeper) isolate(me string) {
+func (k *keeper) isolate(me string, cut bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.cut[me] = true
+	k.cut[me] = cut
 }
-
-func never(error) bool { return false }
 
 // TestTakeOver: of two replicas one serves; when it loses the keeper, it ends before
 // the other begins.
 func TestTakeOver(t *testing.T) {
-	k := &keeper{cut: map[string]bool{}}
+	k := newKeeper()
 	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
 	var mu sync.Mutex
@@ -70,7 +73,7 @@ func TestTakeOver(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, me := range []string{"a", "b"} {
 		wg.Go(func() {
-			err := lead.Run(ctx, ttl, k.ask(me), never, func(ctx context.Context, _ uint64) error {
+			err := lead.Run(ctx, ttl, k.ask(me), func(ctx context.Context, _ *contract.Leased) error {
 				mu.Lock()
 				serving++
 				order = append(order, me)
@@ -91,7 +94,7 @@ func TestTakeOver(t *testing.T) {
 		})
 	}
 	one := <-first
-	k.isolate(one)
+	k.isolate(one, true)
 	if two := <-first; two == one {
 		t.Errorf("%s again", two)
 	}
@@ -103,21 +106,58 @@ func TestTakeOver(t *testing.T) {
 }
 
 func TestEndGivesTheLeaseBack(t *testing.T) {
-	k := &keeper{cut: map[string]bool{}}
+	k := newKeeper()
 	mine := errors.New("mine")
-	if err := lead.Run(t.Context(), ttl, k.ask("a"), never, func(context.Context, uint64) error { return mine }); !errors.Is(err, mine) {
+	if err := lead.Run(t.Context(), ttl, k.ask("a"), func(context.Context, *contract.Leased) error { return mine }); !errors.Is(err, mine) {
 		t.Fatal(err)
 	}
-	if held, epoch, _ := k.ask("b")(t.Context(), false); !held || epoch != 2 {
-		t.Fatalf("held %v, epoch %d", held, epoch)
+	if l, _ := k.ask("b")(t.Context(), false); !l.Held || l.Epoch != 2 {
+		t.Fatalf("%+v", l)
 	}
 }
 
-func TestFatal(t *testing.T) {
-	k := &keeper{cut: map[string]bool{"a": true}}
-	err := lead.Run(t.Context(), ttl, k.ask("a"), func(err error) bool { return errors.Is(err, errAway) },
-		func(context.Context, uint64) error { t.Error("ran"); return nil })
-	if !errors.Is(err, errAway) {
+// After a renewal that failed nobody knows whose the lease is.
+func TestADoubtfulLeaseIsNotGivenBack(t *testing.T) {
+	k := newKeeper()
+	mine := errors.New("mine")
+	err := lead.Run(t.Context(), ttl, k.ask("a"), func(context.Context, *contract.Leased) error {
+		k.isolate("a", true)
+		<-k.asked
+		k.isolate("a", false)
+		return mine
+	})
+	if !errors.Is(err, mine) {
+		t.Fatal(err)
+	}
+	if k.holder != "a" {
+		t.Errorf("the lease is of %q", k.holder)
+	}
+}
+
+func TestTheLeaseIsRenewedWhileItsHolderEnds(t *testing.T) {
+	k := newKeeper()
+	ctx, stop := context.WithCancel(t.Context())
+	err := lead.Run(ctx, ttl, k.ask("a"), func(ctx context.Context, _ *contract.Leased) error {
+		stop()
+		<-ctx.Done()
+		time.Sleep(2 * ttl)
+		if l, _ := k.ask("b")(t.Context(), false); l.Held {
+			t.Error("another holds it already")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, _ := k.ask("b")(t.Context(), false); !l.Held {
+		t.Error("it was not given back")
+	}
+}
+
+func TestARefusalIsFinal(t *testing.T) {
+	err := lead.Run(t.Context(), ttl, func(context.Context, bool) (*contract.Leased, error) { return nil, contract.ErrForbidden },
+		func(context.Context, *contract.Leased) error { t.Error("ran"); return nil })
+	if !errors.Is(err, contract.ErrForbidden) {
 		t.Fatal(err)
 	}
 }

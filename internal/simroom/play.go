@@ -89,15 +89,13 @@ func (p *player) play() (err error) {
 		return nil
 	}
 	if err := p.who.Join(p.ctx, p.role.Name); err != nil {
+		if p.ctx.Err() != nil { // it may have been done although nobody waited for the answer
+			err = errors.Join(err, p.leave())
+		}
 		return err
 	}
 	p.note("join", "")
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), leaveTime)
-		defer cancel()
-		err = errors.Join(err, p.who.Leave(ctx))
-		p.note("leave", "")
-	}()
+	defer func() { err = errors.Join(err, p.leave()) }()
 	says, does := p.role.steps()
 	spoken := make(chan error, 1)
 	go func() { spoken <- p.run(says) }() // waited for below
@@ -114,6 +112,14 @@ func (p *player) play() (err error) {
 	}
 	<-p.ctx.Done()
 	return nil
+}
+
+func (p *player) leave() error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), leaveTime)
+	defer cancel()
+	err := p.who.Leave(ctx)
+	p.note("leave", "")
+	return err
 }
 
 // run does steps until the person leaves or the play ends.

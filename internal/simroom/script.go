@@ -15,7 +15,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"github.com/parley-jami/parley/internal/wav"
+	"github.com/parley-jami/parley/sdk/go/wav"
 )
 
 // ErrScript is every refusal of a script.

@@ -184,14 +184,31 @@ func TCP(name, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// listenUDP asks for buffers that hold a burst of a large room.
+// Buffer is what a UDP socket asks for in each direction: a burst of a large room.
+const Buffer = 4 << 20
+
+// Buffers returns what the kernel gave c.
+func Buffers(c *net.UDPConn) (receive, send int, err error) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return 0, 0, err
+	}
+	var rerr, serr error
+	err = rc.Control(func(fd uintptr) {
+		receive, rerr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
+		send, serr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
+	})
+	return receive / 2, send / 2, errors.Join(err, rerr, serr) // Linux tells the double (socket(7))
+}
+
+// listenUDP asks for [Buffer].
 func listenUDP(addr string) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
 		var serr error
 		err := rc.Control(func(fd uintptr) {
 			for _, o := range []struct{ force, plain int }{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
-				if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, o.force, 4<<20) != nil {
-					if e := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, o.plain, 4<<20); e != nil {
+				if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, o.force, Buffer) != nil {
+					if e := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, o.plain, Buffer); e != nil {
 						serr = e
 					}
 				}

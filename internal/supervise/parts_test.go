@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -146,34 +145,6 @@ func TestMetricsOfAllProcesses(t *testing.T) {
 		t.Errorf("/readyz %s", ready.Status)
 	}
 	http.DefaultClient.CloseIdleConnections()
-}
-
-func TestNodeFile(t *testing.T) {
-	dir := tempDir(t)
-	if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	want := &Node{PID: 7, Version: "v", BusURL: "nats://127.0.0.1:1", Started: time.Unix(5, 0).UTC(), Links: map[string]string{"join": "x"}}
-	if err := WriteNode(dir, want); err != nil {
-		t.Fatal(err)
-	}
-	got, err := ReadNode(dir)
-	if err != nil || got.PID != 7 || got.Links["join"] != "x" {
-		t.Fatalf("%+v %v", got, err)
-	}
-	st, err := os.Stat(NodeFile(dir))
-	if err != nil || st.Mode().Perm() != 0o600 {
-		t.Fatalf("%v %v", st.Mode(), err)
-	}
-	if rest := glob(filepath.Join(dir, "run", ".node-*")); rest != nil {
-		t.Errorf("left over: %v", rest)
-	}
-	if err := os.WriteFile(NodeFile(dir), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadNode(dir); err == nil {
-		t.Error("a damaged file is read")
-	}
 }
 
 func TestUpSocketIsForTheOwner(t *testing.T) {

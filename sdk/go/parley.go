@@ -2,38 +2,31 @@
 // hears the mix and each speaker, speaks, chats and moderates, as far as its
 // credentials allow. It needs a NATS client and the types of the bus, no more.
 //
-//	room, err := parley.Connect(parley.Options{Creds: "echo.creds"})
-//	joined, err := room.Join(ctx, "Echo")
-//	audio, err := room.Listen(ctx, contract.Listen{Speakers: contract.FormatPCM48}, 0)
-//	frame, err := audio.Read(ctx)
-//	queued, err := room.Say(ctx, frame.Format, frame.Data)
-//	_, err = parley.Call(ctx, room, contract.RoomKick, contract.Target{Participant: frame.Speaker})
-//
 // A [Room] is safe for concurrent use. Commands are repeated while the node restarts
 // one of its parts, with the same idempotency key: each has one effect.
 package parley
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/lead"
+	"github.com/parley-jami/parley/sdk/go/creds"
 )
 
 const (
-	commandTime = 10 * time.Second       // how long a command is repeated when its context has no deadline
-	tryTime     = 2 * time.Second        // how long each try waits
-	tryPause    = 100 * time.Millisecond // between two
+	commandTime = 10 * time.Second // how long a command is repeated when its context has no deadline
+	tryTime     = 2 * time.Second  // how long each try waits
 )
 
 // Options say who connects and where. A bot's credentials say its account, room
@@ -50,53 +43,30 @@ type Room struct {
 	Account, Name, Me string // Jami Id, room, and the bot: also its participant id
 
 	nc    *nats.Conn
-	lease atomic.Pointer[contract.Leased] // with this replica as holder, while it leads
+	lease atomic.Pointer[contract.Leased] // while this replica leads
 }
 
 // Connect connects; the connection is kept up until Close.
 func Connect(o Options) (*Room, error) {
 	r := &Room{Account: o.Account, Name: o.Room, Me: o.Name}
 	opts := append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond)}, o.NATS...)
-	if o.URL == "" {
-		o.URL = "nats://127.0.0.1:4223"
-	}
+	var err error
 	if o.Creds != "" {
-		if err := r.fromCreds(o.Creds); err != nil && r.Account == "" {
-			return nil, fmt.Errorf("credentials %s: %w", o.Creds, err)
-		}
 		opts = append(opts, nats.UserCredentials(o.Creds))
 	}
-	var err error
-	if r.nc, err = nats.Connect(o.URL, append(opts, nats.Name(r.Me))...); err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", o.URL, err)
+	if o.Account == "" {
+		if r.Account, r.Name, r.Me, err = creds.Read(o.Creds); err != nil {
+			return nil, err
+		}
+	}
+	r.nc, err = nats.Connect(cmp.Or(o.URL, "nats://127.0.0.1:4223"), append(opts, nats.Name(r.Me))...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the bus: %w", err)
 	}
 	return r, nil
 }
 
-// fromCreds reads account, room and name from the permissions in the JWT.
-func (r *Room) fromCreds(path string) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	tok, err := jwt.ParseDecoratedJWT(text)
-	if err != nil {
-		return err
-	}
-	claims, err := jwt.DecodeUserClaims(tok)
-	if err != nil {
-		return err
-	}
-	for _, s := range claims.Pub.Allow {
-		if p, ok := contract.RoomGet.Match(s); ok && p[0] != "*" {
-			r.Account, r.Name, r.Me = p[0], p[1], p[2]
-			return nil
-		}
-	}
-	return errors.New("not of a bot: name account, room and bot")
-}
-
-// Close ends the connection. Leave first, or the bot stays in the roster.
+// Close ends the connection. Leave first, or the bot stays in the roster for 15 s more.
 func (r *Room) Close() { r.nc.Close() }
 
 // Call sends a command of the room, and again while the node says that this helps.
@@ -107,13 +77,11 @@ func Call[Q, A any](ctx context.Context, r *Room, cmd contract.Command[Q, A], q 
 		ctx, cancel = context.WithTimeout(ctx, commandTime)
 		defer cancel()
 	}
-	m := nats.NewMsg(cmd.Subject(r.Account, r.Name, r.Me))
-	m.Header.Set(contract.HeaderKey, nuid.Next())
-	r.sign(m)
-	var err error
-	if m.Data, err = json.Marshal(q); err != nil {
+	body, err := json.Marshal(q)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", cmd.Name, err)
 	}
+	m := r.message(cmd.Def, contract.HeaderKey, nuid.Next(), body)
 	for {
 		a := new(A)
 		err := r.request(ctx, m, a)
@@ -124,19 +92,18 @@ func Call[Q, A any](ctx context.Context, r *Room, cmd contract.Command[Q, A], q 
 		} else if !again || ctx.Err() != nil {
 			return nil, fmt.Errorf("%s: %w", cmd.Name, err)
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(tryPause):
-		}
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 
-// sign says which replica speaks: the node refuses those whose lease has gone.
-func (r *Room) sign(m *nats.Msg) {
+// message says also which replica speaks: the node refuses those whose lease has gone.
+func (r *Room) message(d *contract.Def, header, value string, body []byte) *nats.Msg {
+	m := &nats.Msg{Subject: d.Subject(r.Account, r.Name, r.Me), Header: nats.Header{header: {value}}, Data: body}
 	if l := r.lease.Load(); l != nil {
 		m.Header.Set(contract.HeaderInstance, l.Holder)
 		m.Header.Set(contract.HeaderEpoch, fmt.Sprint(l.Epoch))
 	}
+	return m
 }
 
 func (r *Room) request(ctx context.Context, m *nats.Msg, a any) error {
@@ -176,17 +143,157 @@ func (r *Room) Chat(ctx context.Context, body string) (*contract.ChatMessage, er
 // lease is given back and Lead returns its error. ttl is 1 to 60 s.
 func (r *Room) Lead(ctx context.Context, ttl time.Duration, fn func(ctx context.Context) error) error {
 	me := nuid.Next()
-	ask := func(ctx context.Context, release bool) (bool, uint64, error) {
-		l, err := Call(ctx, r, contract.RoomLease, contract.Lease{Instance: me, TTLMs: ttl.Milliseconds(), Release: release})
-		if err != nil {
-			return false, 0, err
-		}
-		return l.Held, l.Epoch, nil
+	ask := func(ctx context.Context, release bool) (*contract.Leased, error) {
+		return Call(ctx, r, contract.RoomLease, contract.Lease{Instance: me, TTLMs: ttl.Milliseconds(), Release: release})
 	}
-	refused := func(err error) bool { e, ok := errors.AsType[*contract.Error](err); return ok && !e.Retry }
-	return lead.Run(ctx, ttl, ask, refused, func(ctx context.Context, epoch uint64) error {
-		r.lease.Store(&contract.Leased{Holder: me, Epoch: epoch})
+	return lead.Run(ctx, ttl, ask, func(ctx context.Context, l *contract.Leased) error {
+		r.lease.Store(l)
 		defer r.lease.Store(nil)
 		return fn(ctx)
 	})
+}
+
+// Events calls fn for each event of the room, in order, without gap or duplicate,
+// until ctx ends: kept ones from sequence from on (after a Join: its Seq+1; 0: from
+// now on), then live ones. What the connection missed is replayed; events that are
+// not kept (Seq 0: quality) come as they arrive.
+func (r *Room) Events(ctx context.Context, from uint64, fn func(contract.RoomEvent)) error {
+	live := make(chan *nats.Msg, 1024) // when it is full, NATS drops and the gap is replayed
+	sub, err := r.nc.ChanSubscribe(contract.RoomEvents.Subject(r.Account, r.Name), live)
+	if err != nil {
+		return fmt.Errorf("events: %w", err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails only with the connection closed
+	again := r.nc.StatusChanged(nats.CONNECTED)
+	defer r.nc.RemoveStatusListener(again)
+	for behind := from > 0; ; {
+		for behind {
+			page, err := Call(ctx, r, contract.RoomReplay, contract.Replay{From: from, Limit: 500})
+			if err != nil {
+				return err
+			}
+			for _, e := range page.Events {
+				if e.Seq >= from {
+					from = e.Seq + 1
+					fn(e)
+				}
+			}
+			from, behind = max(from, page.Next), page.More
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-again:
+			behind = from > 0
+		case m := <-live:
+			var e contract.RoomEvent
+			if err := json.Unmarshal(m.Data, &e); err != nil {
+				return fmt.Errorf("event: %w", err)
+			}
+			from = cmp.Or(from, e.Seq)
+			if behind = e.Seq > from; e.Seq == from || e.Seq == 0 {
+				from = max(from, e.Seq+min(e.Seq, 1))
+				fn(e)
+			}
+		}
+	}
+}
+
+// Frame is 20 ms of audio; PCM is s16le mono.
+type Frame struct {
+	contract.Frame
+	Mix     bool // of the whole room or of the others in it, else of Speaker alone
+	Dropped int  // frames that this bot was too slow for, since the last Read
+	Data    []byte
+}
+
+// Audio is what a bot hears.
+type Audio struct {
+	Close   context.CancelFunc // ends it; the node sends until the last renewal runs out
+	ctx     context.Context    //nolint:containedctx // ends with Close, its cause is what Read says
+	ring    chan Frame
+	dropped atomic.Int64
+}
+
+// Listen begins to hear and renews it by itself until Close, the end of ctx or of
+// the bot's stay. ring is how many frames wait for a slow reader (0: 100, two seconds
+// of one source); beyond, the oldest is dropped. The bot must have joined.
+func (r *Room) Listen(ctx context.Context, want contract.Listen, ring int) (*Audio, error) {
+	want.TTLMs, ring = cmp.Or(want.TTLMs, 10_000), cmp.Or(max(ring, 0), 100)
+	ctx, end := context.WithCancelCause(ctx)
+	a := &Audio{Close: func() { end(nil) }, ctx: ctx, ring: make(chan Frame, ring)}
+	for subject, format := range map[string]string{
+		contract.AudioMix.Subject(r.Account, r.Name, want.Mix):             want.Mix,
+		contract.AudioOthers.Subject(r.Account, r.Name, r.Me, want.Others): want.Others,
+		contract.AudioFrom.Subject(r.Account, r.Name, "*", want.Speakers):  want.Speakers,
+	} {
+		if format == "" {
+			continue
+		}
+		sub, err := r.nc.Subscribe(subject, a.push)
+		if err != nil {
+			end(err)
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+		context.AfterFunc(ctx, func() { _ = sub.Unsubscribe() }) // fails only with the connection closed
+	}
+	var renew func() error
+	renew = func() error { // until ctx ends
+		_, err := Call(ctx, r, contract.RoomListen, want)
+		if err != nil {
+			end(err)
+			return err
+		}
+		time.AfterFunc(time.Duration(want.TTLMs)*time.Millisecond/3, func() { _ = renew() }) // Read tells
+		return nil
+	}
+	return a, renew()
+}
+
+func (a *Audio) push(m *nats.Msg) {
+	f := Frame{Frame: contract.ParseFrame(m.Header), Mix: !strings.Contains(m.Subject, ".audio.from."), Data: m.Data}
+	for {
+		select {
+		case a.ring <- f:
+			return
+		default:
+			select {
+			case <-a.ring:
+				a.dropped.Add(1)
+			default:
+			}
+		}
+	}
+}
+
+// Read returns the next frame, or why there are no more.
+func (a *Audio) Read(ctx context.Context) (Frame, error) {
+	select {
+	case f := <-a.ring:
+		f.Dropped = int(a.dropped.Swap(0))
+		return f, nil
+	case <-ctx.Done():
+		return Frame{}, ctx.Err()
+	case <-a.ctx.Done():
+		return Frame{}, context.Cause(a.ctx)
+	}
+}
+
+// Say queues audio to be heard and returns how long the queue is then and how many
+// frames were refused so far, because 10 s waited or the bot may not speak. PCM is any
+// number of 20 ms frames in up to 64 KiB, Opus one packet.
+func (r *Room) Say(ctx context.Context, format string, data []byte) (queued time.Duration, refused int, err error) {
+	a, err := r.say(ctx, contract.HeaderFormat, format, data)
+	return time.Duration(a.QueuedMs) * time.Millisecond, a.Dropped, err
+}
+
+// Clear drops what is queued: the bot falls silent at once.
+func (r *Room) Clear(ctx context.Context) error {
+	_, err := r.say(ctx, contract.HeaderClear, "1", nil)
+	return err
+}
+
+func (r *Room) say(ctx context.Context, header, value string, data []byte) (a contract.SayReply, err error) {
+	err = r.request(ctx, r.message(contract.AudioSay.Def, header, value, data), &a)
+	return a, err
 }

@@ -93,7 +93,7 @@ func (r *room) happen(n int, tell func(seq uint64) bool) {
 			continue
 		}
 		for range 1 + e.Seq%2 { // every other one comes twice
-			if err := bus.Publish(r.conf, contract.RoomEvents, &e, "main", string(e.Type)); err != nil {
+			if err := bus.Publish(context.Background(), r.conf, contract.RoomEvents, &e, "main", string(e.Type)); err != nil {
 				r.t.Error(err)
 			}
 		}
@@ -120,6 +120,28 @@ func TestEventsHaveNoGapAndNoDuplicate(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) || next < 26 {
 		t.Fatalf("ended before %d: %v", next, err)
+	}
+}
+
+func TestEventsFromNowOn(t *testing.T) {
+	r, bot, _ := start(t)
+	r.happen(7, func(uint64) bool { return true }) // before it looks
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	var got []uint64
+	go func() {
+		for ctx.Err() == nil { // the first may be before it listens
+			r.happen(1, func(uint64) bool { return true })
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	err := bot.Events(ctx, 0, func(e contract.RoomEvent) {
+		if got = append(got, e.Seq); len(got) == 5 {
+			stop()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || got[0] < 8 || got[4] != got[0]+4 {
+		t.Fatalf("%v, %v", got, err)
 	}
 }
 

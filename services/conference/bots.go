@@ -104,6 +104,19 @@ func (s *Service) watchBots(ctx context.Context) {
 	}
 }
 
+// connected tells the rooms with bots which of them have a connection.
+func (s *Service) connected(e *contract.Connected) {
+	names := make(map[string]bool, len(e.Names))
+	for _, n := range e.Names {
+		names[n] = true
+	}
+	for _, n := range s.names() {
+		s.toRoom(n, func(l *live) {
+			l.r.Connections(s.now(), e.Life, func(id string) bool { return names[id] }, s.botGrace)
+		})
+	}
+}
+
 // caller says what the sender of a command may do. natsOnly names commands
 // that the bus lets through only from bots with the right to moderate: for these a
 // bot in the roster is believed while identity has not been heard.

@@ -97,7 +97,7 @@ func (l *live) send(e *room.Event) error {
 	// The time of creation tells a room from one of the same name that was
 	// removed a moment ago.
 	id := fmt.Sprintf("%s:%x:%d", l.name, l.r.Settings().Created.UnixNano(), e.Seq)
-	return l.s.feed.Publish(contract.RoomEvents.Subject(l.s.bus.Account(), l.name, string(e.Type)), id, l.name, e.Seq, body)
+	return l.s.feed.Publish(l.asker, contract.RoomEvents.Subject(l.s.bus.Account(), l.name, string(e.Type)), id, l.name, e.Seq, body)
 }
 
 // filter matches all kept events of a room.

@@ -45,7 +45,8 @@ type live struct {
 	stale   bool   // a write failed
 	removed bool
 
-	conversing bool // the id of the conversation is being asked for
+	asker      context.Context //nolint:containedctx // of the command that is carried out, for its trace
+	conversing bool            // the id of the conversation is being asked for
 
 	orderly bool // the last life ended in order
 	born    time.Time
@@ -63,7 +64,7 @@ func (s *Service) load(_ context.Context, name string) (*live, error) {
 		return nil, refusal(err)
 	}
 	l := &live{s: s, name: name, r: room.New(set), pins: guard.New(), log: s.log.With(zap.String("room", name)),
-		quality: map[string]*quality{}, born: s.now(), confirmed: new(confirmCounter)}
+		quality: map[string]*quality{}, born: s.now(), asker: context.Background(), confirmed: new(confirmCounter)}
 	if l.j, err = s.dir.Journal(name, l.replayRecord); err != nil {
 		return nil, refusal(err)
 	}
@@ -209,7 +210,11 @@ func ask[A any](ctx context.Context, s *Service, name string, fn func(l *live) (
 	if err := s.known(name); err != nil {
 		return zero, err
 	}
-	a, err := actor.Ask(ctx, s.rooms, name, func(_ context.Context, l *live) (A, error) { return fn(l) })
+	a, err := actor.Ask(ctx, s.rooms, name, func(_ context.Context, l *live) (A, error) {
+		l.asker = ctx
+		defer func() { l.asker = context.Background() }()
+		return fn(l)
+	})
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return zero, contract.ErrTimeout.With("room %s did not answer in time", name)

@@ -65,6 +65,7 @@ func (s *Service) hearMedia() error {
 			s.toRoom(e.Room, func(l *live) { l.r.Pressed(s.now(), e.Leg, e.Digit) })
 		}),
 		hear(s, contract.MediaStats, func(_ []string, e *contract.LegStats) { s.stats(e) }),
+		hear(s, contract.BusConnected, func(_ []string, e *contract.Connected) { s.connected(e) }),
 		hear(s, contract.IdentityReady, func(_ []string, st *contract.IdentityState) {
 			if st.State == "ready" {
 				s.setAccount(&st.Account)
@@ -163,7 +164,7 @@ func (l *live) sayQuality(now time.Time, q map[string]contract.LegQuality) {
 		return // worth nothing later
 	}
 	e := &contract.RoomEvent{Time: now, Room: l.name, Type: contract.EventQuality, Qualities: q}
-	if err := bus.Publish(l.s.bus, contract.RoomEvents, e, l.name, string(contract.EventQuality)); err != nil {
+	if err := bus.Publish(l.s.ctx, l.s.bus, contract.RoomEvents, e, l.name, string(contract.EventQuality)); err != nil {
 		l.log.Debug("quality not published", zap.Error(err))
 	}
 }

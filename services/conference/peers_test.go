@@ -80,7 +80,7 @@ func (m *fakeMedia) beat() {
 	m.mu.Lock()
 	b := &contract.WorkerBeat{Worker: m.name, Started: fmt.Sprint(m.started), Legs: len(m.legs)}
 	m.mu.Unlock()
-	if err := bus.Publish(m.c, contract.MediaBeat, b, m.name); err != nil {
+	if err := bus.Publish(context.Background(), m.c, contract.MediaBeat, b, m.name); err != nil {
 		m.t.Log(err)
 	}
 }
@@ -92,7 +92,7 @@ func (m *fakeMedia) closeInOrder() {
 	legs := slices.Collect(maps.Values(m.legs))
 	m.mu.Unlock()
 	for _, l := range legs {
-		if err := bus.Publish(m.c, contract.MediaLeg, &contract.LegChange{Leg: l.Leg, Room: l.Room, State: "closed", Reason: "shutdown"}, m.name); err != nil {
+		if err := bus.Publish(context.Background(), m.c, contract.MediaLeg, &contract.LegChange{Leg: l.Leg, Room: l.Room, State: "closed", Reason: "shutdown"}, m.name); err != nil {
 			m.t.Error(err)
 		}
 	}
@@ -209,7 +209,7 @@ func (m *fakeMedia) connect(room, id string) {
 		l.Connected = true
 	}
 	m.mu.Unlock()
-	check(m.t, bus.Publish(m.c, contract.MediaLeg, &contract.LegChange{Leg: id, Room: room, State: "connected"}, m.name))
+	check(m.t, bus.Publish(context.Background(), m.c, contract.MediaLeg, &contract.LegChange{Leg: id, Room: room, State: "connected"}, m.name))
 }
 
 // fakeSwarm keeps chats in memory.
@@ -281,5 +281,5 @@ func (f *fakeIdentity) setRendezvous(on bool) {
 	f.Rendezvous = on
 	st := &contract.IdentityState{State: "ready", Account: f.Account}
 	f.mu.Unlock()
-	check(f.t, bus.Publish(f.c, contract.IdentityReady, st))
+	check(f.t, bus.Publish(context.Background(), f.c, contract.IdentityReady, st))
 }

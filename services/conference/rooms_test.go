@@ -3,6 +3,7 @@
 package conference
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -255,15 +256,15 @@ func TestVoiceDigitsQuality(t *testing.T) {
 	w := newWorld(t)
 	w.join("main", "ann")
 	m := w.media.c
-	check(t, bus.Publish(m, contract.MediaVoice, &contract.VoiceChange{Leg: "ann", Room: "main", Speaking: true}, "m1"))
+	check(t, bus.Publish(context.Background(), m, contract.MediaVoice, &contract.VoiceChange{Leg: "ann", Room: "main", Speaking: true}, "m1"))
 	if e := w.wait(contract.EventVoice, "ann"); !e.Participant.Speaking || e.Seq == 0 {
 		t.Errorf("event %+v", e)
 	}
-	check(t, bus.Publish(m, contract.MediaDigit, &contract.DigitPressed{Leg: "ann", Room: "main", Digit: "#"}, "m1"))
+	check(t, bus.Publish(context.Background(), m, contract.MediaDigit, &contract.DigitPressed{Leg: "ann", Room: "main", Digit: "#"}, "m1"))
 	if e := w.wait(contract.EventDigit, "ann"); e.Digit != "#" {
 		t.Errorf("event %+v", e)
 	}
-	check(t, bus.Publish(m, contract.MediaStats, &contract.LegStats{Worker: "m1", Legs: []contract.LegInfo{
+	check(t, bus.Publish(context.Background(), m, contract.MediaStats, &contract.LegStats{Worker: "m1", Legs: []contract.LegInfo{
 		{Leg: "ann", Room: "main", Transport: "webrtc", Codec: "g722", Connected: true, Quality: contract.LegQuality{LostPct: 3}}}}, "m1"))
 	if e := w.wait(contract.EventQuality, ""); e.Seq != 0 || e.Qualities["ann"].LostPct != 3 {
 		t.Errorf("event %+v", e)

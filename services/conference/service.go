@@ -34,6 +34,8 @@ type Service struct {
 	workers *workers
 	orders  *orders
 	now     func() time.Time
+	// botGrace is room.BotGrace; tests are less patient.
+	botGrace time.Duration
 
 	// fixed after the start of Run
 	ctx   context.Context //nolint:containedctx // of what the process does in the background
@@ -59,7 +61,7 @@ type Service struct {
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	s := &Service{env: env, log: env.Log, metrics: newMetrics(env.Registry), now: time.Now, exist: map[string]error{}}
+	s := &Service{env: env, log: env.Log, metrics: newMetrics(env.Registry), now: time.Now, botGrace: room.BotGrace, exist: map[string]error{}}
 	s.workers = newWorkers(env.Config.Media.Worker, s.now)
 	s.orders = newOrders(s.log, s.metrics, s.sendOrder)
 	return s, nil

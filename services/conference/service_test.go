@@ -27,10 +27,11 @@ type world struct {
 	media *fakeMedia
 	swarm *fakeSwarm
 	ident *fakeIdentity
-	c     *bus.Conn // as connect
+	c     *bus.Conn // of who may do anything
 	op    *bus.Conn // as the command line
 	conf  *running
 	ev    *recorder
+	grace time.Duration // of bots; 0: as it is
 }
 
 type running struct {
@@ -42,11 +43,11 @@ type running struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	s := bustest.Start(t)
-	w := &world{t: t, bus: s, c: s.Conn("connect"), op: s.Conn("cli")}
+	w := &world{t: t, bus: s, c: s.Admin(), op: s.Admin()}
 	w.ident = startIdentity(t, s)
 	w.media = startMedia(t, s, "m1")
 	w.swarm = startSwarm(t, s)
-	w.ev = recordEvents(t, w.op)
+	w.ev = recordEvents(t, w.c)
 	w.start()
 	t.Cleanup(func() {
 		if w.conf != nil {
@@ -70,6 +71,9 @@ func (w *world) start() {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	if w.grace != 0 {
+		r.(*Service).botGrace = w.grace
+	}
 	w.conf = &running{s: r.(*Service), cancel: cancel, done: make(chan error, 1)}
 	go func(run *running) { run.done <- run.s.Run(ctx) }(w.conf)
 	w.until("conference is ready", func() bool {

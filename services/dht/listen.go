@@ -102,7 +102,7 @@ func (s *Service) forget(key overlay.Key, l *lease) {
 // publish tells the bus of one change.
 func (s *Service) publish(c overlay.Change) {
 	ev := contract.DHTChange{Value: view(c.Value, time.Now()), Expired: c.Expired}
-	if err := bus.Publish(s.conn, contract.DHTChanged, &ev, ev.Value.Key); err != nil {
+	if err := bus.Publish(context.Background(), s.conn, contract.DHTChanged, &ev, ev.Value.Key); err != nil {
 		s.env.Log.Warn("change not published", zap.Error(err))
 	}
 }

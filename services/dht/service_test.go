@@ -95,7 +95,7 @@ func node(t *testing.T, srv *bustest.Server, who person, bootstrap ...string) (*
 		})
 	}
 	t.Cleanup(stop)
-	c := srv.Conn("cli")
+	c := srv.Admin()
 	c.SetAccount(who.id.String())
 	return c, env, stop
 }

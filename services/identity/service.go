@@ -165,7 +165,7 @@ func (s *Service) setState(st contract.IdentityState) {
 	s.mu.Lock()
 	s.state = st
 	s.mu.Unlock()
-	if err := bus.Publish(s.conn, contract.IdentityReady, &st); err != nil {
+	if err := bus.Publish(context.Background(), s.conn, contract.IdentityReady, &st); err != nil {
 		s.env.Log.Warn("state not published; others will ask", zap.Error(err))
 	}
 }

@@ -98,12 +98,12 @@ func TestFirstStartTellsAndThenIsReady(t *testing.T) {
 func TestCommandsOverTheBus(t *testing.T) {
 	srv := bustest.Start(t)
 	start(t, srv, readyKeys)
-	cli, dht := srv.Conn("cli"), srv.Conn("dht")
+	cli, swarm := srv.Conn("cli"), srv.Conn("swarm")
 	acc := waitState(t, cli, stateReady).Account
 	cli.SetAccount(acc.ID)
-	dht.SetAccount(acc.ID)
+	swarm.SetAccount(acc.ID)
 
-	certs, err := bus.Call(t.Context(), cli, contract.IdentityCerts, &contract.None{})
+	certs, err := bus.Call(t.Context(), swarm, contract.IdentityCerts, &contract.None{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,14 +134,14 @@ func TestCommandsOverTheBus(t *testing.T) {
 	}
 
 	q := &contract.SignRequest{Key: contract.KeyDevice, Hash: "SHA-512", Scheme: "pkcs1", Digest: make([]byte, 64)}
-	if _, err := bus.Call(t.Context(), dht, contract.IdentitySign, q, "dht"); err != nil {
-		t.Errorf("dht signs: %v", err)
+	if _, err := bus.Call(t.Context(), swarm, contract.IdentitySign, q, "swarm"); err != nil {
+		t.Errorf("swarm signs: %v", err)
 	}
-	// In swarm's name the server refuses; nothing comes back.
+	// In dht's name the server refuses; nothing comes back.
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := bus.Call(ctx, dht, contract.IdentitySign, q, "swarm"); err == nil {
-		t.Error("dht signed in swarm's name")
+	if _, err := bus.Call(ctx, swarm, contract.IdentitySign, q, "dht"); err == nil {
+		t.Error("swarm signed in dht's name")
 	}
 }
 

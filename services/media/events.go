@@ -31,7 +31,7 @@ func (s *Service) later(fn func(*bus.Conn)) {
 
 func publish[E any](s *Service, ev contract.Event[E], e E) {
 	s.later(func(c *bus.Conn) {
-		if err := bus.Publish(c, ev, &e, s.worker); err != nil {
+		if err := bus.Publish(context.Background(), c, ev, &e, s.worker); err != nil {
 			s.metrics.eventsLost.Inc()
 		}
 	})
@@ -84,7 +84,7 @@ func (s *Service) publisher(ctx context.Context, c *bus.Conn) {
 }
 
 func publishNow[E any](s *Service, c *bus.Conn, ev contract.Event[E], e E) {
-	if err := bus.Publish(c, ev, &e, s.worker); err != nil {
+	if err := bus.Publish(context.Background(), c, ev, &e, s.worker); err != nil {
 		s.metrics.eventsLost.Inc()
 	}
 }

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/parley-jami/parley/internal/sockets"
 )
 
 // niceness puts audio before the other processes of the machine: a tick that
@@ -36,4 +39,17 @@ func prioritize() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// lacks says in one line what this machine does not give to audio, and what to set;
+// empty: nothing.
+func lacks(priority error, receive, send int) string {
+	var out []string
+	if priority != nil {
+		out = append(out, "no priority over other processes: give the process LimitNICE=-10 (systemd), ulimit nice=30 (containers) or CAP_SYS_NICE")
+	}
+	if least := min(receive, send); least < sockets.Buffer {
+		out = append(out, fmt.Sprintf("UDP buffers of %d KiB, which lose a burst: set the sysctls net.core.rmem_max and net.core.wmem_max to %d", least>>10, sockets.Buffer))
+	}
+	return strings.Join(out, "; ")
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -73,10 +74,8 @@ func newService(env *host.Env) (*Service, error) {
 // Run serves until ctx ends. It is ready when the sockets are open and the legs of
 // the process before are back; the bus may come later.
 func (s *Service) Run(ctx context.Context) error {
-	if err := prioritize(); err != nil {
-		s.log.Debug("audio has no priority over other processes of this machine", zap.Error(err))
-	}
-	if err := s.open(); err != nil {
+	priority := prioritize()
+	if err := s.open(priority); err != nil {
 		return err
 	}
 	if err := s.host.Start(); err != nil {
@@ -112,7 +111,7 @@ func (s *Service) serve(ctx context.Context) error {
 }
 
 // open opens sockets, certificate and the state of the process before.
-func (s *Service) open() error {
+func (s *Service) open(priority error) error {
 	dir, err := s.env.Dir()
 	if err != nil {
 		return err
@@ -152,11 +151,24 @@ func (s *Service) open() error {
 			cfg.RTCP[i/2-1] = c
 		}
 	}
+	s.warn(priority, cfg.Browser)
 	if s.host, err = leg.New(cfg); err != nil {
 		return err
 	}
 	s.hosts.Store(s.host)
 	return nil
+}
+
+// warn says once what the machine does not give.
+func (s *Service) warn(priority error, c *net.UDPConn) {
+	receive, send, err := sockets.Buffers(c)
+	if err != nil {
+		s.log.Debug("buffers of the UDP sockets are not known", zap.Error(err))
+		return
+	}
+	if what := lacks(priority, receive, send); what != "" {
+		s.log.Warn("under load audio may be late or lost: "+what, zap.NamedError("priority", priority))
+	}
 }
 
 // hostNow returns the legs' host, nil before it is there.

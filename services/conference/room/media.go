@@ -247,8 +247,32 @@ func (r *Room) Tick(now time.Time, alive func(worker string) bool) {
 	}
 }
 
+// busGap is how long the bus may be silent before what it said does not count
+// any more: bots had no way to stay connected meanwhile.
+const busGap = 5 * time.Second
+
+// Connections takes what the bus tells once a second: who is connected to it. A bot
+// that has not been for grace leaves, unless it has a lease, which says more. After a
+// silence, or of another life of the bus, the time begins anew.
+func (r *Room) Connections(now time.Time, life string, has func(id string) bool, grace time.Duration) {
+	anew := life != r.busLife || now.Sub(r.busAt) > busGap
+	r.busLife, r.busAt = life, now
+	for _, m := range r.members {
+		l := r.leases[m.ID]
+		switch {
+		case m.Kind != Bot || m.Leg != TransportBus:
+		case has(m.ID):
+			m.away = time.Time{}
+		case anew || m.away.IsZero():
+			m.away = now
+		case now.Sub(m.away) >= grace && (l == nil || l.Holder == ""):
+			r.remove(now, m, "", ReasonLost)
+		}
+	}
+}
+
 // leaseOver reports whether m is a bot that took a lease and let it run out long
-// ago: all its replicas are dead. Bots that never took one are not judged.
+// ago: all its replicas are dead.
 func (r *Room) leaseOver(now time.Time, m *Member) bool {
 	if m.Kind != Bot {
 		return false

@@ -19,6 +19,8 @@ type Room struct {
 	members map[string]*Member
 	pending map[string]*pending
 	leases  map[string]*Lease
+	busLife string    // of the bus that told last who is connected
+	busAt   time.Time // when it did
 	out     Outcome
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -493,6 +494,60 @@ func TestLease(t *testing.T) {
 			t.Errorf("step %d: %s %d, want %s %d", i, h, e, c.holder, c.epoch)
 		}
 	}
+}
+
+func TestABotThatIsNotConnectedLeaves(t *testing.T) {
+	r := newRoom(nil)
+	r.Start(t0)
+	for _, name := range []string{"dead", "alive", "leased"} {
+		q := ask(name)
+		bot(&q)
+		enter(t, r, t0, q)
+	}
+	enter(t, r, t0, ask("ann"))
+	if _, _, err := r.Claim(t0, "leased", "a", MaxLease, false); err != nil {
+		t.Fatal(err)
+	}
+	at := 0
+	tell := func(life string, seconds int, names ...string) {
+		for range seconds {
+			at++
+			r.Connections(t0.Add(time.Duration(at)*time.Second), life, func(id string) bool { return slices.Contains(names, id) }, BotGrace)
+		}
+	}
+	has := func(want string) {
+		t.Helper()
+		var ids []string
+		for _, m := range r.Members() {
+			ids = append(ids, m.ID)
+		}
+		slices.Sort(ids)
+		if got := strings.Join(ids, " "); got != want {
+			t.Fatalf("after %d s: %s, want %s", at, got, want)
+		}
+	}
+	all := "alive ann dead leased"
+	tell("one", 15, "alive")
+	has(all)
+	tell("one", 1, "alive", "dead") // it came back
+	tell("one", 15, "alive")
+	has(all)
+	tell("two", 15) // the bus was killed: all have the whole time to come back
+	has(all)
+	tell("two", 5, "alive")
+	has("alive ann leased")
+	tell("two", 10)
+	has("alive ann leased")
+	at += 10 // the bus hangs
+	tell("two", 15)
+	has("alive ann leased")
+	tell("two", 1)
+	has("ann leased")
+	if _, _, err := r.Claim(t0, "leased", "a", 0, true); err != nil {
+		t.Fatal(err)
+	}
+	tell("two", 1)
+	has("ann")
 }
 
 func TestDeadBotsLeaseEndsItsStay(t *testing.T) {

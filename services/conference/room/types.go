@@ -51,6 +51,9 @@ const (
 	BrowserGrace = 30 * time.Second
 	// LostGrace is for phones, which do not come back by themselves.
 	LostGrace = 10 * time.Second
+	// BotGrace is how long a bot without a lease keeps its seat while nothing is
+	// connected to the bus in its name.
+	BotGrace = 15 * time.Second
 	// LeaseGrace is how long after its last renewal a leased bot keeps its seat.
 	LeaseGrace = 30 * time.Second
 )
@@ -117,6 +120,7 @@ type Member struct {
 	lost       bool      // the worker said that no packets come
 	packets    uint64    // received, in the last statistics
 	deadline   time.Time // leaves with "lost" unless audio comes before; zero: none
+	away       time.Time // a bot: not connected to the bus since then; zero: connected, or not known
 	legAt      time.Time // when the leg was opened last
 	voiceAt    time.Time // last voice event
 	voiceShown bool      // Speaking in that event

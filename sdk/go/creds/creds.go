@@ -1,0 +1,37 @@
+// Package creds reads whose a bot's credentials file is.
+package creds
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/nats-io/jwt/v2"
+
+	"github.com/parley-jami/parley/bus/contract"
+)
+
+// ErrNotOfABot says that the credentials let no bot into a room.
+var ErrNotOfABot = errors.New("not of a bot: name account, room and bot")
+
+// Read returns what the permissions in the file's JWT name.
+func Read(path string) (account, room, bot string, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", "", "", fmt.Errorf("credentials: %w", err)
+	}
+	tok, err := jwt.ParseDecoratedJWT(text)
+	if err != nil {
+		return "", "", "", fmt.Errorf("credentials %s: %w", path, err)
+	}
+	claims, err := jwt.DecodeUserClaims(tok)
+	if err != nil {
+		return "", "", "", fmt.Errorf("credentials %s: %w", path, err)
+	}
+	for _, s := range claims.Pub.Allow {
+		if p, ok := contract.RoomGet.Match(s); ok && p[0] != "*" {
+			return p[0], p[1], p[2], nil
+		}
+	}
+	return "", "", "", fmt.Errorf("credentials %s: %w", path, ErrNotOfABot)
+}
