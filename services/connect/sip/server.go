@@ -209,6 +209,13 @@ func (s *Server) Hang(id, reason string) {
 	})
 }
 
+// Forget takes a participant without a call out of a room.
+func (s *Server) Forget(room, id string) {
+	if s.ctx.Err() == nil {
+		s.wg.Go(func() { s.leave(&dialog{record: record{Room: room, ID: id}}, "lost") })
+	}
+}
+
 // Has reports whether a participant has a call, or one that is being set up.
 func (s *Server) Has(id string) bool { return s.setups.has(id) || s.dialogs.byID(id) != nil }
 
