@@ -118,13 +118,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
 	}
-	srv.OnInvite(s.checked(s.onInvite))
-	srv.OnUpdate(s.checked(s.onUpdate))
-	srv.OnAck(s.onAck)
-	srv.OnBye(s.checked(s.onBye))
-	srv.OnCancel(s.onCancel)
-	srv.OnOptions(s.checked(s.onOptions))
-	srv.OnInfo(s.checked(s.onInfo))
+	for method, h := range s.handlers() {
+		srv.OnRequest(method, h)
+	}
 	srv.OnNoRoute(s.onUnknown)
 	serve := make(chan error, 3)
 	n := 0
@@ -176,6 +172,19 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.wg.Wait()
 	return out
+}
+
+// handlers are by method; [Server.onUnknown] gets the others.
+func (s *Server) handlers() map[sip.RequestMethod]sipgo.RequestHandler {
+	return map[sip.RequestMethod]sipgo.RequestHandler{
+		sip.INVITE:  s.checked(s.onInvite),
+		sip.UPDATE:  s.checked(s.onUpdate),
+		sip.BYE:     s.checked(s.onBye),
+		sip.OPTIONS: s.checked(s.onOptions),
+		sip.INFO:    s.checked(s.onInfo),
+		sip.ACK:     s.onAck,
+		sip.CANCEL:  s.onCancel,
+	}
 }
 
 // hangUpAll ends every call of this node's end. The dialogs of a process that
@@ -258,6 +267,9 @@ func (s *Server) checked(h sipgo.RequestHandler) sipgo.RequestHandler {
 		s.conns.heard(req.Source())
 		_, from := tags(req)
 		switch {
+		case req.SipVersion != "SIP/2.0":
+			s.turnDown(req, tx, 505, "Version Not Supported")
+			return
 		case callID(req) == "" || req.CSeq() == nil || req.From() == nil || req.To() == nil || from == "":
 			s.turnDown(req, tx, 400, "Missing Header")
 			return
@@ -302,6 +314,7 @@ func (s *Server) refuse(req *sip.Request, tx sip.ServerTransaction, status int, 
 
 func (s *Server) response(req *sip.Request, status int, reason string, body []byte, headers ...sip.Header) *sip.Response {
 	res := sip.NewResponseFromRequest(req, status, reason, body)
+	res.SipVersion = "SIP/2.0"
 	res.AppendHeader(sip.NewHeader("Server", "Parley/"+s.cfg.Version))
 	for _, h := range headers {
 		res.AppendHeader(h)
