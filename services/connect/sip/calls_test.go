@@ -2,6 +2,7 @@ package sip
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -314,6 +315,51 @@ func TestRedial(t *testing.T) {
 	} {
 		if got := of(tc.confirmed, tc.contact); got != tc.want {
 			t.Errorf("%+v: %q", tc, got)
+		}
+	}
+}
+
+// A request whose connection is gone is answered nowhere: not at the host that
+// its Via names.
+func TestNobodyElseIsDialed(t *testing.T) {
+	s, _, _ := start(t, newRooms(), t.TempDir())
+	victim, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer victim.Close()
+	_, err = s.ua.TransportLayer().ClientRequestConnection(t.Context(), func() *sip.Request {
+		req := sip.NewRequest(sip.OPTIONS, sip.Uri{Host: "127.0.0.1"})
+		req.SetTransport("TCP")
+		req.SetDestination(victim.Addr().String())
+		req.AppendHeader(&sip.ViaHeader{Host: "x", Port: 1, Params: sip.NewParams()})
+		return req
+	}())
+	if !errors.Is(err, errClosedDoor) {
+		t.Errorf("a stranger's host was dialed: %v", err)
+	}
+	s.doors.open(sourceIP("127.0.0.1:1"))
+	if err := s.doors.check("tcp", victim.Addr().String(), nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := noNames.LookupIPAddr(t.Context(), "stranger.example"); err == nil {
+		t.Error("a stranger's name was looked up")
+	}
+}
+
+func TestFirstHop(t *testing.T) {
+	s, _, _ := start(t, newRooms(), t.TempDir())
+	for route, want := range map[string]string{
+		"<sip:192.0.2.7:5080;lr>":          "192.0.2.7:5080",
+		"<sip:p@192.0.2.7;lr>":             "192.0.2.7:5060",
+		"<sip:[2001:db8::1];lr>":           "[2001:db8::1]:5060",
+		`"Proxy" <sip:192.0.2.7;lr>;x=y`:   "192.0.2.7:5060",
+		"<sip:localhost;lr;transport=tcp>": "127.0.0.1:5060",
+	} {
+		d := &dialog{record: record{Transport: "TCP", Routes: []string{route, "<sip:elsewhere;lr>"}}}
+		got, err := s.firstHop(t.Context(), d)
+		if err != nil || got != want && got != "[::1]:5060" {
+			t.Errorf("%s: %q, %v", route, got, err)
 		}
 	}
 }

@@ -223,7 +223,7 @@ func (s *Server) bye(ctx context.Context, d *dialog, reason string) {
 	if !s.end(d, reason) {
 		return
 	}
-	req, err := s.inDialog(d, sip.BYE)
+	req, err := s.inDialog(ctx, d, sip.BYE)
 	if err != nil {
 		s.log.Warn("BYE not sent", zap.String("participant", d.ID), zap.Error(err))
 		return
@@ -286,7 +286,7 @@ func (s *Server) offerAgain(ctx context.Context, d *dialog) error {
 	if err != nil {
 		return err
 	}
-	req, err := s.inDialog(d, sip.INVITE)
+	req, err := s.inDialog(ctx, d, sip.INVITE)
 	if err != nil {
 		return err
 	}
@@ -301,7 +301,7 @@ func (s *Server) offerAgain(ctx context.Context, d *dialog) error {
 	case res.StatusCode >= 300:
 		return fmt.Errorf("re-INVITE: %d %s", res.StatusCode, res.Reason)
 	}
-	ack, err := s.inDialog(d, sip.ACK)
+	ack, err := s.inDialog(ctx, d, sip.ACK)
 	if err != nil {
 		return err
 	}
@@ -352,7 +352,11 @@ func (s *Server) onStray(res *sip.Response) {
 // inDialog builds a request inside the dialog (RFC 3261 §12.2.1.1, loose
 // routing). Without a route it goes where the phone's last request came from, which
 // reaches it behind a NAT too; when that connection is gone, to the phone's Contact.
-func (s *Server) inDialog(d *dialog, method sip.RequestMethod) (*sip.Request, error) {
+func (s *Server) inDialog(ctx context.Context, d *dialog, method sip.RequestMethod) (*sip.Request, error) {
+	hop, err := s.firstHop(ctx, d)
+	if err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var target sip.Uri
@@ -362,9 +366,12 @@ func (s *Server) inDialog(d *dialog, method sip.RequestMethod) (*sip.Request, er
 	req := sip.NewRequest(method, target)
 	req.SetTransport(d.Transport)
 	req.SetDestination(d.Source)
-	if at := s.redial(d, &target); at != "" {
+	if hop != "" {
+		req.SetDestination(hop)
+	} else if at := s.redial(d, &target); at != "" {
 		req.SetDestination(at)
 	}
+	s.doors.open(sourceIP(req.Destination()))
 	host := s.localHost(d.Source)
 	via := &sip.ViaHeader{ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: strings.ToUpper(d.Transport),
 		Host: host, Port: s.localPort(d.Transport), Params: sip.NewParams()}
@@ -385,13 +392,6 @@ func (s *Server) inDialog(d *dialog, method sip.RequestMethod) (*sip.Request, er
 	req.AppendHeader(&sip.CSeqHeader{SeqNo: d.LocalSeq, MethodName: method})
 	for _, r := range d.Routes {
 		req.AppendHeader(sip.NewHeader("Route", r))
-	}
-	if rr := req.Route(); rr != nil {
-		port := rr.Address.Port
-		if port == 0 {
-			port = int(sip.DefaultPort(d.Transport))
-		}
-		req.SetDestination(net.JoinHostPort(strings.Trim(rr.Address.Host, "[]"), strconv.Itoa(port)))
 	}
 	req.AppendHeader(sip.NewHeader("Contact", s.contact(d.Room, d.Transport, d.Source)))
 	req.SetBody(nil)

@@ -50,6 +50,7 @@ type Server struct {
 	setups  *setups
 	gate    *gate
 	conns   *conns
+	doors   *doors
 
 	ua     *sipgo.UserAgent
 	client *sipgo.Client
@@ -72,12 +73,12 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, dialogs: dialogs, auth: auth, setups: newSetups(),
 		invites: newBuckets(invitesPerSec, invitesPerSec, time.Now), wrong: newBuckets(wrongPerMin/60., wrongPerMin, time.Now),
-		open: newCounter(unconfirmedIP, maxUnconfirmed), gate: newGate(dialogs.knows, cfg.Log), conns: newConns(dialogs.uses)}
+		open: newCounter(unconfirmedIP, maxUnconfirmed), gate: newGate(dialogs.knows, cfg.Log), conns: newConns(dialogs.uses), doors: newDoors()}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	library(cfg.Log)
-	s.ua, err = sipgo.NewUA(sipgo.WithUserAgent("Parley"), sipgo.WithUserAgenTLSConfig(cfg.TLSConf),
+	s.ua, err = sipgo.NewUA(sipgo.WithUserAgent("Parley"), sipgo.WithUserAgentDNSResolver(noNames), sipgo.WithUserAgenTLSConfig(cfg.TLSConf),
 		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerReadFilter(s.gate.slow(s.ctx)),
-			sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: dialed(), TLS: &sip.TransportTLS{TransportTCP: dialed()}})),
+			sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: s.dialer(), TLS: &sip.TransportTLS{TransportTCP: s.dialer()}})),
 		sipgo.WithUserAgentTransactionLayerOptions(sip.WithTransactionLayerUnhandledResponseHandler(s.onStray)))
 	if err != nil {
 		return nil, fmt.Errorf("sip: %w", err)
@@ -103,14 +104,6 @@ var library = func() func(*zap.Logger) {
 		})
 	}
 }()
-
-// dialed is the transport of the connections that this side opens: to a phone
-// whose own is gone.
-func dialed() *sip.TransportTCP {
-	return &sip.TransportTCP{ReadTimeout: 10 * time.Minute, WriteTimeout: writeTime, DialerCreate: func(net.Addr) net.Dialer {
-		return net.Dialer{Timeout: 5 * time.Second}
-	}}
-}
 
 // Run serves until ctx ends, then hangs up on everybody, for at most a second.
 func (s *Server) Run(ctx context.Context) error {
