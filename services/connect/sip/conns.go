@@ -100,7 +100,7 @@ func (c *streamConn) left() time.Duration {
 	if c.spoke {
 		limit = c.l.conns.idle
 	}
-	left := limit - time.Now().Sub(c.last)
+	left := limit - time.Since(c.last)
 	c.l.conns.mu.Unlock()
 	if left <= 0 && c.l.conns.used(c.remote) {
 		return c.l.conns.idle

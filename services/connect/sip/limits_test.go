@@ -140,16 +140,19 @@ func TestBucketsForget(t *testing.T) {
 func TestCounter(t *testing.T) {
 	c := newCounter(2, 3)
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
-	if !c.take(a) || !c.take(a) || c.take(a) {
-		t.Error("an address has two")
+	take := func(ip netip.Addr, want bool) {
+		t.Helper()
+		if c.take(ip) != want {
+			t.Errorf("taken: %v", !want)
+		}
 	}
-	if !c.take(b) || c.take(b) {
-		t.Error("all have three")
-	}
+	take(a, true)
+	take(a, true)
+	take(a, false) // an address has two
+	take(b, true)
+	take(b, false) // all have three
 	c.free(a)
-	if !c.take(b) {
-		t.Error("what was given back")
-	}
+	take(b, true)
 }
 
 // streams is a server with short times on TCP and TLS.
