@@ -38,7 +38,14 @@ func (s *Server) onInvite(req *sip.Request, tx sip.ServerTransaction) {
 		return
 	}
 	key := inviteKey(req)
-	if !s.setups.begin(key) {
+	branch := ""
+	if via := req.Via(); via != nil {
+		branch, _ = via.Params.Get("branch")
+	}
+	if ok, again := s.setups.begin(key, branch); again {
+		tx.Terminate() // it is being answered
+		return
+	} else if !ok {
 		s.turnDown(req, tx, 482, "Loop Detected")
 		return
 	}
@@ -87,6 +94,7 @@ func (s *Server) setUp(req *sip.Request, tx sip.ServerTransaction) (*dialog, *si
 	case cancelled(ctx):
 		// The transaction has answered 487. The room may have let the caller in all
 		// the same, or be about to.
+		s.setups.remove(call.ID)
 		s.leave(d, "cancelled")
 		return nil, nil
 	case err != nil || ctx.Err() != nil:
@@ -94,10 +102,11 @@ func (s *Server) setUp(req *sip.Request, tx sip.ServerTransaction) (*dialog, *si
 			err = ctx.Err()
 		}
 		s.log.Info("call refused", zap.String("room", room), zap.String("from", req.Source()), zap.Error(err))
+		s.refuseError(req, tx, err)
 		if c := s.cfg.Code(err); ctx.Err() != nil || c == "timeout" || c == "unavailable" {
+			s.setups.remove(call.ID)
 			s.leave(d, "lost") // nobody knows whether the room let the caller in
 		}
-		s.refuseError(req, tx, err)
 		return nil, nil
 	}
 	res := s.response(req, 200, "OK", []byte(sdp), sip.NewHeader("Content-Type", "application/sdp"),

@@ -10,12 +10,12 @@ import (
 // setups are the calls between their INVITE and its ACK.
 type setups struct {
 	mu      sync.Mutex
-	invites map[string]bool // see inviteKey
-	ids     map[string]bool // participants who ask to enter
+	invites map[string]string // inviteKey -> the branch it came on
+	ids     map[string]bool   // participants who ask to enter
 }
 
 func newSetups() *setups {
-	return &setups{invites: map[string]bool{}, ids: map[string]bool{}}
+	return &setups{invites: map[string]string{}, ids: map[string]bool{}}
 }
 
 // inviteKey names an INVITE whatever way it came (RFC 3261 §8.2.2.2).
@@ -24,15 +24,16 @@ func inviteKey(req *sip.Request) string {
 	return fmt.Sprintf("%s\x00%s\x00%d", callID(req), from, req.CSeq().SeqNo)
 }
 
-// begin is false for an INVITE that is being worked on: it came on two ways.
-func (s *setups) begin(key string) bool {
+// begin notes an INVITE. It is false for one that is being worked on: the same
+// again, or one that came on another way.
+func (s *setups) begin(key, branch string) (ok, again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.invites[key] {
-		return false
+	if old, there := s.invites[key]; there {
+		return false, old == branch
 	}
-	s.invites[key] = true
-	return true
+	s.invites[key] = branch
+	return true, false
 }
 
 func (s *setups) end(key string) {
