@@ -119,7 +119,7 @@ func (p phones) Secrets(ctx context.Context, room, realm string) (string, string
 
 func (p phones) Enter(ctx context.Context, c sip.Call) (string, error) {
 	j, err := bus.Call(ctx, p.bus, contract.RoomJoin, &contract.Join{
-		Name: c.Name, Kind: contract.KindSIP, Verified: c.Verified, Source: c.Source,
+		Name: c.Name, Kind: contract.KindSIP, Verified: c.Verified, Source: c.Source, Unproved: c.Unproved,
 		Transport: contract.TransportRTP, Offer: c.Offer, Signalling: p.signalling,
 	}, c.Room, c.ID)
 	if err != nil {
@@ -128,12 +128,17 @@ func (p phones) Enter(ctx context.Context, c sip.Call) (string, error) {
 	return j.SDP, nil
 }
 
-func (p phones) Negotiate(ctx context.Context, room, id, sdp string, answer bool) (string, error) {
-	n, err := bus.Call(ctx, p.bus, contract.RoomNegotiate, &contract.Negotiate{SDP: sdp, Answer: answer}, room, id)
+func (p phones) Negotiate(ctx context.Context, c sip.Change) (string, error) {
+	n, err := bus.Call(ctx, p.bus, contract.RoomNegotiate, &contract.Negotiate{SDP: c.SDP, Answer: c.Answer, Source: c.Source}, c.Room, c.ID)
 	if err != nil {
 		return "", err
 	}
 	return n.SDP, nil
+}
+
+func (p phones) Confirm(ctx context.Context, room, id string) error {
+	_, err := bus.Call(ctx, p.bus, contract.RoomConfirm, &contract.None{}, room, id)
+	return err
 }
 
 func (p phones) Leave(ctx context.Context, room, id, reason string) error {

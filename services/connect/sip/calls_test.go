@@ -101,6 +101,43 @@ func TestACKGivesThePlaceBack(t *testing.T) {
 	}
 }
 
+// The room is told that a caller over UDP is where it says once the caller has
+// repeated our tag, or the nonce.
+func TestUDPCallersAreProvedByTheirACK(t *testing.T) {
+	r := newRooms()
+	r.unsure.Store(2)
+	_, addr, _ := start(t, r, t.TempDir())
+	p := newPhone(t, addr)
+	p.send("INVITE", "main", offer)
+	p.answered(p.expect("200"))
+	id := <-r.inChan
+	if !r.call(id).Unproved {
+		t.Error("a datagram proved where it came from")
+	}
+	select {
+	case <-r.confirmed:
+		t.Fatal("confirmed before the ACK")
+	case <-time.After(300 * time.Millisecond):
+	}
+	p.send("ACK", "main", "")
+	select {
+	case got := <-r.confirmed:
+		if got != id {
+			t.Errorf("confirmed %s, want %s", got, id)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the ACK did not confirm")
+	}
+	q := newPhone(t, addr)
+	ch := q.challenge("MD5")
+	q.send("INVITE", "secret", offer, q.authorize(ch, "1234", "sip:secret@127.0.0.1"))
+	q.answered(q.expect("200"))
+	if r.call(<-r.inChan).Unproved {
+		t.Error("the nonce proved nothing")
+	}
+	q.send("ACK", "secret", "")
+}
+
 // RFC 3261 §14.2, §13.3.1.4.
 func TestRepeats2xxToAReinvite(t *testing.T) {
 	r := newRooms()

@@ -31,6 +31,7 @@ type record struct {
 	Transport string   `json:"transport"`
 	Source    string   `json:"source"` // host:port that the INVITE came from
 	RemoteSDP string   `json:"remote_sdp"`
+	Unproved  bool     `json:"unproved,omitempty"` // the room has not been told that the caller is at Source
 }
 
 // dialog is a call. Fields of record are guarded by mu after the call is set up.
@@ -41,6 +42,7 @@ type dialog struct {
 	ackOnce   sync.Once
 	lateOffer bool // our 2xx carried the offer: the ACK brings the answer
 	ended     bool
+	proving   bool // the room is being told
 
 	acks   map[uint32]chan struct{} // by CSeq: closed by the ACK of our 2xx to a re-INVITE
 	theirs bool                     // an offer of theirs is being answered
@@ -101,6 +103,13 @@ func (d *dialog) theirOffer() (status int, reason string) {
 	}
 	d.theirs = true
 	return 0, ""
+}
+
+// change is an SDP of the caller's for its room.
+func (d *dialog) change(sdp string, answer bool) Change {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return Change{Room: d.Room, ID: d.ID, Source: sourceIP(d.Source).String(), SDP: sdp, Answer: answer}
 }
 
 // ourOffer waits until an offer of ours may go out (RFC 3261 §14.1) and reserves

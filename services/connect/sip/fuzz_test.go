@@ -43,10 +43,9 @@ func (tx *fakeTx) OnCancel(sip.FnTxCancel) bool       { return true }
 // easyRooms lets everybody in and keeps nothing.
 type easyRooms struct{ *rooms }
 
-func (easyRooms) Enter(context.Context, Call) (string, error) { return offer, nil }
-func (easyRooms) Negotiate(context.Context, string, string, string, bool) (string, error) {
-	return offer, nil
-}
+func (easyRooms) Enter(context.Context, Call) (string, error)         { return offer, nil }
+func (easyRooms) Negotiate(context.Context, Change) (string, error)   { return offer, nil }
+func (easyRooms) Confirm(context.Context, string, string) error       { return nil }
 func (easyRooms) Leave(context.Context, string, string, string) error { return nil }
 
 // message is a request as a phone sends it; a header of its own replaces the usual one.

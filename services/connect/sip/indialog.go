@@ -30,6 +30,7 @@ func (s *Server) lookup(req *sip.Request, tx sip.ServerTransaction) *dialog {
 		s.refuse(req, tx, 500, "CSeq Out of Order", sip.NewHeader("Retry-After", "1"))
 		return nil
 	}
+	s.proveLocked(d)
 	d.RemoteSeq = req.CSeq().SeqNo
 	s.dialogs.move(d, req.Source()) // the phone may have come back on a new connection
 	d.Transport = req.Transport()
@@ -97,7 +98,7 @@ func (s *Server) answerOffer(req *sip.Request, tx sip.ServerTransaction, d *dial
 	defer d.offered()
 	ctx, cancel := context.WithTimeout(s.ctx, setupTime)
 	defer cancel()
-	sdp, err := s.cfg.Rooms.Negotiate(ctx, d.Room, d.ID, offer, false)
+	sdp, err := s.cfg.Rooms.Negotiate(ctx, d.change(offer, false))
 	if err != nil {
 		s.refuseError(req, tx, err)
 		return nil, false
@@ -129,6 +130,7 @@ func (s *Server) onAck(req *sip.Request, _ sip.ServerTransaction) {
 	d.mu.Lock()
 	late := d.lateOffer
 	d.lateOffer = false
+	s.proveLocked(d)
 	d.mu.Unlock()
 	d.confirm()
 	d.gotACK(req.CSeq().SeqNo)
@@ -142,7 +144,7 @@ func (s *Server) onAck(req *sip.Request, _ sip.ServerTransaction) {
 	err := fmt.Errorf("the ACK brought no answer to our offer")
 	answer, bad := offerIn(req)
 	if bad == nil && answer != "" {
-		_, err = s.cfg.Rooms.Negotiate(ctx, d.Room, d.ID, answer, true)
+		_, err = s.cfg.Rooms.Negotiate(ctx, d.change(answer, true))
 	}
 	if err != nil {
 		s.log.Info("call ended", zap.String("participant", d.ID), zap.Error(err))
@@ -150,6 +152,41 @@ func (s *Server) onAck(req *sip.Request, _ sip.ServerTransaction) {
 		return
 	}
 	s.keepSDP(d, answer)
+}
+
+// proveLocked tells the room, as often as it takes, that the caller is where its
+// INVITE said: only there did it learn our tag, which it has repeated now. The
+// caller holds d.mu.
+func (s *Server) proveLocked(d *dialog) {
+	if !d.Unproved || d.proving || d.ended || s.ctx.Err() != nil {
+		return
+	}
+	d.proving = true
+	s.wg.Go(func() {
+		for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+			ctx, cancel := context.WithTimeout(s.ctx, setupTime)
+			err := s.cfg.Rooms.Confirm(ctx, d.Room, d.ID)
+			cancel()
+			d.mu.Lock()
+			if err == nil {
+				d.Unproved = false
+				if err := s.dialogs.saveIfThere(d); err != nil {
+					s.log.Error("dialog not saved", zap.Error(err))
+				}
+			}
+			over := err == nil || d.ended
+			d.mu.Unlock()
+			if over {
+				return
+			}
+			s.log.Warn("the room could not be told that a caller is there; it is tried again", zap.String("participant", d.ID), zap.Error(err))
+			select {
+			case <-s.ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+		}
+	})
 }
 
 func (s *Server) onBye(req *sip.Request, tx sip.ServerTransaction) {
@@ -282,7 +319,7 @@ func (s *Server) offerAgain(ctx context.Context, d *dialog) error {
 	d.mu.Lock()
 	last := d.RemoteSDP
 	d.mu.Unlock()
-	offer, err := s.cfg.Rooms.Negotiate(ctx, d.Room, d.ID, last, false)
+	offer, err := s.cfg.Rooms.Negotiate(ctx, d.change(last, false))
 	if err != nil {
 		return err
 	}
@@ -319,7 +356,7 @@ func (s *Server) offerAgain(ctx context.Context, d *dialog) error {
 	case answer == "":
 		return errors.New("re-INVITE: the answer has no SDP")
 	}
-	if _, err := s.cfg.Rooms.Negotiate(ctx, d.Room, d.ID, answer, true); err != nil {
+	if _, err := s.cfg.Rooms.Negotiate(ctx, d.change(answer, true)); err != nil {
 		return err
 	}
 	s.keepSDP(d, answer)

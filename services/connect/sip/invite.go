@@ -85,7 +85,10 @@ func (s *Server) setUp(req *sip.Request, tx sip.ServerTransaction) (*dialog, *si
 	if !ok {
 		return nil, nil
 	}
-	call := Call{ID: newID(), Name: callerName(req), Room: room, Offer: offer, Source: sourceIP(req.Source()).String(), Verified: verified}
+	call := Call{ID: newID(), Name: callerName(req), Room: room, Offer: offer, Source: sourceIP(req.Source()).String(), Verified: verified,
+		// A datagram can come with anybody's address. A digest has the nonce that only
+		// the source was sent.
+		Unproved: strings.EqualFold(req.Transport(), "UDP") && !verified}
 	s.setups.add(call.ID)
 	defer s.setups.remove(call.ID)
 	sdp, err := s.cfg.Rooms.Enter(ctx, call)
@@ -229,7 +232,7 @@ func (s *Server) newDialog(req *sip.Request, c Call) *dialog {
 	d := &dialog{acked: make(chan struct{}), lateOffer: c.Offer == ""}
 	d.record = record{ID: c.ID, Room: c.Room, CallID: callID(req), RemoteTag: fromTag, Remote: req.From().Value(),
 		Target: req.Contact().Address.String(), LocalSeq: 1, RemoteSeq: req.CSeq().SeqNo,
-		Transport: req.Transport(), Source: req.Source(), RemoteSDP: c.Offer}
+		Transport: req.Transport(), Source: req.Source(), RemoteSDP: c.Offer, Unproved: c.Unproved}
 	for _, rr := range req.GetHeaders("Record-Route") {
 		d.Routes = append(d.Routes, rr.Value())
 	}

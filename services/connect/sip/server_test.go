@@ -36,15 +36,17 @@ func code(err error) string {
 
 // rooms is a room "main" without and a room "secret" with PIN 1234.
 type rooms struct {
-	mu     sync.Mutex
-	in     map[string]Call
-	sdps   chan string
-	enter  error
-	answer string        // the room's SDP
-	slow   time.Duration // to ask for a secret, or to enter
-	asked  atomic.Int64  // how often a secret was
-	left   chan string
-	inChan chan string
+	mu        sync.Mutex
+	in        map[string]Call
+	sdps      chan string
+	enter     error
+	answer    string        // the room's SDP
+	slow      time.Duration // to ask for a secret, or to enter
+	asked     atomic.Int64  // how often a secret was
+	unsure    atomic.Int64  // how often Confirm fails
+	confirmed chan string
+	left      chan string
+	inChan    chan string
 }
 
 func (r *rooms) call(id string) Call {
@@ -54,7 +56,7 @@ func (r *rooms) call(id string) Call {
 }
 
 func newRooms() *rooms {
-	return &rooms{in: map[string]Call{}, left: make(chan string, 64), inChan: make(chan string, 64), sdps: make(chan string, 64)}
+	return &rooms{in: map[string]Call{}, confirmed: make(chan string, 64), left: make(chan string, 64), inChan: make(chan string, 64), sdps: make(chan string, 64)}
 }
 
 func (r *rooms) Face(_ context.Context, room string) (Face, error) {
@@ -88,8 +90,16 @@ func (r *rooms) Enter(ctx context.Context, c Call) (string, error) {
 	return "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\n", nil
 }
 
-func (r *rooms) Negotiate(_ context.Context, _, _, sdp string, answer bool) (string, error) {
-	r.sdps <- fmt.Sprintf("%v %s", answer, sdp)
+func (r *rooms) Confirm(_ context.Context, _, id string) error {
+	if r.unsure.Add(-1) >= 0 {
+		return codeError("unavailable")
+	}
+	r.confirmed <- id
+	return nil
+}
+
+func (r *rooms) Negotiate(_ context.Context, c Change) (string, error) {
+	r.sdps <- fmt.Sprintf("%v %s", c.Answer, c.SDP)
 	return "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\n", nil
 }
 
