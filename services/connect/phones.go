@@ -17,8 +17,11 @@ import (
 	"github.com/parley-jami/parley/services/connect/sip"
 )
 
-// reconcilePause is between two tries to reach conference.
-const reconcilePause = 500 * time.Millisecond
+// reconcilePause is between two tries to reach conference; it doubles up to reconcileMost.
+const (
+	reconcilePause = 500 * time.Millisecond
+	reconcileMost  = 30 * time.Second
+)
 
 // openPhones opens the SIP sockets; an empty address is off. What arrives
 // before [sip.Server.Run] waits in them.
@@ -60,6 +63,7 @@ func (s *Service) buildPhones(cfg sip.Config, conn *bus.Conn) (*sip.Server, erro
 	}
 	for _, m := range []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_sip_calls", Help: "SIP calls in rooms."}, func() float64 { return float64(srv.Calls()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "parley_sip_flood_total", Help: "SIP datagrams dropped because there were too many."}, func() float64 { return float64(srv.Flood()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "parley_sip_junk_total", Help: "Datagrams on the SIP port that are not SIP."}, func() float64 { return float64(srv.Junk()) }),
 	} {
 		if err := s.env.Registry.Register(m); err != nil {
@@ -72,7 +76,7 @@ func (s *Service) buildPhones(cfg sip.Config, conn *bus.Conn) (*sip.Server, erro
 // reconcile brings phones and seats together in the background, each time the
 // bus is there again; it asks until conference answers.
 func (s *Service) reconcile(ctx context.Context, conn *bus.Conn, srv *sip.Server) {
-	for {
+	for pause := reconcilePause; ; pause = min(2*pause, reconcileMost) {
 		err := reconcilePhones(ctx, phones{conn, s.env.Name}, srv)
 		if err == nil || ctx.Err() != nil {
 			return
@@ -83,7 +87,7 @@ func (s *Service) reconcile(ctx context.Context, conn *bus.Conn, srv *sip.Server
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(reconcilePause):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -115,7 +119,7 @@ func (p phones) Secrets(ctx context.Context, room, realm string) (string, string
 
 func (p phones) Enter(ctx context.Context, c sip.Call) (string, error) {
 	j, err := bus.Call(ctx, p.bus, contract.RoomJoin, &contract.Join{
-		Name: c.Name, Kind: contract.KindSIP, Verified: c.Verified, Source: c.Source,
+		Name: c.Name, Kind: contract.KindSIP, Verified: c.Verified, Source: c.Source, Unproved: c.Unproved,
 		Transport: contract.TransportRTP, Offer: c.Offer, Signalling: p.signalling,
 	}, c.Room, c.ID)
 	if err != nil {
@@ -124,12 +128,17 @@ func (p phones) Enter(ctx context.Context, c sip.Call) (string, error) {
 	return j.SDP, nil
 }
 
-func (p phones) Negotiate(ctx context.Context, room, id, sdp string, answer bool) (string, error) {
-	n, err := bus.Call(ctx, p.bus, contract.RoomNegotiate, &contract.Negotiate{SDP: sdp, Answer: answer}, room, id)
+func (p phones) Negotiate(ctx context.Context, c sip.Change) (string, error) {
+	n, err := bus.Call(ctx, p.bus, contract.RoomNegotiate, &contract.Negotiate{SDP: c.SDP, Answer: c.Answer, Source: c.Source}, c.Room, c.ID)
 	if err != nil {
 		return "", err
 	}
 	return n.SDP, nil
+}
+
+func (p phones) Confirm(ctx context.Context, room, id string) error {
+	_, err := bus.Call(ctx, p.bus, contract.RoomConfirm, &contract.None{}, room, id)
+	return err
 }
 
 func (p phones) Leave(ctx context.Context, room, id, reason string) error {
@@ -137,9 +146,30 @@ func (p phones) Leave(ctx context.Context, room, id, reason string) error {
 	return err
 }
 
-// phoneEvent lets what happens in a room reach the phones in it.
-func phoneEvent(s *sip.Server, e *contract.RoomEvent) {
+// in reports whether a phone has its seat. An error is no answer.
+func (p phones) in(ctx context.Context, room, id string) (bool, error) {
+	j, err := bus.Call(ctx, p.bus, contract.RoomGet, &contract.None{}, room, id)
+	switch {
+	case errors.Is(err, contract.ErrNotFound):
+		return false, nil // no such room
+	case err != nil:
+		return false, err
+	}
+	return j.Participant.ID == id, nil
+}
+
+// isOurs reports whether a participant is a phone of this process.
+func isOurs(p *contract.Participant, signalling string) bool {
+	return p != nil && p.Kind == contract.KindSIP && p.Signalling == signalling
+}
+
+// phoneEvent lets what happens in a room reach the phones in it. It does not wait.
+func phoneEvent(s *sip.Server, signalling string, e *contract.RoomEvent) {
 	switch e.Type {
+	case contract.EventJoined:
+		if p := e.Participant; isOurs(p, signalling) && !s.Has(p.ID) {
+			s.Forget(e.Room, p.ID) // the caller gave up while the room was asked
+		}
 	case contract.EventLeft:
 		if e.Participant != nil {
 			s.Hang(e.Participant.ID, e.Reason)
@@ -170,29 +200,47 @@ func errorCode(err error) string {
 
 // reconcilePhones hangs up on phones whose seat is gone, and takes from the
 // room those whose call is gone: both happen when this process or conference
-// was away while the other acted.
+// was away while the other acted. The list of rooms may be short, and older than
+// a call: it clears phones of doubt, and the room's own word decides the others.
 func reconcilePhones(ctx context.Context, p phones, s *sip.Server) error {
 	list, err := bus.Call(ctx, p.bus, contract.RoomListCmd, &contract.None{})
 	if err != nil {
 		return err
 	}
+	var failed error // rather one that is worth another try
+	note := func(err error) {
+		if e, ok := errors.AsType[*contract.Error](err); failed == nil || ok && e.Retry {
+			failed = err
+		}
+	}
 	seats := map[string]bool{}
 	for _, r := range list.Rooms {
-		for _, part := range r.Participants {
-			if part.Kind == contract.KindSIP && part.Signalling == p.signalling {
-				seats[part.ID] = true
-				if _, ok := s.Room(part.ID); !ok {
-					if err := p.Leave(ctx, r.Name, part.ID, contract.ReasonLost); err != nil {
-						return err
-					}
-				}
+		for i := range r.Participants {
+			part := &r.Participants[i]
+			if !isOurs(part, p.signalling) {
+				continue
+			}
+			seats[part.ID] = true
+			if s.Has(part.ID) {
+				continue // also one that is being set up
+			}
+			err := p.Leave(ctx, r.Name, part.ID, contract.ReasonLost)
+			if err != nil && !errors.Is(err, contract.ErrNotFound) && !errors.Is(err, contract.ErrGone) {
+				note(err)
 			}
 		}
 	}
 	for _, id := range s.IDs() {
-		if !seats[id] {
+		room, ok := s.Room(id)
+		if !ok || seats[id] {
+			continue
+		}
+		switch in, err := p.in(ctx, room, id); {
+		case err != nil:
+			note(err)
+		case !in:
 			s.Hang(id, contract.ReasonLost)
 		}
 	}
-	return nil
+	return failed
 }

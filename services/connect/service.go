@@ -100,7 +100,7 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 			return
 		}
 		page.Publish(pe)
-		phoneEvent(phones, e)
+		phoneEvent(phones, s.env.Name, e)
 	})
 	if err != nil {
 		return err

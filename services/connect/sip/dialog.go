@@ -1,13 +1,18 @@
 package sip
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
 )
 
 // record is what of a dialog (RFC 3261 §12) is kept on disk.
@@ -26,6 +31,7 @@ type record struct {
 	Transport string   `json:"transport"`
 	Source    string   `json:"source"` // host:port that the INVITE came from
 	RemoteSDP string   `json:"remote_sdp"`
+	Unproved  bool     `json:"unproved,omitempty"` // the room has not been told that the caller is at Source
 }
 
 // dialog is a call. Fields of record are guarded by mu after the call is set up.
@@ -36,9 +42,105 @@ type dialog struct {
 	ackOnce   sync.Once
 	lateOffer bool // our 2xx carried the offer: the ACK brings the answer
 	ended     bool
+	proving   bool // the room is being told
+
+	acks   map[uint32]chan struct{} // by CSeq: closed by the ACK of our 2xx to a re-INVITE
+	theirs bool                     // an offer of theirs is being answered
+	ours   bool                     // an offer of ours is out
+	ack    *sip.Request             // of our last re-INVITE
 }
 
 func (d *dialog) confirm() { d.ackOnce.Do(func() { close(d.acked) }) }
+
+// confirmed reports whether the caller has our first 2xx.
+func (d *dialog) confirmed() bool {
+	select {
+	case <-d.acked:
+		return true
+	default:
+		return false
+	}
+}
+
+// expectACK returns what the ACK for the request seq will close.
+func (d *dialog) expectACK(seq uint32) chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.acks == nil {
+		d.acks = map[uint32]chan struct{}{}
+	}
+	c := make(chan struct{})
+	d.acks[seq] = c
+	if d.ended {
+		close(c)
+		delete(d.acks, seq)
+	}
+	return c
+}
+
+// gotACK is told of each ACK: one that confirms a request confirms those before.
+func (d *dialog) gotACK(seq uint32) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for s, c := range d.acks {
+		if s <= seq {
+			close(c)
+			delete(d.acks, s)
+		}
+	}
+}
+
+// theirOffer reserves the dialog for an offer of theirs, or returns the status
+// that turns it down (RFC 3261 §14.2, RFC 3311 §5.2).
+func (d *dialog) theirOffer() (status int, reason string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.ours || d.lateOffer:
+		return 491, "Request Pending"
+	case d.theirs:
+		return 500, "Last Offer Not Answered Yet"
+	}
+	d.theirs = true
+	return 0, ""
+}
+
+// change is an SDP of the caller's for its room.
+func (d *dialog) change(sdp string, answer bool) Change {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return Change{Room: d.Room, ID: d.ID, Source: sourceIP(d.Source).String(), SDP: sdp, Answer: answer}
+}
+
+// ourOffer waits until an offer of ours may go out (RFC 3261 §14.1) and reserves
+// the dialog for it.
+func (d *dialog) ourOffer(ctx context.Context) error {
+	for {
+		d.mu.Lock()
+		switch {
+		case d.ended:
+			d.mu.Unlock()
+			return errors.New("the call is over")
+		case !d.ours && !d.theirs && !d.lateOffer && len(d.acks) == 0 && d.confirmed():
+			d.ours = true
+			d.mu.Unlock()
+			return nil
+		}
+		d.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// offered ends the reservation.
+func (d *dialog) offered() {
+	d.mu.Lock()
+	d.ours, d.theirs = false, false
+	d.mu.Unlock()
+}
 
 func dialogKey(callID, localTag string) string { return callID + "\x00" + localTag }
 
@@ -49,10 +151,13 @@ type table struct {
 	mu  sync.Mutex
 	m   map[string]*dialog // by dialogKey
 	ids map[string]*dialog // by participant
+
+	at   map[string]int     // dialogs by host:port of the caller
+	from map[netip.Addr]int // by [sourceKey]
 }
 
 func openTable(dir string) (*table, []error) {
-	t := &table{dir: dir, m: map[string]*dialog{}, ids: map[string]*dialog{}}
+	t := &table{dir: dir, m: map[string]*dialog{}, ids: map[string]*dialog{}, at: map[string]int{}, from: map[netip.Addr]int{}}
 	var errs []error
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return t, []error{fmt.Errorf("SIP dialogs: %w", err)}
@@ -77,6 +182,7 @@ func openTable(dir string) (*table, []error) {
 		}
 		t.m[dialogKey(d.CallID, d.LocalTag)] = d
 		t.ids[d.ID] = d
+		t.place(d.Source, 1)
 	}
 	return t, errs
 }
@@ -104,8 +210,45 @@ func (t *table) add(d *dialog) error {
 	t.mu.Lock()
 	t.m[dialogKey(d.CallID, d.LocalTag)] = d
 	t.ids[d.ID] = d
+	t.place(d.Source, 1)
 	t.mu.Unlock()
 	return nil
+}
+
+// place counts a dialog at its source. The caller holds mu.
+func (t *table) place(source string, n int) {
+	ip := sourceKey(source)
+	if t.at[source] += n; t.at[source] <= 0 {
+		delete(t.at, source)
+	}
+	if t.from[ip] += n; t.from[ip] <= 0 {
+		delete(t.from, ip)
+	}
+}
+
+// move notes where the caller's last request came from. The caller holds d.mu.
+func (t *table) move(d *dialog, source string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ids[d.ID] == d {
+		t.place(d.Source, -1)
+		t.place(source, 1)
+	}
+	d.Source = source
+}
+
+// uses reports whether a call is at this host:port.
+func (t *table) uses(source string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.at[source] > 0
+}
+
+// knows reports whether a call comes from ip, as [keyOf] has it.
+func (t *table) knows(ip netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.from[ip] > 0
 }
 
 // save writes the dialog's file. The caller holds d.mu or owns d.
@@ -128,6 +271,9 @@ func (t *table) save(d *dialog) error {
 func (t *table) remove(d *dialog) bool {
 	t.mu.Lock()
 	_, ok := t.ids[d.ID]
+	if ok {
+		t.place(d.Source, -1)
+	}
 	delete(t.ids, d.ID)
 	delete(t.m, dialogKey(d.CallID, d.LocalTag))
 	t.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/emiago/sipgo/sip"
 	"github.com/icholy/digest"
 )
 
@@ -19,8 +20,9 @@ const Realm = "parley"
 // nonceLife is how long a challenge may be answered.
 const nonceLife = 60 * time.Second
 
-// challenger makes nonces that need no memory: time and an HMAC over it and the
-// Call-ID, so that an answer is worth nothing in another call.
+// challenger makes nonces that need no memory: time and an HMAC over it and what
+// it is bound to, the Call-ID and the source, so that an answer is worth nothing in
+// another call or from elsewhere.
 type challenger struct {
 	key [32]byte
 	now func() time.Time
@@ -34,23 +36,23 @@ func newChallenger(now func() time.Time) (*challenger, error) {
 	return c, nil
 }
 
-func (c *challenger) nonce(callID string) string {
+func (c *challenger) nonce(bound string) string {
 	var b [8]byte
 	binary.BigEndian.PutUint64(b[:], uint64(c.now().UnixNano()))
-	return base64.RawURLEncoding.EncodeToString(append(b[:], c.mac(b[:], callID)...))
+	return base64.RawURLEncoding.EncodeToString(append(b[:], c.mac(b[:], bound)...))
 }
 
-func (c *challenger) mac(at []byte, callID string) []byte {
+func (c *challenger) mac(at []byte, bound string) []byte {
 	m := hmac.New(sha256.New, c.key[:])
 	m.Write(at)
-	m.Write([]byte(callID))
+	m.Write([]byte(bound))
 	return m.Sum(nil)[:16]
 }
 
-// fresh reports whether the nonce is ours, for this call and not too old.
-func (c *challenger) fresh(nonce, callID string) bool {
+// fresh reports whether the nonce is ours, for this caller and not too old.
+func (c *challenger) fresh(nonce, bound string) bool {
 	b, err := base64.RawURLEncoding.DecodeString(nonce)
-	if err != nil || len(b) != 24 || !hmac.Equal(b[8:], c.mac(b[:8], callID)) {
+	if err != nil || len(b) != 24 || !hmac.Equal(b[8:], c.mac(b[:8], bound)) {
 		return false
 	}
 	age := c.now().Sub(time.Unix(0, int64(binary.BigEndian.Uint64(b))))
@@ -58,10 +60,10 @@ func (c *challenger) fresh(nonce, callID string) bool {
 }
 
 // challenges returns the WWW-Authenticate values, the stronger first (RFC 8760 §2.4).
-func (c *challenger) challenges(callID string, stale bool) []string {
+func (c *challenger) challenges(bound string, stale bool) []string {
 	out := make([]string, 0, 2)
 	for _, alg := range []string{"SHA-256", "MD5"} {
-		ch := digest.Challenge{Realm: Realm, Nonce: c.nonce(callID), Algorithm: alg, QOP: []string{"auth"}, Stale: stale}
+		ch := digest.Challenge{Realm: Realm, Nonce: c.nonce(bound), Algorithm: alg, QOP: []string{"auth"}, Stale: stale}
 		out = append(out, ch.String())
 	}
 	return out
@@ -77,14 +79,45 @@ const (
 	verdictRight
 )
 
-// check verifies an Authorization value for method; user must be the room.
-func (c *challenger) check(value, method, callID, room, ha1md5, ha1sha string) verdict {
-	cred, err := digest.ParseCredentials(value)
-	if err != nil || cred.Realm != Realm {
-		return verdictNone
+// boundTo is what the nonces for a request are bound to.
+func boundTo(req *sip.Request) string {
+	return callID(req) + "\x00" + sourceKey(req.Source()).String()
+}
+
+// answers returns the Authorization values for our realm. It is false when there
+// is more than one for an algorithm: no phone does that, each is a guess.
+func answers(req *sip.Request) ([]*digest.Credentials, bool) {
+	values := req.GetHeaders("Authorization")
+	if len(values) > 8 { // for all realms
+		return nil, false
 	}
-	if !c.fresh(cred.Nonce, callID) {
+	var out []*digest.Credentials
+	for _, h := range values {
+		cred, err := digest.ParseCredentials(h.Value())
+		if err != nil || cred.Realm != Realm {
+			continue
+		}
+		for _, o := range out {
+			if isSHA256(o) == isSHA256(cred) {
+				return nil, false
+			}
+		}
+		out = append(out, cred)
+	}
+	return out, true
+}
+
+func isSHA256(c *digest.Credentials) bool { return strings.EqualFold(c.Algorithm, "SHA-256") }
+
+// check verifies credentials for method; user and uri must name the room.
+func (c *challenger) check(cred *digest.Credentials, method, bound, room, ha1md5, ha1sha string) verdict {
+	if !c.fresh(cred.Nonce, bound) {
 		return verdictStale
+	}
+	var uri sip.Uri
+	// A proxy may change the host, not the room.
+	if err := sip.ParseUri(cred.URI, &uri); err != nil || !strings.EqualFold(uri.User, room) {
+		return verdictWrong
 	}
 	a1 := ha1md5
 	switch strings.ToUpper(cred.Algorithm) {

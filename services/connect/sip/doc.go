@@ -14,9 +14,11 @@
 //	INVITE           100, then 200 with the room's SDP, or a refusal (see status.go)
 //	re-INVITE        a new negotiation: hold, resume, changed address
 //	UPDATE           the same (RFC 3311)
+//	                 491 while an offer of ours is out
 //	ACK              confirms; may carry the answer to our offer
 //	BYE, CANCEL      the caller leaves
 //	OPTIONS          what is supported; 404 for a room that isn't there
+//	any with Require 420: no extension is spoken
 //	INFO             415: keys come as telephone-event (RFC 4733)
 //	REGISTER, others 405 with Allow
 package sip

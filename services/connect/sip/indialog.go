@@ -2,7 +2,10 @@ package sip
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"strings"
@@ -17,8 +20,8 @@ import (
 func (s *Server) lookup(req *sip.Request, tx sip.ServerTransaction) *dialog {
 	to, from := tags(req)
 	d := s.dialogs.find(callID(req), to, from)
-	if d == nil || req.CSeq() == nil {
-		s.refuse(req, tx, 481, "Call/Transaction Does Not Exist")
+	if d == nil {
+		s.turnDown(req, tx, 481, "Call/Transaction Does Not Exist")
 		return nil
 	}
 	d.mu.Lock()
@@ -27,8 +30,10 @@ func (s *Server) lookup(req *sip.Request, tx sip.ServerTransaction) *dialog {
 		s.refuse(req, tx, 500, "CSeq Out of Order", sip.NewHeader("Retry-After", "1"))
 		return nil
 	}
+	s.proveLocked(d)
 	d.RemoteSeq = req.CSeq().SeqNo
-	d.Source, d.Transport = req.Source(), req.Transport() // the phone may have come back on a new connection
+	s.dialogs.move(d, req.Source()) // the phone may have come back on a new connection
+	d.Transport = req.Transport()
 	if c := req.Contact(); c != nil {
 		d.Target = c.Address.String()
 	}
@@ -44,20 +49,20 @@ func (s *Server) renegotiate(req *sip.Request, tx sip.ServerTransaction) {
 	if d == nil {
 		return
 	}
+	d.confirm() // who sends another request has our 2xx
 	if len(req.Body()) == 0 {
 		// An offerless re-INVITE asks for our offer: ours is the session as it
 		// stands, and the ACK's answer is a repetition of theirs.
 		s.refuse(req, tx, 488, "Not Acceptable Here", sip.NewHeader("Warning", `399 parley "send an offer"`))
 		return
 	}
-	res, ok := s.answerOffer(req, tx, d)
-	if !ok || !s.respond(tx, res) {
-		return
-	}
-	if strings.EqualFold(req.Transport(), "UDP") {
-		// The phone repeats its re-INVITE when our 2xx gets lost, which the
-		// transaction layer answers (RFC 6026 §7.1), so we need not.
-		s.log.Debug("call negotiated again", zap.String("participant", d.ID))
+	if res, ok := s.answerOffer(req, tx, d); ok {
+		// The transaction layer drops a repeated re-INVITE (RFC 6026 §7.1), so our 2xx is
+		// repeated as the first one is.
+		acked := d.expectACK(req.CSeq().SeqNo)
+		if s.respond(tx, res) {
+			s.awaitACK(d, acked, tx, res)
+		}
 	}
 }
 
@@ -77,18 +82,28 @@ func (s *Server) onUpdate(req *sip.Request, tx sip.ServerTransaction) {
 
 // answerOffer negotiates the SDP of req. It has answered when ok is false.
 func (s *Server) answerOffer(req *sip.Request, tx sip.ServerTransaction, d *dialog) (*sip.Response, bool) {
-	if !bodyIsSDP(req) {
-		s.refuse(req, tx, 415, "Unsupported Media Type", sip.NewHeader("Accept", "application/sdp"))
+	offer, err := offerIn(req)
+	if err != nil {
+		s.refuse(req, tx, 415, "Unsupported Media Type", sip.NewHeader("Accept", accepted), sip.NewHeader("Accept-Encoding", "identity"))
 		return nil, false
 	}
+	if status, reason := d.theirOffer(); status != 0 {
+		var hs []sip.Header
+		if status == 500 {
+			hs = append(hs, sip.NewHeader("Retry-After", "1"))
+		}
+		s.refuse(req, tx, status, reason, hs...)
+		return nil, false
+	}
+	defer d.offered()
 	ctx, cancel := context.WithTimeout(s.ctx, setupTime)
 	defer cancel()
-	sdp, err := s.cfg.Rooms.Negotiate(ctx, d.Room, d.ID, string(req.Body()), false)
+	sdp, err := s.cfg.Rooms.Negotiate(ctx, d.change(offer, false))
 	if err != nil {
 		s.refuseError(req, tx, err)
 		return nil, false
 	}
-	s.keepSDP(d, string(req.Body()))
+	s.keepSDP(d, offer)
 	return s.response(req, 200, "OK", []byte(sdp), sip.NewHeader("Content-Type", "application/sdp"),
 		sip.NewHeader("Contact", s.contact(d.Room, req.Transport(), req.Source())), sip.NewHeader("Allow", allow)), true
 }
@@ -103,6 +118,10 @@ func (s *Server) keepSDP(d *dialog, sdp string) {
 }
 
 func (s *Server) onAck(req *sip.Request, _ sip.ServerTransaction) {
+	s.conns.heard(req.Source())
+	if req.CSeq() == nil {
+		return
+	}
 	to, from := tags(req)
 	d := s.dialogs.find(callID(req), to, from)
 	if d == nil {
@@ -111,8 +130,10 @@ func (s *Server) onAck(req *sip.Request, _ sip.ServerTransaction) {
 	d.mu.Lock()
 	late := d.lateOffer
 	d.lateOffer = false
+	s.proveLocked(d)
 	d.mu.Unlock()
 	d.confirm()
+	d.gotACK(req.CSeq().SeqNo)
 	if !late {
 		return
 	}
@@ -121,15 +142,51 @@ func (s *Server) onAck(req *sip.Request, _ sip.ServerTransaction) {
 	ctx, cancel := context.WithTimeout(s.ctx, setupTime)
 	defer cancel()
 	err := fmt.Errorf("the ACK brought no answer to our offer")
-	if bodyIsSDP(req) && len(req.Body()) > 0 {
-		_, err = s.cfg.Rooms.Negotiate(ctx, d.Room, d.ID, string(req.Body()), true)
+	answer, bad := offerIn(req)
+	if bad == nil && answer != "" {
+		_, err = s.cfg.Rooms.Negotiate(ctx, d.change(answer, true))
 	}
 	if err != nil {
 		s.log.Info("call ended", zap.String("participant", d.ID), zap.Error(err))
 		s.bye(ctx, d, "no audio in common")
 		return
 	}
-	s.keepSDP(d, string(req.Body()))
+	s.keepSDP(d, answer)
+}
+
+// proveLocked tells the room, as often as it takes, that the caller is where its
+// INVITE said: only there did it learn our tag, which it has repeated now. The
+// caller holds d.mu.
+func (s *Server) proveLocked(d *dialog) {
+	if !d.Unproved || d.proving || d.ended || s.ctx.Err() != nil {
+		return
+	}
+	d.proving = true
+	s.wg.Go(func() {
+		for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+			ctx, cancel := context.WithTimeout(s.ctx, setupTime)
+			err := s.cfg.Rooms.Confirm(ctx, d.Room, d.ID)
+			cancel()
+			d.mu.Lock()
+			if err == nil {
+				d.Unproved = false
+				if err := s.dialogs.saveIfThere(d); err != nil {
+					s.log.Error("dialog not saved", zap.Error(err))
+				}
+			}
+			over := err == nil || d.ended
+			d.mu.Unlock()
+			if over {
+				return
+			}
+			s.log.Warn("the room could not be told that a caller is there; it is tried again", zap.String("participant", d.ID), zap.Error(err))
+			select {
+			case <-s.ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+		}
+	})
 }
 
 func (s *Server) onBye(req *sip.Request, tx sip.ServerTransaction) {
@@ -145,12 +202,18 @@ func (s *Server) onBye(req *sip.Request, tx sip.ServerTransaction) {
 
 // onCancel gets a CANCEL that matches no transaction (RFC 3261 §9.2).
 func (s *Server) onCancel(req *sip.Request, tx sip.ServerTransaction) {
-	s.refuse(req, tx, 481, "Call/Transaction Does Not Exist")
+	s.conns.heard(req.Source())
+	s.turnDown(req, tx, 481, "Call/Transaction Does Not Exist")
 }
 
 func (s *Server) onOptions(req *sip.Request, tx sip.ServerTransaction) {
-	hs := []sip.Header{sip.NewHeader("Allow", allow), sip.NewHeader("Accept", "application/sdp")}
-	if room := roomOf(req); room != "" {
+	hs := []sip.Header{sip.NewHeader("Allow", allow), sip.NewHeader("Accept", accepted)}
+	if to, from := tags(req); to != "" {
+		if s.dialogs.find(callID(req), to, from) == nil {
+			s.turnDown(req, tx, 481, "Call/Transaction Does Not Exist")
+			return
+		}
+	} else if room := roomOf(req); room != "" {
 		ctx, cancel := context.WithTimeout(s.ctx, setupTime)
 		defer cancel()
 		face, err := s.cfg.Rooms.Face(ctx, room)
@@ -159,11 +222,11 @@ func (s *Server) onOptions(req *sip.Request, tx sip.ServerTransaction) {
 			return
 		}
 		if !face.Exists {
-			s.refuse(req, tx, 404, "No Such Room", hs...)
+			s.turnDown(req, tx, 404, "No Such Room", hs...)
 			return
 		}
 	}
-	s.refuse(req, tx, 200, "OK", hs...)
+	s.turnDown(req, tx, 200, "OK", hs...)
 }
 
 // end takes the participant out of the room and forgets the dialog; only the
@@ -177,6 +240,7 @@ func (s *Server) end(d *dialog, reason string) bool {
 		return false
 	}
 	d.confirm()
+	d.gotACK(math.MaxUint32)
 	s.dialogs.remove(d)
 	s.leave(d, reason)
 	s.log.Info("call ended", zap.String("room", d.Room), zap.String("participant", d.ID), zap.String("reason", reason))
@@ -196,7 +260,7 @@ func (s *Server) bye(ctx context.Context, d *dialog, reason string) {
 	if !s.end(d, reason) {
 		return
 	}
-	req, err := s.inDialog(d, sip.BYE)
+	req, err := s.inDialog(ctx, d, sip.BYE)
 	if err != nil {
 		s.log.Warn("BYE not sent", zap.String("participant", d.ID), zap.Error(err))
 		return
@@ -229,49 +293,107 @@ func (s *Server) Renegotiate(id string) {
 	})
 }
 
+// errPending is their 491: both sides offered at once.
+var errPending = errors.New("re-INVITE: 491 Request Pending")
+
 func (s *Server) reinvite(ctx context.Context, d *dialog) error {
+	for {
+		if err := d.ourOffer(ctx); err != nil {
+			return err
+		}
+		err := s.offerAgain(ctx, d)
+		d.offered()
+		if !errors.Is(err, errPending) {
+			return err
+		}
+		// Up to 2 s, for who did not make the Call-ID (RFC 3261 §14.1).
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Duration(rand.Int64N(int64(2 * time.Second)))):
+		}
+	}
+}
+
+func (s *Server) offerAgain(ctx context.Context, d *dialog) error {
 	d.mu.Lock()
 	last := d.RemoteSDP
 	d.mu.Unlock()
-	offer, err := s.cfg.Rooms.Negotiate(ctx, d.Room, d.ID, last, false)
+	offer, err := s.cfg.Rooms.Negotiate(ctx, d.change(last, false))
 	if err != nil {
 		return err
 	}
-	req, err := s.inDialog(d, sip.INVITE)
+	req, err := s.inDialog(ctx, d, sip.INVITE)
 	if err != nil {
 		return err
 	}
 	req.AppendHeader(sip.NewHeader("Content-Type", "application/sdp"))
 	req.SetBody([]byte(offer))
 	res, err := s.client.Do(ctx, req)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if res.StatusCode >= 300 {
+	case res.StatusCode == 491:
+		return errPending
+	case res.StatusCode >= 300:
 		return fmt.Errorf("re-INVITE: %d %s", res.StatusCode, res.Reason)
 	}
-	ack, err := s.inDialog(d, sip.ACK)
+	ack, err := s.inDialog(ctx, d, sip.ACK)
 	if err != nil {
 		return err
 	}
 	ack.CSeq().SeqNo = req.CSeq().SeqNo
-	if err := s.client.WriteRequest(ack); err != nil {
+	d.mu.Lock()
+	d.ack = ack
+	d.mu.Unlock()
+	if err := s.client.WriteRequest(ack.Clone()); err != nil {
 		return fmt.Errorf("ACK: %w", err)
 	}
-	if len(res.Body()) == 0 {
-		return fmt.Errorf("re-INVITE: the answer has no SDP")
+	answer, err := offerIn(res)
+	switch {
+	case err != nil:
+		return fmt.Errorf("re-INVITE: %w", err)
+	case answer == "":
+		return errors.New("re-INVITE: the answer has no SDP")
 	}
-	if _, err := s.cfg.Rooms.Negotiate(ctx, d.Room, d.ID, string(res.Body()), true); err != nil {
+	if _, err := s.cfg.Rooms.Negotiate(ctx, d.change(answer, true)); err != nil {
 		return err
 	}
-	s.keepSDP(d, string(res.Body()))
+	s.keepSDP(d, answer)
 	return nil
+}
+
+// onStray gets the responses that no transaction waits for: a 2xx to our
+// re-INVITE again, because the ACK got lost (RFC 3261 §13.2.2.4).
+func (s *Server) onStray(res *sip.Response) {
+	if !res.IsSuccess() || res.CSeq() == nil || res.CSeq().MethodName != sip.INVITE || res.From() == nil || res.To() == nil || res.CallID() == nil {
+		return
+	}
+	local, _ := res.From().Params.Get("tag")
+	remote, _ := res.To().Params.Get("tag")
+	d := s.dialogs.find(res.CallID().Value(), local, remote)
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	ack := d.ack
+	d.mu.Unlock()
+	if ack == nil || ack.CSeq().SeqNo != res.CSeq().SeqNo {
+		return
+	}
+	if err := s.client.WriteRequest(ack.Clone()); err != nil {
+		s.log.Debug("ACK not repeated", zap.Error(err))
+	}
 }
 
 // inDialog builds a request inside the dialog (RFC 3261 §12.2.1.1, loose
 // routing). Without a route it goes where the phone's last request came from, which
-// reaches it behind a NAT too.
-func (s *Server) inDialog(d *dialog, method sip.RequestMethod) (*sip.Request, error) {
+// reaches it behind a NAT too; when that connection is gone, to the phone's Contact.
+func (s *Server) inDialog(ctx context.Context, d *dialog, method sip.RequestMethod) (*sip.Request, error) {
+	hop, err := s.firstHop(ctx, d)
+	if err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var target sip.Uri
@@ -281,6 +403,12 @@ func (s *Server) inDialog(d *dialog, method sip.RequestMethod) (*sip.Request, er
 	req := sip.NewRequest(method, target)
 	req.SetTransport(d.Transport)
 	req.SetDestination(d.Source)
+	if hop != "" {
+		req.SetDestination(hop)
+	} else if at := s.redial(d, &target); at != "" {
+		req.SetDestination(at)
+	}
+	s.doors.open(sourceIP(req.Destination()))
 	host := s.localHost(d.Source)
 	via := &sip.ViaHeader{ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: strings.ToUpper(d.Transport),
 		Host: host, Port: s.localPort(d.Transport), Params: sip.NewParams()}
@@ -302,13 +430,6 @@ func (s *Server) inDialog(d *dialog, method sip.RequestMethod) (*sip.Request, er
 	for _, r := range d.Routes {
 		req.AppendHeader(sip.NewHeader("Route", r))
 	}
-	if rr := req.Route(); rr != nil {
-		port := rr.Address.Port
-		if port == 0 {
-			port = int(sip.DefaultPort(d.Transport))
-		}
-		req.SetDestination(net.JoinHostPort(strings.Trim(rr.Address.Host, "[]"), strconv.Itoa(port)))
-	}
 	req.AppendHeader(sip.NewHeader("Contact", s.contact(d.Room, d.Transport, d.Source)))
 	req.SetBody(nil)
 	if strings.EqualFold(d.Transport, "UDP") && s.cfg.UDP != nil {
@@ -318,4 +439,28 @@ func (s *Server) inDialog(d *dialog, method sip.RequestMethod) (*sip.Request, er
 		}
 	}
 	return req, nil
+}
+
+// redial returns where to reach a phone whose TCP or TLS connection is gone (RFC
+// 3261 §12.2.1.1, §18.1.1): its Contact, if that is the host it called from. Others
+// are not dialed: a caller could have the node knock at any door.
+func (s *Server) redial(d *dialog, target *sip.Uri) string {
+	if strings.EqualFold(d.Transport, "UDP") || !d.confirmed() {
+		return ""
+	}
+	if c, err := s.ua.TransportLayer().GetConnection(d.Transport, d.Source); err == nil {
+		if _, err := c.TryClose(); err != nil { // only gives the reference back
+			s.log.Debug("sip connection", zap.Error(err))
+		}
+		return ""
+	}
+	port := target.Port
+	if port == 0 {
+		port = sip.DefaultPort(d.Transport)
+	}
+	at := net.JoinHostPort(strings.Trim(target.Host, "[]"), strconv.Itoa(port))
+	if ip := sourceIP(at); !ip.IsValid() || ip != sourceIP(d.Source) {
+		return ""
+	}
+	return at
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"net/netip"
+	"errors"
 	"strings"
 	"time"
 	"unicode"
@@ -20,51 +20,98 @@ func (s *Server) onInvite(req *sip.Request, tx sip.ServerTransaction) {
 	s.wg.Add(1)
 	defer s.wg.Done()
 	if s.ctx.Err() != nil {
-		s.refuse(req, tx, 503, "Service Unavailable")
+		s.turnDown(req, tx, 503, "Service Unavailable")
 		return
 	}
 	if to, _ := tags(req); to != "" {
 		s.renegotiate(req, tx)
 		return
 	}
-	_, fromTag := tags(req)
-	if callID(req) == "" || req.CSeq() == nil || req.From() == nil || req.To() == nil || req.Contact() == nil || fromTag == "" {
-		s.refuse(req, tx, 400, "Missing Header")
+	if req.Contact() == nil {
+		s.turnDown(req, tx, 400, "Missing Header")
 		return
 	}
-	source := sourceIP(req.Source())
-	if !s.invites.take(source, 1) || s.ringing.Load() >= maxRinging || s.dialogs.len() >= maxDialogs {
-		s.refuse(req, tx, 503, "Busy", sip.NewHeader("Retry-After", "2"))
+	source := sourceKey(req.Source())
+	busy := func() { s.turnDown(req, tx, 503, "Busy", sip.NewHeader("Retry-After", "2")) }
+	if !s.invites.take(source, 1) || s.dialogs.len() >= maxDialogs {
+		busy()
 		return
 	}
-	s.ringing.Add(1)
-	defer s.ringing.Add(-1)
-	if !bodyIsSDP(req) {
-		s.refuse(req, tx, 415, "Unsupported Media Type", sip.NewHeader("Accept", "application/sdp"))
+	key := inviteKey(req)
+	branch := ""
+	if via := req.Via(); via != nil {
+		branch, _ = via.Params.Get("branch")
+	}
+	if ok, again := s.setups.begin(key, branch); again {
+		tx.Terminate() // it is being answered
+		return
+	} else if !ok {
+		s.turnDown(req, tx, 482, "Loop Detected")
 		return
 	}
-	if h := req.GetHeader("Require"); h != nil && strings.TrimSpace(h.Value()) != "" {
-		s.refuse(req, tx, 420, "Bad Extension", sip.NewHeader("Unsupported", h.Value()))
+	defer s.setups.end(key)
+	if !s.open.take(source) { // until the ACK: whoever sends this may not be there
+		busy()
 		return
+	}
+	defer s.open.free(source)
+	if s.ringing.Add(1) > maxRinging {
+		s.ringing.Add(-1)
+		busy()
+		return
+	}
+	d, res := s.setUp(req, tx)
+	s.ringing.Add(-1)
+	if d != nil {
+		s.awaitACK(d, d.acked, tx, res)
+	}
+}
+
+// setUp lets a caller in and answers the INVITE. Without a dialog it has been
+// turned down.
+func (s *Server) setUp(req *sip.Request, tx sip.ServerTransaction) (*dialog, *sip.Response) {
+	offer, err := offerIn(req)
+	if err != nil {
+		s.turnDown(req, tx, 415, "Unsupported Media Type", sip.NewHeader("Accept", accepted), sip.NewHeader("Accept-Encoding", "identity"))
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, setupTime)
 	defer cancel()
 	if !tx.OnCancel(func(*sip.Request) { cancel() }) {
-		return
+		return nil, nil
 	}
 	room := roomOf(req)
-	verified, ok := s.authenticate(ctx, req, tx, room, source)
+	verified, ok := s.authenticate(ctx, req, tx, room)
 	if !ok {
-		return
+		return nil, nil
 	}
-	call := Call{ID: newID(), Name: callerName(req), Room: room, Offer: string(req.Body()), Source: source.String(), Verified: verified}
+	call := Call{ID: newID(), Name: callerName(req), Room: room, Offer: offer, Source: sourceIP(req.Source()).String(), Verified: verified,
+		// A datagram can come with anybody's address. A digest has the nonce that only
+		// the source was sent.
+		Unproved: strings.EqualFold(req.Transport(), "UDP") && !verified}
+	s.setups.add(call.ID)
+	defer s.setups.remove(call.ID)
 	sdp, err := s.cfg.Rooms.Enter(ctx, call)
-	if err != nil {
+	d := s.newDialog(req, call)
+	switch {
+	case cancelled(ctx):
+		// The transaction has answered 487. The room may have let the caller in all
+		// the same, or be about to.
+		s.setups.remove(call.ID)
+		s.leave(d, "cancelled")
+		return nil, nil
+	case err != nil || ctx.Err() != nil:
+		if err == nil {
+			err = ctx.Err()
+		}
 		s.log.Info("call refused", zap.String("room", room), zap.String("from", req.Source()), zap.Error(err))
 		s.refuseError(req, tx, err)
-		return
+		if c := s.cfg.Code(err); ctx.Err() != nil || c == "timeout" || c == "unavailable" {
+			s.setups.remove(call.ID)
+			s.leave(d, "lost") // nobody knows whether the room let the caller in
+		}
+		return nil, nil
 	}
-	d := s.newDialog(req, call)
 	res := s.response(req, 200, "OK", []byte(sdp), sip.NewHeader("Content-Type", "application/sdp"),
 		sip.NewHeader("Contact", s.contact(room, req.Transport(), req.Source())), sip.NewHeader("Allow", allow))
 	d.LocalTag, _ = res.To().Params.Get("tag")
@@ -73,20 +120,23 @@ func (s *Server) onInvite(req *sip.Request, tx sip.ServerTransaction) {
 		s.log.Error("call refused", zap.Error(err))
 		s.leave(d, "error")
 		s.refuse(req, tx, 500, "Server Internal Error")
-		return
+		return nil, nil
 	}
-	if ctx.Err() != nil || !s.respond(tx, res) { // CANCEL came while we asked: 487 is on its way
+	if cancelled(ctx) || !s.respond(tx, res) { // CANCEL came a moment ago
 		s.end(d, "cancelled")
-		return
+		return nil, nil
 	}
 	s.log.Info("call", zap.String("room", room), zap.String("participant", d.ID), zap.String("from", req.Source()), zap.String("transport", req.Transport()))
-	s.awaitACK(d, tx, res)
+	return d, res
 }
+
+// cancelled tells a CANCEL from a timeout.
+func cancelled(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
 
 // awaitACK repeats the 2xx until the ACK comes (RFC 3261 §13.3.1.4) and hangs
 // up when it doesn't. Repeats are sent on unreliable transports only: on the
 // others nothing gets lost, and the transaction is over.
-func (s *Server) awaitACK(d *dialog, tx sip.ServerTransaction, res *sip.Response) {
+func (s *Server) awaitACK(d *dialog, acked <-chan struct{}, tx sip.ServerTransaction, res *sip.Response) {
 	limit := time.NewTimer(64 * sip.T1)
 	defer limit.Stop()
 	wait := sip.T1
@@ -94,7 +144,7 @@ func (s *Server) awaitACK(d *dialog, tx sip.ServerTransaction, res *sip.Response
 	defer again.Stop()
 	for {
 		select {
-		case <-d.acked:
+		case <-acked:
 			return
 		case <-s.ctx.Done():
 			return
@@ -115,39 +165,65 @@ func (s *Server) awaitACK(d *dialog, tx sip.ServerTransaction, res *sip.Response
 
 // authenticate asks for a digest where the room wants it. It has answered when
 // ok is false.
-func (s *Server) authenticate(ctx context.Context, req *sip.Request, tx sip.ServerTransaction, room string, source netip.Addr) (verified, ok bool) {
+func (s *Server) authenticate(ctx context.Context, req *sip.Request, tx sip.ServerTransaction, room string) (verified, ok bool) {
+	began := time.Now()
 	face, err := s.cfg.Rooms.Face(ctx, room)
+	answer := s.turnDown
+	if time.Since(began) > sip.Timer_1xx/2 {
+		answer = s.refuse // a 100 may be on its way
+	}
 	switch {
+	case cancelled(ctx):
+		return false, false
 	case err != nil:
 		s.refuseError(req, tx, err)
 		return false, false
 	case !face.Exists:
-		s.refuse(req, tx, 404, "No Such Room")
+		answer(req, tx, 404, "No Such Room")
 		return false, false
 	case !face.Auth:
 		return false, true
 	}
-	if !s.wrong.take(source, 0) {
-		s.refuse(req, tx, 503, "Too Many Tries", sip.NewHeader("Retry-After", "10"))
-		return false, false
-	}
-	md5, sha, err := s.cfg.Rooms.Secrets(ctx, room, Realm)
-	if err != nil {
-		s.refuseError(req, tx, err)
+	source := sourceKey(req.Source())
+	all, ok := answers(req)
+	if !ok {
+		answer(req, tx, 400, "Too Many Authorizations")
 		return false, false
 	}
 	best := verdictNone
-	for _, h := range req.GetHeaders("Authorization") {
-		best = max(best, s.auth.check(h.Value(), req.Method.String(), callID(req), room, md5, sha))
+	fresh := all[:0]
+	for _, cred := range all {
+		if s.auth.fresh(cred.Nonce, boundTo(req)) {
+			fresh = append(fresh, cred)
+		} else {
+			best = verdictStale
+		}
 	}
-	switch best {
-	case verdictRight:
-		return true, true
-	case verdictWrong:
-		s.wrong.take(source, 1)
+	if n := float64(len(fresh)); n > 0 {
+		// Paid before it is looked at: however many come at once, each is a try.
+		if !s.wrong.take(source, n) {
+			answer(req, tx, 503, "Too Many Tries", sip.NewHeader("Retry-After", "10"))
+			return false, false
+		}
+		md5, sha, err := s.cfg.Rooms.Secrets(ctx, room, Realm)
+		if err != nil {
+			s.wrong.give(source, n)
+			if !cancelled(ctx) {
+				s.refuseError(req, tx, err)
+			}
+			return false, false
+		}
+		for _, cred := range fresh {
+			best = max(best, s.auth.check(cred, req.Method.String(), boundTo(req), room, md5, sha))
+		}
+		if best == verdictRight {
+			s.wrong.give(source, n)
+			return true, true
+		}
 		s.log.Info("wrong PIN", zap.String("room", room), zap.String("from", req.Source()))
+		answer = s.refuse // an answer that got lost is not another try
 	}
-	s.refuse(req, tx, 401, "Unauthorized", s.challenge(req, best == verdictStale)...)
+	answer(req, tx, 401, "Unauthorized", s.challenge(req, best == verdictStale)...)
 	return false, false
 }
 
@@ -156,23 +232,11 @@ func (s *Server) newDialog(req *sip.Request, c Call) *dialog {
 	d := &dialog{acked: make(chan struct{}), lateOffer: c.Offer == ""}
 	d.record = record{ID: c.ID, Room: c.Room, CallID: callID(req), RemoteTag: fromTag, Remote: req.From().Value(),
 		Target: req.Contact().Address.String(), LocalSeq: 1, RemoteSeq: req.CSeq().SeqNo,
-		Transport: req.Transport(), Source: req.Source(), RemoteSDP: c.Offer}
+		Transport: req.Transport(), Source: req.Source(), RemoteSDP: c.Offer, Unproved: c.Unproved}
 	for _, rr := range req.GetHeaders("Record-Route") {
 		d.Routes = append(d.Routes, rr.Value())
 	}
 	return d
-}
-
-func bodyIsSDP(req *sip.Request) bool {
-	if len(req.Body()) == 0 {
-		return true
-	}
-	ct := req.ContentType()
-	if ct == nil || len(req.Body()) > maxBody {
-		return false
-	}
-	typ, _, _ := strings.Cut(ct.Value(), ";")
-	return strings.EqualFold(strings.TrimSpace(typ), "application/sdp")
 }
 
 // callerName returns the display name, or the user part of From, without

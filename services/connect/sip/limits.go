@@ -5,25 +5,31 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/emiago/sipgo/sip"
 	"go.uber.org/zap"
 )
 
 // Bounds on what strangers can make the server hold.
 const (
-	maxBody       = 64 << 10 // bytes of SDP
-	maxDialogs    = 20_000
-	maxRinging    = 1_000 // calls being set up at once
-	maxConns      = 2_000 // TCP and TLS connections
-	maxSources    = 16_384
-	invitesPerSec = 100 // of one address, with as large a burst
-	wrongPerMin   = 6   // failed digests of one address before it has to wait
+	maxBody        = 32 << 10 // bytes of SDP
+	maxDialogs     = 20_000
+	maxRinging     = 1_000 // calls being set up at once
+	maxUnconfirmed = 4_000 // calls being set up or without the ACK
+	unconfirmedIP  = 128   // of one address
+	maxConns       = 2_000 // TCP connections, and as many of TLS
+	connsIP        = 256   // of one address
+	maxSources     = 16_384
+	invitesPerSec  = 100 // of one address, with as large a burst
+	wrongPerMin    = 6   // failed digests of one address before it has to wait
+
+	maxDatagram     = 16 << 10
+	messagesPerSec  = 500 // of one address
+	messagesBurst   = 2_000
+	strangersPerSec = 2_000 // datagrams of all addresses without a call
+	strangersBurst  = 4_000
 )
 
 // looksLikeSIP is a cheap test before anything is parsed or remembered: the
@@ -40,20 +46,6 @@ func looksLikeSIP(b []byte) bool {
 		return false
 	}
 	return bytes.HasPrefix(line, []byte("SIP/2.0 ")) || bytes.HasSuffix(bytes.TrimRight(line, "\r"), []byte(" SIP/2.0"))
-}
-
-// readFilter drops datagrams that are not SIP. Streams are cut into messages
-// by the parser, so there a chunk may start anywhere.
-func readFilter(dropped *atomic.Uint64, log *zap.Logger) sip.TransportReadFilter {
-	return func(p sip.TransportReadProps, data []byte) ([]byte, error) {
-		if p.Transport != "UDP" || looksLikeSIP(data) {
-			return data, nil
-		}
-		if n := dropped.Add(1); n&(n-1) == 0 {
-			log.Warn("datagrams that are not SIP dropped", zap.Uint64("total", n), zap.Stringer("last_from", p.RemoteAddr))
-		}
-		return nil, nil
-	}
 }
 
 // buckets limits events by source address. It holds at most maxSources and
@@ -74,7 +66,7 @@ func newBuckets(rate, burst float64, now func() time.Time) *buckets {
 	return &buckets{rate: rate, burst: burst, now: now, m: map[netip.Addr]*bucket{}}
 }
 
-// take uses n tokens of ip, or reports that there are none. With n = 0 it only asks.
+// take uses n tokens of ip, or reports that there are none.
 func (b *buckets) take(ip netip.Addr, n float64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -82,25 +74,76 @@ func (b *buckets) take(ip netip.Addr, n float64) bool {
 	k := b.m[ip]
 	if k == nil {
 		if len(b.m) >= maxSources {
-			for a, o := range b.m {
-				if o.left+now.Sub(o.at).Seconds()*b.rate >= b.burst {
-					delete(b.m, a)
-				}
-			}
-			if len(b.m) >= maxSources {
-				return false
-			}
+			b.prune(now)
 		}
 		k = &bucket{left: b.burst, at: now}
 		b.m[ip] = k
 	}
 	k.left = min(b.burst, k.left+now.Sub(k.at).Seconds()*b.rate)
 	k.at = now
-	if k.left < max(n, 1) {
+	if k.left < n {
 		return false
 	}
 	k.left -= n
 	return true
+}
+
+// give returns n tokens that were taken for nothing.
+func (b *buckets) give(ip netip.Addr, n float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if k := b.m[ip]; k != nil {
+		k.left = min(b.burst, k.left+n)
+	}
+}
+
+// prune forgets who has all tokens again and, when that is not a quarter, any
+// others: forgetting is better than refusing strangers because of other strangers.
+func (b *buckets) prune(now time.Time) {
+	for a, o := range b.m {
+		if o.left+now.Sub(o.at).Seconds()*b.rate >= b.burst {
+			delete(b.m, a)
+		}
+	}
+	for a := range b.m {
+		if len(b.m) <= maxSources*3/4 {
+			return
+		}
+		delete(b.m, a)
+	}
+}
+
+// counter bounds how many of something an address has, and all together.
+type counter struct {
+	perIP, inAll int
+	mu           sync.Mutex
+	by           map[netip.Addr]int
+	all          int
+}
+
+func newCounter(perIP, inAll int) *counter {
+	return &counter{perIP: perIP, inAll: inAll, by: map[netip.Addr]int{}}
+}
+
+// take reserves a place, to be given back with free.
+func (c *counter) take(ip netip.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all >= c.inAll || c.by[ip] >= c.perIP {
+		return false
+	}
+	c.all++
+	c.by[ip]++
+	return true
+}
+
+func (c *counter) free(ip netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all--
+	if c.by[ip]--; c.by[ip] <= 0 {
+		delete(c.by, ip)
+	}
 }
 
 func sourceIP(hostport string) netip.Addr {
@@ -108,39 +151,20 @@ func sourceIP(hostport string) netip.Addr {
 	if err != nil {
 		return netip.Addr{}
 	}
-	return ap.Addr().Unmap()
+	return ap.Addr().Unmap().WithZone("")
 }
 
-// limitListener bounds the connections that are open at once; more are closed
-// at once, so that the accept queue never fills with strangers.
-type limitListener struct {
-	net.Listener
-	open atomic.Int64
-}
+// sourceKey is what the limits count by: the address, of IPv6 the /64, all of
+// which one host has.
+func sourceKey(hostport string) netip.Addr { return keyOf(sourceIP(hostport)) }
 
-func (l *limitListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
+func keyOf(ip netip.Addr) netip.Addr {
+	if ip.Is6() {
+		if p, err := ip.Prefix(64); err == nil {
+			return p.Addr()
 		}
-		if l.open.Add(1) <= maxConns {
-			return &limitConn{Conn: c, l: l}, nil
-		}
-		l.open.Add(-1)
-		c.Close()
 	}
-}
-
-type limitConn struct {
-	net.Conn
-	l    *limitListener
-	once sync.Once
-}
-
-func (c *limitConn) Close() error {
-	c.once.Do(func() { c.l.open.Add(-1) })
-	return c.Conn.Close()
+	return ip
 }
 
 // quiet passes the SIP library's log on: what strangers can cause is debug, the

@@ -16,6 +16,16 @@ type Call struct {
 	Offer    string // SDP, empty for a late offer (RFC 3261 §13.2.1)
 	Source   string // IP of the caller
 	Verified bool   // the digest was right
+	Unproved bool   // Source may be forged, until Confirm
+}
+
+// Change is a new offer of a participant, or the answer to ours.
+type Change struct {
+	Room   string
+	ID     string
+	Source string // IP of the caller now
+	SDP    string
+	Answer bool
 }
 
 // Rooms is where calls go. Its errors are turned into SIP statuses by
@@ -27,6 +37,8 @@ type Rooms interface {
 	// Enter returns the SDP answer, or an offer when Call.Offer is empty.
 	Enter(ctx context.Context, c Call) (sdp string, err error)
 	// Negotiate brings an offer, which is answered, or the answer to our offer.
-	Negotiate(ctx context.Context, room, id, sdp string, answer bool) (string, error)
+	Negotiate(ctx context.Context, c Change) (string, error)
+	// Confirm says that the caller is where Call.Source says.
+	Confirm(ctx context.Context, room, id string) error
 	Leave(ctx context.Context, room, id, reason string) error
 }

@@ -20,6 +20,9 @@ import (
 // allow lists the methods of a dialog.
 const allow = "INVITE, ACK, CANCEL, BYE, UPDATE, OPTIONS"
 
+// accepted are the bodies that are understood.
+const accepted = "application/sdp, multipart/mixed"
+
 // Config is what the server is built from. Any of the sockets may be nil.
 type Config struct {
 	UDP     net.PacketConn
@@ -43,7 +46,11 @@ type Server struct {
 	invites *buckets
 	wrong   *buckets
 	ringing atomic.Int64
-	junk    atomic.Uint64
+	open    *counter // calls until their ACK
+	setups  *setups
+	gate    *gate
+	conns   *conns
+	doors   *doors
 
 	ua     *sipgo.UserAgent
 	client *sipgo.Client
@@ -64,12 +71,15 @@ func New(cfg Config) (*Server, error) {
 	for _, err := range errs {
 		cfg.Log.Error("dialog not read", zap.Error(err))
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, dialogs: dialogs, auth: auth,
-		invites: newBuckets(invitesPerSec, invitesPerSec, time.Now), wrong: newBuckets(wrongPerMin/60., wrongPerMin, time.Now)}
+	s := &Server{cfg: cfg, log: cfg.Log, dialogs: dialogs, auth: auth, setups: newSetups(),
+		invites: newBuckets(invitesPerSec, invitesPerSec, time.Now), wrong: newBuckets(wrongPerMin/60., wrongPerMin, time.Now),
+		open: newCounter(unconfirmedIP, maxUnconfirmed), gate: newGate(dialogs.knows, cfg.Log), conns: newConns(dialogs.uses), doors: newDoors()}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	sip.SetDefaultLogger(slog.New(quiet{cfg.Log}))
-	s.ua, err = sipgo.NewUA(sipgo.WithUserAgent("Parley"), sipgo.WithUserAgenTLSConfig(cfg.TLSConf),
-		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerReadFilter(readFilter(&s.junk, cfg.Log))))
+	library(cfg.Log)
+	s.ua, err = sipgo.NewUA(sipgo.WithUserAgent("Parley"), sipgo.WithUserAgentDNSResolver(noNames), sipgo.WithUserAgenTLSConfig(cfg.TLSConf),
+		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerReadFilter(s.gate.slow(s.ctx)),
+			sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: s.dialer(), TLS: &sip.TransportTLS{TransportTCP: s.dialer()}})),
+		sipgo.WithUserAgentTransactionLayerOptions(sip.WithTransactionLayerUnhandledResponseHandler(s.onStray)))
 	if err != nil {
 		return nil, fmt.Errorf("sip: %w", err)
 	}
@@ -80,22 +90,31 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
+// library sets what the SIP library has for the whole process.
+var library = func() func(*zap.Logger) {
+	var once sync.Once
+	return func(log *zap.Logger) {
+		once.Do(func() {
+			sip.SetDefaultLogger(slog.New(quiet{log}))
+			// An answer has to go where the request came from, whatever its size (RFC 3261
+			// §18.2.2): up to the largest datagram. Own requests above 1,300 bytes should go
+			// over TCP (§18.1.1); but the phone is known to have UDP only, and the
+			// fragments arrive where a connection through its NAT does not.
+			sip.UDPMTUSize = 65_507 + 200
+		})
+	}
+}()
+
 // Run serves until ctx ends, then hangs up on everybody, for at most a second.
 func (s *Server) Run(ctx context.Context) error {
 	srv, err := sipgo.NewServer(s.ua)
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
 	}
-	srv.OnInvite(s.onInvite)
-	srv.OnUpdate(s.onUpdate)
-	srv.OnAck(s.onAck)
-	srv.OnBye(s.onBye)
-	srv.OnCancel(s.onCancel)
-	srv.OnOptions(s.onOptions)
-	srv.OnInfo(func(req *sip.Request, tx sip.ServerTransaction) { s.refuse(req, tx, 415, "Unsupported Media Type") })
-	srv.OnNoRoute(func(req *sip.Request, tx sip.ServerTransaction) {
-		s.refuse(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
-	})
+	for method, h := range s.handlers() {
+		srv.OnRequest(method, h)
+	}
+	srv.OnNoRoute(s.onUnknown)
 	serve := make(chan error, 3)
 	n := 0
 	start := func(name string, fn func() error) {
@@ -111,14 +130,14 @@ func (s *Server) Run(ctx context.Context) error {
 		}()
 	}
 	if s.cfg.UDP != nil {
-		start("udp", func() error { return srv.ServeUDP(s.cfg.UDP) })
+		start("udp", func() error { return s.serveUDP(srv.ServeUDP) })
 	}
 	if s.cfg.TCP != nil {
-		start("tcp", func() error { return srv.ServeTCP(&limitListener{Listener: s.cfg.TCP}) })
+		start("tcp", func() error { return srv.ServeTCP(s.streams(s.cfg.TCP)) })
 	}
 	if s.cfg.TLS != nil && s.cfg.TLSConf != nil {
 		start("tls", func() error {
-			return srv.ServeTLS(tls.NewListener(&limitListener{Listener: s.cfg.TLS}, s.cfg.TLSConf))
+			return srv.ServeTLS(tls.NewListener(s.streams(s.cfg.TLS), s.cfg.TLSConf))
 		})
 	}
 	var out error
@@ -146,6 +165,19 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.wg.Wait()
 	return out
+}
+
+// handlers are by method; [Server.onUnknown] gets the others.
+func (s *Server) handlers() map[sip.RequestMethod]sipgo.RequestHandler {
+	return map[sip.RequestMethod]sipgo.RequestHandler{
+		sip.INVITE:  s.checked(s.onInvite),
+		sip.UPDATE:  s.checked(s.onUpdate),
+		sip.BYE:     s.checked(s.onBye),
+		sip.OPTIONS: s.checked(s.onOptions),
+		sip.INFO:    s.checked(s.onInfo),
+		sip.ACK:     s.onAck,
+		sip.CANCEL:  s.onCancel,
+	}
 }
 
 // hangUpAll ends every call of this node's end. The dialogs of a process that
@@ -179,6 +211,16 @@ func (s *Server) Hang(id, reason string) {
 	})
 }
 
+// Forget takes a participant without a call out of a room.
+func (s *Server) Forget(room, id string) {
+	if s.ctx.Err() == nil {
+		s.wg.Go(func() { s.leave(&dialog{record: record{Room: room, ID: id}}, "lost") })
+	}
+}
+
+// Has reports whether a participant has a call, or one that is being set up.
+func (s *Server) Has(id string) bool { return s.setups.has(id) || s.dialogs.byID(id) != nil }
+
 // IDs returns the participants with a call.
 func (s *Server) IDs() []string {
 	all := s.dialogs.all()
@@ -199,10 +241,65 @@ func (s *Server) Room(id string) (string, bool) {
 }
 
 // Junk returns how many datagrams were dropped because they are not SIP.
-func (s *Server) Junk() uint64 { return s.junk.Load() }
+func (s *Server) Junk() uint64 { return s.gate.junk.Load() }
+
+// Flood returns how many SIP datagrams were dropped because there were too many.
+func (s *Server) Flood() uint64 { return s.gate.flood.Load() }
 
 // Calls returns how many calls there are.
 func (s *Server) Calls() int { return s.dialogs.len() }
+
+func (s *Server) streams(l net.Listener) net.Listener {
+	return &streamListener{Listener: l, conns: s.conns, bound: newCounter(connsIP, maxConns)}
+}
+
+// checked answers what is malformed or asks for an extension (RFC 3261 §8.2),
+// before h sees it.
+func (s *Server) checked(h sipgo.RequestHandler) sipgo.RequestHandler {
+	return func(req *sip.Request, tx sip.ServerTransaction) {
+		s.conns.heard(req.Source())
+		_, from := tags(req)
+		switch {
+		case req.SipVersion != "SIP/2.0":
+			s.turnDown(req, tx, 505, "Version Not Supported")
+			return
+		case callID(req) == "" || req.CSeq() == nil || req.From() == nil || req.To() == nil || from == "":
+			s.turnDown(req, tx, 400, "Missing Header")
+			return
+		case req.CSeq().MethodName != req.Method:
+			s.turnDown(req, tx, 400, "CSeq Is for Another Method")
+			return
+		}
+		var unsupported []string
+		for _, h := range req.GetHeaders("Require") {
+			if v := strings.TrimSpace(h.Value()); v != "" {
+				unsupported = append(unsupported, v)
+			}
+		}
+		if len(unsupported) > 0 {
+			s.turnDown(req, tx, 420, "Bad Extension", sip.NewHeader("Unsupported", strings.Join(unsupported, ", ")))
+			return
+		}
+		h(req, tx)
+	}
+}
+
+// turnDown answers a request and keeps nothing of it (RFC 3261 §8.2.7): should
+// the answer get lost, the repeated request is answered anew. It is for answers
+// that cost nothing and come before a 100 has stopped the repetitions.
+func (s *Server) turnDown(req *sip.Request, tx sip.ServerTransaction, status int, reason string, headers ...sip.Header) {
+	s.refuse(req, tx, status, reason, headers...)
+	tx.Terminate()
+}
+
+func (s *Server) onInfo(req *sip.Request, tx sip.ServerTransaction) {
+	s.turnDown(req, tx, 415, "Unsupported Media Type")
+}
+
+func (s *Server) onUnknown(req *sip.Request, tx sip.ServerTransaction) {
+	s.conns.heard(req.Source())
+	s.turnDown(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
+}
 
 func (s *Server) refuse(req *sip.Request, tx sip.ServerTransaction, status int, reason string, headers ...sip.Header) {
 	s.respond(tx, s.response(req, status, reason, nil, headers...))
@@ -210,6 +307,7 @@ func (s *Server) refuse(req *sip.Request, tx sip.ServerTransaction, status int, 
 
 func (s *Server) response(req *sip.Request, status int, reason string, body []byte, headers ...sip.Header) *sip.Response {
 	res := sip.NewResponseFromRequest(req, status, reason, body)
+	res.SipVersion = "SIP/2.0"
 	res.AppendHeader(sip.NewHeader("Server", "Parley/"+s.cfg.Version))
 	for _, h := range headers {
 		res.AppendHeader(h)
@@ -239,7 +337,7 @@ func (s *Server) refuseError(req *sip.Request, tx sip.ServerTransaction, err err
 
 func (s *Server) challenge(req *sip.Request, stale bool) []sip.Header {
 	var out []sip.Header
-	for _, v := range s.auth.challenges(callID(req), stale) {
+	for _, v := range s.auth.challenges(boundTo(req), stale) {
 		out = append(out, sip.NewHeader("WWW-Authenticate", v))
 	}
 	return out

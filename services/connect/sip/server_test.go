@@ -13,9 +13,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/emiago/sipgo/sip"
 	"github.com/icholy/digest"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
@@ -34,12 +36,17 @@ func code(err error) string {
 
 // rooms is a room "main" without and a room "secret" with PIN 1234.
 type rooms struct {
-	mu     sync.Mutex
-	in     map[string]Call
-	sdps   chan string
-	enter  error
-	left   chan string
-	inChan chan string
+	mu        sync.Mutex
+	in        map[string]Call
+	sdps      chan string
+	enter     error
+	answer    string        // the room's SDP
+	slow      time.Duration // to ask for a secret, or to enter
+	asked     atomic.Int64  // how often a secret was
+	unsure    atomic.Int64  // how often Confirm fails
+	confirmed chan string
+	left      chan string
+	inChan    chan string
 }
 
 func (r *rooms) call(id string) Call {
@@ -49,7 +56,7 @@ func (r *rooms) call(id string) Call {
 }
 
 func newRooms() *rooms {
-	return &rooms{in: map[string]Call{}, left: make(chan string, 64), inChan: make(chan string, 64), sdps: make(chan string, 64)}
+	return &rooms{in: map[string]Call{}, confirmed: make(chan string, 64), left: make(chan string, 64), inChan: make(chan string, 64), sdps: make(chan string, 64)}
 }
 
 func (r *rooms) Face(_ context.Context, room string) (Face, error) {
@@ -57,12 +64,19 @@ func (r *rooms) Face(_ context.Context, room string) (Face, error) {
 }
 
 func (r *rooms) Secrets(_ context.Context, room, realm string) (string, string, error) {
+	r.asked.Add(1)
+	time.Sleep(r.slow)
 	a1 := room + ":" + realm + ":1234"
 	m, s := md5.Sum([]byte(a1)), sha256.Sum256([]byte(a1))
 	return hex.EncodeToString(m[:]), hex.EncodeToString(s[:]), nil
 }
 
-func (r *rooms) Enter(_ context.Context, c Call) (string, error) {
+func (r *rooms) Enter(ctx context.Context, c Call) (string, error) {
+	select {
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case <-time.After(r.slow):
+	}
 	if r.enter != nil {
 		return "", r.enter
 	}
@@ -70,11 +84,22 @@ func (r *rooms) Enter(_ context.Context, c Call) (string, error) {
 	r.in[c.ID] = c
 	r.mu.Unlock()
 	r.inChan <- c.ID
+	if r.answer != "" {
+		return r.answer, nil
+	}
 	return "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\n", nil
 }
 
-func (r *rooms) Negotiate(_ context.Context, _, _, sdp string, answer bool) (string, error) {
-	r.sdps <- fmt.Sprintf("%v %s", answer, sdp)
+func (r *rooms) Confirm(_ context.Context, _, id string) error {
+	if r.unsure.Add(-1) >= 0 {
+		return codeError("unavailable")
+	}
+	r.confirmed <- id
+	return nil
+}
+
+func (r *rooms) Negotiate(_ context.Context, c Change) (string, error) {
+	r.sdps <- fmt.Sprintf("%v %s", c.Answer, c.SDP)
 	return "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\n", nil
 }
 
@@ -116,17 +141,20 @@ func start(t *testing.T, r Rooms, dir string) (*Server, *net.UDPAddr, func()) {
 
 // phone is a scripted user agent client over UDP.
 type phone struct {
-	t    *testing.T
-	c    *net.UDPConn
-	to   *net.UDPAddr
-	call string
-	tag  string // the server's To tag
-	seq  int
-	skip string // Via of a request whose repetitions are passed over
+	t      *testing.T
+	c      *net.UDPConn
+	to     *net.UDPAddr
+	call   string
+	tag    string // the server's To tag
+	seq    int
+	branch string // more of the branch, for another way
+	skip   string // Via of a request whose repetitions are passed over
 }
 
-func newPhone(t *testing.T, to *net.UDPAddr) *phone {
-	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+func newPhone(t *testing.T, to *net.UDPAddr) *phone { return newPhoneAt(t, to, net.IPv4(127, 0, 0, 1)) }
+
+func newPhoneAt(t *testing.T, to *net.UDPAddr, from net.IP) *phone {
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: from})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,14 +168,17 @@ func (p *phone) send(method, room, body string, headers ...string) {
 	if p.tag != "" {
 		to = ";tag=" + p.tag
 	}
-	m := fmt.Sprintf("%s sip:%s@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP %s;branch=z9hG4bK-%s-%d-%s;rport\r\nMax-Forwards: 70\r\n"+
+	m := fmt.Sprintf("%s sip:%s@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP %s;branch=z9hG4bK-%s-%d-%s%s;rport\r\n"+
 		"From: \"Ada \\L\" <sip:ada@127.0.0.1>;tag=ft\r\nTo: <sip:%s@127.0.0.1>%s\r\nCall-ID: %s\r\nCSeq: %d %s\r\nContact: <sip:ada@%s>\r\n",
-		method, room, p.c.LocalAddr(), p.call, p.seq, method, room, to, p.call, p.seq, method, p.c.LocalAddr())
+		method, room, p.c.LocalAddr(), p.call, p.seq, method, p.branch, room, to, p.call, p.seq, method, p.c.LocalAddr())
 	for _, h := range headers {
 		m += h + "\r\n"
 	}
-	if body != "" {
+	if body != "" && header(m, "Content-Type") == "" {
 		m += "Content-Type: application/sdp\r\n"
+	}
+	if header(m, "Max-Forwards") == "" {
+		m += "Max-Forwards: 70\r\n"
 	}
 	m += fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)
 	if _, err := p.c.WriteToUDP([]byte(m), p.to); err != nil {
@@ -357,6 +388,121 @@ func TestGuessesAreSlowed(t *testing.T) {
 	}
 }
 
+// challenge sends an INVITE without credentials and returns what it is asked.
+func (p *phone) challenge(alg string) *digest.Challenge {
+	p.t.Helper()
+	p.send("INVITE", "secret", offer)
+	for _, l := range strings.Split(p.expect("401"), "\r\n") {
+		if v, ok := strings.CutPrefix(l, "WWW-Authenticate: "); ok && strings.Contains(v, alg) {
+			c, err := digest.ParseChallenge(v)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			p.seq++
+			return c
+		}
+	}
+	p.t.Fatalf("no challenge for %s", alg)
+	return nil
+}
+
+func (p *phone) authorize(ch *digest.Challenge, pin, uri string) string {
+	p.t.Helper()
+	cred, err := digest.Digest(ch, digest.Options{Method: "INVITE", URI: uri, Username: "secret", Password: pin})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return "Authorization: " + cred.String()
+}
+
+// One INVITE is at most one try for each algorithm, however many answers it holds.
+func TestManyAnswersInOneInvite(t *testing.T) {
+	r := newRooms()
+	_, addr, _ := start(t, r, t.TempDir())
+	p := newPhone(t, addr)
+	ch := p.challenge("MD5")
+	const uri = "sip:secret@127.0.0.1"
+	p.send("INVITE", "secret", offer, p.authorize(ch, "9999", uri), p.authorize(ch, "9998", uri), p.authorize(ch, "1234", uri))
+	p.expect("400")
+	if n := r.asked.Load(); n != 0 {
+		t.Errorf("the secret was asked for %d times", n)
+	}
+}
+
+// Tries that come at once are counted before the secret is there.
+func TestGuessesAtOnce(t *testing.T) {
+	r := newRooms()
+	r.slow = 300 * time.Millisecond
+	_, addr, _ := start(t, r, t.TempDir())
+	phones := make([]*phone, 20)
+	for i := range phones {
+		phones[i] = newPhone(t, addr)
+		ch := phones[i].challenge("MD5")
+		phones[i].send("INVITE", "secret", offer, phones[i].authorize(ch, "9999", "sip:secret@127.0.0.1"))
+	}
+	for _, p := range phones {
+		p.recv()
+	}
+	if n := r.asked.Load(); n > wrongPerMin {
+		t.Errorf("%d tries were let through, %d are allowed", n, wrongPerMin)
+	}
+}
+
+// Who knows the PIN is not slowed by using it.
+func TestRightAnswersCostNothing(t *testing.T) {
+	r := newRooms()
+	_, addr, _ := start(t, r, t.TempDir())
+	for range 2 * wrongPerMin {
+		p := newPhone(t, addr)
+		ch := p.challenge("SHA-256")
+		p.send("INVITE", "secret", offer, p.authorize(ch, "1234", "sip:secret@127.0.0.1"))
+		p.answered(p.expect("200"))
+		p.send("ACK", "secret", "")
+	}
+}
+
+func TestAnswerForAnotherURI(t *testing.T) {
+	r := newRooms()
+	_, addr, _ := start(t, r, t.TempDir())
+	p := newPhone(t, addr)
+	ch := p.challenge("MD5")
+	p.send("INVITE", "secret", offer, p.authorize(ch, "1234", "sip:main@127.0.0.1"))
+	p.expect("401")
+}
+
+func TestNoncesAreBoundToTheSource(t *testing.T) {
+	c, err := newChallenger(time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(source string) string {
+		req := sip.NewRequest(sip.INVITE, sip.Uri{})
+		req.AppendHeader(sip.NewHeader("Call-ID", "x"))
+		req.SetSource(source)
+		return boundTo(req)
+	}
+	n := c.nonce(of("192.0.2.1:5060"))
+	if !c.fresh(n, of("192.0.2.1:5062")) {
+		t.Error("another port is the same caller")
+	}
+	if c.fresh(n, of("192.0.2.2:5060")) {
+		t.Error("a nonce was taken from another address")
+	}
+}
+
+func TestSourceKey(t *testing.T) {
+	for in, want := range map[string]string{
+		"192.0.2.1:5060":              "192.0.2.1",
+		"[::ffff:192.0.2.1]:5060":     "192.0.2.1",
+		"[2001:db8:1:2:3:4:5:6]:5060": "2001:db8:1:2::",
+		"[fe80::1%eth0]:5060":         "fe80::",
+	} {
+		if got := sourceKey(in).String(); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}
+
 // A process that died without a word leaves its dialogs; the next one can still
 // be told BYE, and can hang up.
 func TestDialogsOutliveTheProcess(t *testing.T) {
@@ -490,9 +636,11 @@ func FuzzAuthorization(f *testing.F) {
 	}
 	f.Add(`Digest username="secret", realm="parley", nonce="x", uri="sip:a", response="y"`)
 	f.Add(`Digest realm="parley", nonce="` + c.nonce("id") + `", response=""`)
+	f.Add(`Digest username="secret", realm="parley", nonce="` + c.nonce("id") + `", uri="sip:secret@a", response="y"`)
 	f.Add("Basic abc")
 	f.Fuzz(func(t *testing.T, v string) {
-		if c.check(v, "INVITE", "id", "secret", "00", "00") == verdictRight {
+		cred, err := digest.ParseCredentials(v)
+		if err == nil && c.check(cred, "INVITE", "id", "secret", "00", "00") == verdictRight {
 			t.Errorf("accepted %q", v)
 		}
 	})
