@@ -131,14 +131,14 @@ type Connected struct {
 
 // The subjects of identity and of the bus process.
 var (
-	IdentityGet   = command[None, IdentityState]("identity", "identity.state", "node.identity.state", "the account, or how far its creation is", "")
+	IdentityGet   = query[None, IdentityState]("identity", "identity.state", "node.identity.state", "the account, or how far its creation is", "")
 	IdentityReady = event[IdentityState]("identity", "identity.changed", "node.identity.event.changed", "the account was created or its settings changed", "")
 	AccountSet    = command[AccountChange, Account]("identity", "account.set", "{account}.identity.account.set", "change the account's settings", "")
-	IdentityCerts = command[None, Certificates]("identity", "identity.certificates", "{account}.identity.certificates", "the PEM chain of this device", "")
-	IdentitySign  = command[SignRequest, SignReply]("identity", "identity.sign", "{account}.identity.sign.{caller}", "sign a digest; which key a caller may use is identity's policy", "")
-	IdentityOpen  = command[DecryptRequest, DecryptReply]("identity", "identity.decrypt", "{account}.identity.decrypt.{caller}", "decrypt what was encrypted to a key", "")
+	IdentityCerts = query[None, Certificates]("identity", "identity.certificates", "{account}.identity.certificates", "the PEM chain of this device", "")
+	IdentitySign  = query[SignRequest, SignReply]("identity", "identity.sign", "{account}.identity.sign.{caller}", "sign a digest; which key a caller may use is identity's policy", "")
+	IdentityOpen  = query[DecryptRequest, DecryptReply]("identity", "identity.decrypt", "{account}.identity.decrypt.{caller}", "decrypt what was encrypted to a key", "")
 	BotCreateCmd  = command[BotCreate, BotCredentials]("identity", "bot.create", "{account}.identity.bot.create", "make a bot's credentials", "")
-	BotListCmd    = command[None, BotList]("identity", "bot.list", "{account}.identity.bot.list", "list bots", "")
+	BotListCmd    = query[None, BotList]("identity", "bot.list", "{account}.identity.bot.list", "list bots", "")
 	BotRevoke     = command[BotName, Bot]("identity", "bot.revoke", "{account}.identity.bot.revoke", "revoke a bot: it is disconnected at once", "")
 	BusGrantBot   = command[BusGrant, BusGranted]("bus", "bus.bot.grant", "node.bus.bot.grant", "let a bot in; identity alone may ask", "")
 	BusRevokeBot  = command[BotName, None]("bus", "bus.bot.revoke", "node.bus.bot.revoke", "shut a bot out; identity alone may ask", "")

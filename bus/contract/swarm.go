@@ -49,5 +49,5 @@ type Conversation struct {
 var (
 	SwarmOpen = command[None, Conversation]("swarm", "swarm.open", "{account}.swarm.{room}.open", "the conversation of a room, made when there is none", "")
 	SwarmPost = command[ChatPost, ChatMessage]("swarm", "swarm.post", "{account}.swarm.{room}.post", "commit a message; the reply comes when it is on disk", "")
-	SwarmRead = command[ChatQuery, ChatHistory]("swarm", "swarm.read", "{account}.swarm.{room}.read", "read a page of messages", "")
+	SwarmRead = query[ChatQuery, ChatHistory]("swarm", "swarm.read", "{account}.swarm.{room}.read", "read a page of messages", "")
 )
