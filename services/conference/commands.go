@@ -209,7 +209,9 @@ func (s *Service) chat(ctx context.Context, r *bus.Request[contract.ChatPost]) (
 	if q.Name, err = ask(ctx, s, name, func(l *live) (string, error) { return s.chatName(l, id) }); err != nil {
 		return nil, err
 	}
-	m, err := bus.Call(bus.WithKey(ctx, r.Key), s.bus, contract.SwarmPost, &q, name)
+	// The key goes in the body alone, where swarm tells senders apart; as the
+	// command's own key it would be one for all who write in the room.
+	m, err := bus.Call(ctx, s.bus, contract.SwarmPost, &q, name)
 	if err != nil {
 		return nil, err
 	}

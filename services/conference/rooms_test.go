@@ -183,6 +183,23 @@ func TestChat(t *testing.T) {
 	w.until("the conversation is known", func() bool { return w.get("main").Room.Conversation == "c0ffee" })
 }
 
+// TestTheSameKeyOfTwoWriters: a page may number its messages.
+func TestTheSameKeyOfTwoWriters(t *testing.T) {
+	w := newWorld(t)
+	for _, id := range []string{"ann", "ben"} {
+		w.join("main", id)
+		ctx, cancel := context.WithTimeout(bus.WithKey(t.Context(), "1"), patience)
+		m, err := bus.Call(ctx, w.c, contract.RoomChat, &contract.ChatPost{Body: "I am " + id}, "main", id)
+		cancel()
+		if err != nil || m.From != id || m.Body != "I am "+id {
+			t.Errorf("%s got %+v, %v", id, m, err)
+		}
+	}
+	if h := must(w, contract.RoomHistory, &contract.ChatQuery{}, "main", "ann"); len(h.Messages) != 2 {
+		t.Errorf("history %+v", h)
+	}
+}
+
 func TestBots(t *testing.T) {
 	w := newWorld(t)
 	w.ident.setBots(
