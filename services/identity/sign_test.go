@@ -38,7 +38,7 @@ func testService(t *testing.T) *Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Service{env: &host.Env{Log: zap.NewNop()}, acc: acc, botTurn: make(chan struct{}, 1)}
+	return &Service{env: &host.Env{Log: zap.NewNop()}, acc: acc, botTurn: make(chan struct{}, 1), now: time.Now}
 }
 
 // callers are the processes of the node and what else may stand in the token.
