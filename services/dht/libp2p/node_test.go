@@ -227,3 +227,27 @@ func TestNodeKey(t *testing.T) {
 		}
 	}
 }
+
+func FuzzNodeKey(f *testing.F) {
+	good, err := crypto.MarshalPrivateKey(newKey(f))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(good[:len(good)-1])
+	f.Add([]byte("\x08\x01\x12\x40"))
+	f.Add([]byte("\x08\x00\x12\x01\x00")) // RSA
+	f.Fuzz(func(t *testing.T, b []byte) {
+		k, err := parseNodeKey(b)
+		if err != nil {
+			return
+		}
+		again, err := crypto.MarshalPrivateKey(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if same, err := parseNodeKey(again); err != nil || !same.Equals(k) {
+			t.Errorf("another key after writing it: %v", err)
+		}
+	})
+}
