@@ -68,6 +68,8 @@ func (n *Node) Put(ctx context.Context, v overlay.Value, permanent bool) (overla
 		return overlay.Stored{}, fmt.Errorf("put: %w", err)
 	}
 	n.poke()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	return overlay.Stored{Value: now.Value, Peers: peers}, nil
 }
 
