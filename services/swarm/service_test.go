@@ -33,6 +33,8 @@ type node struct {
 	conf *bus.Conn // asks as conference does
 	stop func()
 	open int // conversations at once; 0: as they are
+
+	signing sync.RWMutex // held by a test: nothing is signed
 }
 
 func startNode(t *testing.T) *node {
@@ -56,6 +58,8 @@ func startNode(t *testing.T) *node {
 			if r.Param(1) != "swarm" || r.Body.Hash != "SHA-512" || r.Body.Scheme != "pkcs1" || r.Body.Key != contract.KeyDevice {
 				return nil, contract.ErrForbidden
 			}
+			n.signing.RLock()
+			defer n.signing.RUnlock()
 			sig, err := id.DeviceKey.Sign(rand.Reader, r.Body.Digest, crypto.SHA512)
 			return &contract.SignReply{Signature: sig}, err
 		}))
@@ -417,5 +421,45 @@ func TestMoreRoomsThanAreOpen(t *testing.T) {
 		if h := n.read(fmt.Sprint("room", j), contract.ChatQuery{}); len(h.Messages) != 6 {
 			t.Errorf("room%d has %d messages", j, len(h.Messages))
 		}
+	}
+}
+
+// TestWhatNobodyWaitsForIsNotWritten: a post that waited for longer than its sender.
+func TestWhatNobodyWaitsForIsNotWritten(t *testing.T) {
+	n := startNode(t)
+	if _, err := n.post("main", contract.ChatPost{Body: "first"}); err != nil {
+		t.Fatal(err)
+	}
+	n.signing.Lock()
+	slow := make(chan error, 1)
+	go func() {
+		_, err := n.post("main", contract.ChatPost{Body: "slow"})
+		slow <- err
+	}()
+	for range 5 {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		_, err := bus.Call(ctx, n.conf, contract.SwarmPost, &contract.ChatPost{Body: "gave up"}, "main")
+		cancel()
+		if !errors.Is(err, contract.ErrTimeout) && !errors.Is(err, contract.ErrUnavailable) {
+			t.Errorf("a post into a stuck chat: %v", err)
+		}
+	}
+	n.signing.Unlock()
+	if err := <-slow; err != nil {
+		t.Fatal(err)
+	}
+	last, err := n.post("main", contract.ChatPost{Body: "last"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := n.read("main", contract.ChatQuery{})
+	gone := 0 // the one that was begun while its sender still waited
+	for _, m := range h.Messages {
+		if m.Body == "gave up" {
+			gone++
+		}
+	}
+	if gone > 1 || h.Messages[len(h.Messages)-1].ID != last.ID {
+		t.Errorf("%d messages that nobody waits for are there: %+v", gone, h.Messages)
 	}
 }
