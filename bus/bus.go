@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -294,6 +295,9 @@ func Call[Q, A any](ctx context.Context, c *Conn, cmd contract.Command[Q, A], q 
 	m := nats.NewMsg(cmd.Subject(c.params(cmd.Def, params)...))
 	m.Data = body
 	propagator.Inject(ctx, propagation.HeaderCarrier(m.Header))
+	if at, ok := ctx.Deadline(); ok {
+		m.Header.Set(contract.HeaderTimeout, strconv.FormatInt(max(time.Until(at).Milliseconds(), 1), 10))
+	}
 	if k, ok := ctx.Value(keyCtx{}).(string); ok && k != "" {
 		m.Header.Set(contract.HeaderKey, k)
 	}

@@ -135,25 +135,6 @@ func TestWhatIsSentWhileTheBusIsAwayArrives(t *testing.T) {
 	}
 }
 
-func TestAKeyGivesOneEffect(t *testing.T) {
-	s := bustest.Start(t)
-	var n atomic.Int32
-	serveList(t, s, func(context.Context, *bus.Request[contract.None]) (*contract.RoomList, error) {
-		n.Add(1)
-		return &contract.RoomList{}, nil
-	})
-	cli := s.Conn("cli")
-	ctx := bus.WithKey(t.Context(), "k1")
-	for range 3 {
-		if err := list(ctx, cli); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if n.Load() != 1 {
-		t.Fatalf("%d effects", n.Load())
-	}
-}
-
 func TestKV(t *testing.T) {
 	s := bustest.Start(t)
 	ctx := t.Context()

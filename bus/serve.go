@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -26,11 +27,20 @@ const maxInFlight = 256
 // slowHandler is when a handler is logged by name.
 const slowHandler = 5 * time.Second
 
-// Replies to commands with an idempotency key are kept this long and this many.
+// Replies to commands with an idempotency key are kept this long, this many and
+// so many bytes of them: beyond, the oldest go.
 const (
-	keepReplies    = 2 * time.Minute
-	keepRepliesMax = 16 << 10
+	keepReplies      = 2 * time.Minute
+	keepRepliesMax   = 16 << 10
+	keepRepliesBytes = 16 << 20
 )
+
+// maxKey bounds an idempotency key.
+const maxKey = 128
+
+// maxTimeout bounds how long a caller can have a command go on; the right to
+// answer it ends sooner.
+const maxTimeout = 5 * time.Minute
 
 // Service serves commands under one name of `nats micro ls`.
 type Service struct {
@@ -41,14 +51,18 @@ type Service struct {
 	wg    sync.WaitGroup
 	mu    sync.Mutex
 	done  map[string]*pastReply
-	order []string
+	order []*pastReply // oldest first; those that done does not hold any more too
+	bytes int          // of the replies in done, with their ids
+	sweep *time.Timer  // forgets what got too old while no command comes; nil: nothing is kept
 }
 
 type pastReply struct {
+	id   string
 	at   time.Time
 	wait chan struct{} // closed when body and err are set
 	body []byte
 	err  *contract.Error
+	kept int // bytes that it counts for
 }
 
 // Request is a command as its handler gets it.
@@ -104,12 +118,18 @@ func (s *Service) Stop() {
 	}
 	s.stop()
 	s.wg.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sweep != nil {
+		s.sweep.Stop()
+	}
 }
 
 // Serve answers a command. params pin tokens of the subject after {account};
 // the others match anything. The handler's error is sent as it is when it is a
 // *contract.Error, else as "internal" and logged. A command that names no inbox for
-// its answer is ignored.
+// its answer is ignored. The context that fn gets ends when nobody waits for the
+// answer any more, or with the return.
 func Serve[Q, A any](s *Service, cmd contract.Command[Q, A], fn func(ctx context.Context, r *Request[Q]) (*A, error), params ...string) error {
 	slots := make(chan struct{}, maxInFlight)
 	subject := cmd.Subject(s.c.params(cmd.Def, params)...)
@@ -176,7 +196,16 @@ func (s *Service) handle(req micro.Request, d *contract.Def, run func(ctx contex
 		}
 		endSpan(span, nil)
 	}()
+	ctx, cancel := context.WithTimeout(ctx, waits(req.Headers().Get(contract.HeaderTimeout)))
+	defer cancel()
 	key := req.Headers().Get(contract.HeaderKey)
+	if len(key) > maxKey {
+		s.refuse(req, contract.ErrBadRequest.With("the header %s has at most %d bytes", contract.HeaderKey, maxKey))
+		return
+	}
+	if d.Query { // asking again has no effect that could be had twice
+		key = ""
+	}
 	if key == "" {
 		var body []byte
 		body, err = s.run(ctx, d, toks, "", run)
@@ -186,18 +215,25 @@ func (s *Service) handle(req micro.Request, d *contract.Def, run func(ctx contex
 	id := req.Subject() + " " + key
 	s.mu.Lock()
 	past, again := s.done[id]
+	if again && time.Since(past.at) >= keepReplies {
+		again = false
+	}
 	if !again {
-		past = &pastReply{at: time.Now(), wait: make(chan struct{})}
-		s.remember(id, past)
+		past = &pastReply{id: id, at: time.Now(), wait: make(chan struct{})}
+		s.rememberLocked(past)
 	}
 	s.mu.Unlock()
 	if !again {
 		past.body, past.err = s.run(ctx, d, toks, key, run)
-		if past.err != nil && past.err.Retry {
-			s.mu.Lock() // what may succeed later is not answered from memory
-			delete(s.done, id)
-			s.mu.Unlock()
+		s.mu.Lock()
+		if past.err != nil && past.err.Retry { // what may succeed later is not answered from memory
+			s.forgetLocked(past)
+		} else if s.done[id] == past {
+			s.bytes += len(past.body)
+			past.kept += len(past.body)
+			s.trimLocked()
 		}
+		s.mu.Unlock()
 		close(past.wait)
 	}
 	select {
@@ -210,18 +246,58 @@ func (s *Service) handle(req micro.Request, d *contract.Def, run func(ctx contex
 	}
 }
 
-// remember keeps p under id and forgets the oldest. The caller holds s.mu.
-func (s *Service) remember(id string, p *pastReply) {
-	s.done[id] = p
-	s.order = append(s.order, id)
+// waits reads how long a caller waits.
+func waits(header string) time.Duration {
+	ms, err := strconv.ParseInt(header, 10, 64)
+	if err != nil || ms <= 0 {
+		return DefaultTimeout
+	}
+	return min(time.Duration(min(ms, maxTimeout.Milliseconds()))*time.Millisecond, maxTimeout)
+}
+
+// rememberLocked keeps p and forgets what is too old or too much.
+func (s *Service) rememberLocked(p *pastReply) {
+	s.forgetLocked(s.done[p.id])
+	s.done[p.id] = p
+	s.order = append(s.order, p)
+	p.kept = len(p.id)
+	s.bytes += p.kept
+	s.trimLocked()
+	if s.sweep == nil {
+		s.sweep = time.AfterFunc(keepReplies, s.forgetOld)
+	}
+}
+
+// forgetLocked drops p where it is kept; its place in the order goes later.
+func (s *Service) forgetLocked(p *pastReply) {
+	if p != nil && s.done[p.id] == p {
+		delete(s.done, p.id)
+		s.bytes -= p.kept
+	}
+}
+
+func (s *Service) trimLocked() {
 	for len(s.order) > 0 {
-		first, ok := s.done[s.order[0]]
-		if ok && len(s.order) <= keepRepliesMax && time.Since(first.at) < keepReplies {
+		first := s.order[0]
+		if s.done[first.id] == first && len(s.done) <= keepRepliesMax && s.bytes <= keepRepliesBytes && time.Since(first.at) < keepReplies {
 			return
 		}
-		delete(s.done, s.order[0])
+		s.forgetLocked(first)
+		s.order[0] = nil
 		s.order = s.order[1:]
 	}
+}
+
+// forgetOld runs from time to time while replies are kept.
+func (s *Service) forgetOld() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trimLocked()
+	if len(s.order) == 0 {
+		s.sweep = nil
+		return
+	}
+	s.sweep.Reset(max(keepReplies-time.Since(s.order[0].at), time.Second))
 }
 
 func (s *Service) run(ctx context.Context, d *contract.Def, toks []string, key string, run func(context.Context, []string, string) ([]byte, error)) (body []byte, cerr *contract.Error) {
@@ -259,6 +335,11 @@ func reference(ctx context.Context) string {
 func (s *Service) answer(req micro.Request, body []byte, err *contract.Error) {
 	if err != nil {
 		s.refuse(req, err)
+		return
+	}
+	if int64(len(body)) > s.c.nc.MaxPayload() {
+		s.c.log.Error("reply larger than a message of the bus", zap.String("subject", req.Subject()), zap.Int("bytes", len(body)))
+		s.refuse(req, contract.ErrInternal.With("the answer has %d bytes, more than a message of the bus holds; ask for less", len(body)))
 		return
 	}
 	if e := req.Respond(body); e != nil {

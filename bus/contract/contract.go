@@ -19,7 +19,8 @@
 // A command is a NATS micro endpoint with JSON in both directions. A refusal is
 // an [Error], in the body and in NATS micro's error headers. The header
 // [HeaderKey] carries the idempotency key: a command repeated with the same key
-// has one effect and the same reply.
+// has one effect and the same reply, for two minutes. [HeaderTimeout] says how long
+// the caller waits: what was not begun by then is not done.
 //
 // # Events
 //
@@ -35,6 +36,7 @@ import (
 // Header names on bus messages.
 const (
 	HeaderKey      = "Parley-Key"      // idempotency key of a command
+	HeaderTimeout  = "Parley-Timeout"  // how long the caller of a command waits, in ms; 5000 without it
 	HeaderSeq      = "Parley-Seq"      // audio: frame number of this source, +1 each 20 ms
 	HeaderRTPTime  = "Parley-RTP-Time" // audio: RTP timestamp at 48 kHz
 	HeaderWall     = "Parley-Wall"     // audio: wall clock in unix microseconds
@@ -76,7 +78,10 @@ type Def struct {
 	Doc     string
 	// Right is what a bot must have been granted to reach the subject; empty
 	// means that no bot reaches it.
-	Right   Right
+	Right Right
+	// Query marks a command without an effect: repeated it is done again, and its
+	// replies are not kept.
+	Query   bool
 	Request reflect.Type
 	Reply   reflect.Type // nil for events
 }
@@ -152,6 +157,13 @@ func command[Q, A any](service, name, pattern, doc string, right Right) Command[
 		Request: reflect.TypeFor[Q](), Reply: reflect.TypeFor[A]()}
 	defs = append(defs, d)
 	return Command[Q, A]{d}
+}
+
+// query is a command without an effect.
+func query[Q, A any](service, name, pattern, doc string, right Right) Command[Q, A] {
+	c := command[Q, A](service, name, pattern, doc, right)
+	c.Query = true
+	return c
 }
 
 func event[E any](service, name, pattern, doc string, right Right) Event[E] {

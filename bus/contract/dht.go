@@ -74,9 +74,9 @@ type DHTNode struct {
 var (
 	DHTPutCmd      = command[DHTPut, DHTValue]("dht", "dht.put", "{account}.dht.put", "store a value", "")
 	DHTCancelCmd   = command[DHTCancel, None]("dht", "dht.cancel", "{account}.dht.cancel", "stop refreshing a permanent value", "")
-	DHTGetCmd      = command[DHTKey, DHTValues]("dht", "dht.get", "{account}.dht.get", "find the values of a key", "")
+	DHTGetCmd      = query[DHTKey, DHTValues]("dht", "dht.get", "{account}.dht.get", "find the values of a key", "")
 	DHTListenCmd   = command[DHTListen, DHTListening]("dht", "dht.listen", "{account}.dht.listen", "deliver changes of a key as events", "")
 	DHTChanged     = event[DHTChange]("dht", "dht.changed", "{account}.dht.event.changed.{key}", "a value was stored or expired", "")
-	DHTPresenceGet = command[DHTPresence, DHTPresence]("dht", "dht.presence", "{account}.dht.presence", "is this Jami Id online", "")
-	DHTNodeGet     = command[None, DHTNode]("dht", "dht.node", "{account}.dht.node", "this node's place in the overlay", "")
+	DHTPresenceGet = query[DHTPresence, DHTPresence]("dht", "dht.presence", "{account}.dht.presence", "is this Jami Id online", "")
+	DHTNodeGet     = query[None, DHTNode]("dht", "dht.node", "{account}.dht.node", "this node's place in the overlay", "")
 )

@@ -19,7 +19,7 @@ type AccountChange struct {
 
 // IdentityState is what identity is doing before an account is there.
 type IdentityState struct {
-	State   string  `json:"state"`   // "creating", "ready", "damaged"
+	State   string  `json:"state"`   // "creating", "ready", "damaged", or "retrying" while the disk refuses
 	Message string  `json:"message"` // for a person
 	Account Account `json:"account,omitzero"`
 }
@@ -99,7 +99,7 @@ type BotName struct {
 	Name string `json:"name"`
 }
 
-// BotList is every bot that was made and not removed.
+// BotList is every bot that is let in, and the last ones that were revoked.
 type BotList struct {
 	Bots []Bot `json:"bots"`
 }
@@ -131,15 +131,15 @@ type Connected struct {
 
 // The subjects of identity and of the bus process.
 var (
-	IdentityGet   = command[None, IdentityState]("identity", "identity.state", "node.identity.state", "the account, or how far its creation is", "")
+	IdentityGet   = query[None, IdentityState]("identity", "identity.state", "node.identity.state", "the account, or how far its creation is", "")
 	IdentityReady = event[IdentityState]("identity", "identity.changed", "node.identity.event.changed", "the account was created or its settings changed", "")
 	AccountSet    = command[AccountChange, Account]("identity", "account.set", "{account}.identity.account.set", "change the account's settings", "")
-	IdentityCerts = command[None, Certificates]("identity", "identity.certificates", "{account}.identity.certificates", "the PEM chain of this device", "")
-	IdentitySign  = command[SignRequest, SignReply]("identity", "identity.sign", "{account}.identity.sign.{caller}", "sign a digest; which key a caller may use is identity's policy", "")
-	IdentityOpen  = command[DecryptRequest, DecryptReply]("identity", "identity.decrypt", "{account}.identity.decrypt.{caller}", "decrypt what was encrypted to a key", "")
+	IdentityCerts = query[None, Certificates]("identity", "identity.certificates", "{account}.identity.certificates", "the PEM chain of this device", "")
+	IdentitySign  = query[SignRequest, SignReply]("identity", "identity.sign", "{account}.identity.sign.{caller}", "sign a digest; which key a caller may use is identity's policy", "")
+	IdentityOpen  = query[DecryptRequest, DecryptReply]("identity", "identity.decrypt", "{account}.identity.decrypt.{caller}", "decrypt what was encrypted to a key", "")
 	BotCreateCmd  = command[BotCreate, BotCredentials]("identity", "bot.create", "{account}.identity.bot.create", "make a bot's credentials", "")
-	BotListCmd    = command[None, BotList]("identity", "bot.list", "{account}.identity.bot.list", "list bots", "")
-	BotRevoke     = command[BotName, Bot]("identity", "bot.revoke", "{account}.identity.bot.revoke", "revoke a bot: it is disconnected at once", "")
+	BotListCmd    = query[None, BotList]("identity", "bot.list", "{account}.identity.bot.list", "list bots", "")
+	BotRevoke     = command[BotName, Bot]("identity", "bot.revoke", "{account}.identity.bot.revoke", "revoke a bot: it is disconnected at once, one that is not in the list too", "")
 	BusGrantBot   = command[BusGrant, BusGranted]("bus", "bus.bot.grant", "node.bus.bot.grant", "let a bot in; identity alone may ask", "")
 	BusRevokeBot  = command[BotName, None]("bus", "bus.bot.revoke", "node.bus.bot.revoke", "shut a bot out; identity alone may ask", "")
 	BusConnected  = event[Connected]("bus", "bus.connected", "node.bus.connected", "who is connected, once a second", "")

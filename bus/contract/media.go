@@ -178,7 +178,7 @@ var (
 	MediaLegSDP   = command[LegSDP, LegOpened]("media", "media.leg.sdp", "{account}.media.{worker}.leg.sdp", "negotiate a leg again", "")
 	MediaLegSet   = command[LegSet, LegInfo]("media", "media.leg.set", "{account}.media.{worker}.leg.set", "mute, let speak, choose what a bot hears", "")
 	MediaLegClose = command[LegClose, None]("media", "media.leg.close", "{account}.media.{worker}.leg.close", "end a leg", "")
-	MediaInfo     = command[MediaQuery, WorkerInfo]("media", "media.info", "{account}.media.{worker}.info", "the worker and its legs", "")
+	MediaInfo     = query[MediaQuery, WorkerInfo]("media", "media.info", "{account}.media.{worker}.info", "the worker and its legs", "")
 	MediaBeat     = event[WorkerBeat]("media", "media.beat", "{account}.media.{worker}.event.beat", "the worker is there", "")
 	MediaLeg      = event[LegChange]("media", "media.leg", "{account}.media.{worker}.event.leg", "a leg connected, was lost or ended", "")
 	MediaVoice    = event[VoiceChange]("media", "media.voice", "{account}.media.{worker}.event.voice", "who speaks", "")

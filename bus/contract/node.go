@@ -32,6 +32,6 @@ type Endpoints struct {
 
 // The subjects of the supervisor and of connect.
 var (
-	NodeStatus    = command[None, NodeProcesses]("up", "node.processes", "node.up.processes", "the processes of this node", "")
-	ConnectStatus = command[None, Endpoints]("connect", "connect.status", "{account}.connect.status", "links and listening addresses", "")
+	NodeStatus    = query[None, NodeProcesses]("up", "node.processes", "node.up.processes", "the processes of this node", "")
+	ConnectStatus = query[None, Endpoints]("connect", "connect.status", "{account}.connect.status", "links and listening addresses", "")
 )

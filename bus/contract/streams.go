@@ -13,6 +13,6 @@ const (
 	// BucketRooms keeps the state of rooms on disk; only conference uses it.
 	BucketRooms = "rooms"
 	// BucketLeases keeps leases in memory, each for its own time to live. The
-	// processes that host actors use it: conference, media, swarm.
+	// processes that host actors use it: conference, media.
 	BucketLeases = "leases"
 )

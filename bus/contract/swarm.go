@@ -47,7 +47,8 @@ type Conversation struct {
 // The subjects of swarm. Participants and bots chat through the room
 // (room.chat, room.history); swarm writes what the room let through.
 var (
-	SwarmOpen = command[None, Conversation]("swarm", "swarm.open", "{account}.swarm.{room}.open", "the conversation of a room, made when there is none", "")
-	SwarmPost = command[ChatPost, ChatMessage]("swarm", "swarm.post", "{account}.swarm.{room}.post", "commit a message; the reply comes when it is on disk", "")
-	SwarmRead = command[ChatQuery, ChatHistory]("swarm", "swarm.read", "{account}.swarm.{room}.read", "read a page of messages", "")
+	SwarmOpen   = command[None, Conversation]("swarm", "swarm.open", "{account}.swarm.{room}.open", "the conversation of a room, made when there is none", "")
+	SwarmPost   = command[ChatPost, ChatMessage]("swarm", "swarm.post", "{account}.swarm.{room}.post", "commit a message; the reply comes when it is on disk", "")
+	SwarmDetach = command[None, None]("swarm", "swarm.detach", "{account}.swarm.{room}.detach", "take the room's conversation off it: what is said next begins a new one; the repository stays on the disk", "")
+	SwarmRead   = query[ChatQuery, ChatHistory]("swarm", "swarm.read", "{account}.swarm.{room}.read", "read a page of messages", "")
 )

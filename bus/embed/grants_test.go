@@ -38,7 +38,7 @@ func source(t *testing.T, paths ...string) string {
 // A grant that nobody uses is a door for who breaks into the process.
 func TestEachGrantIsUsed(t *testing.T) {
 	ident := map[string]string{} // contract name -> Go name
-	defs := regexp.MustCompile(`(?m)^\t([A-Z]\w*)\s*= (?:command|event|audio)\b.*?\("\w+", "([a-z.]+)"`)
+	defs := regexp.MustCompile(`(?m)^\t([A-Z]\w*)\s*= (?:command|query|event|audio)\b.*?\("\w+", "([a-z.]+)"`)
 	for _, m := range defs.FindAllStringSubmatch(source(t, "bus/contract"), -1) {
 		ident[m[2]] = m[1]
 	}

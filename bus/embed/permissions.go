@@ -49,9 +49,8 @@ var table = map[string]access{
 		calls: []string{"bus.bot.grant", "bus.bot.revoke"},
 	},
 	"dht": {
-		calls:  []string{"identity.state", "identity.certificates"},
-		hears:  []string{"identity.changed"},
-		caller: "dht",
+		calls: []string{"identity.state", "identity.certificates"},
+		hears: []string{"identity.changed"},
 	},
 	"connect": {
 		calls: []string{"room.create", "room.remove", "room.list", "room.face", "room.sip", "room.join", "room.leave", "room.get", "room.negotiate", "room.confirm",
@@ -68,11 +67,10 @@ var table = map[string]access{
 		calls:  []string{"identity.state", "identity.sign", "identity.certificates"},
 		hears:  []string{"identity.changed"},
 		caller: "swarm",
-		stores: []store{leases("swarm")},
 	},
 	"conference": {
 		calls: []string{"identity.state", "bot.list", "media.leg.open", "media.leg.sdp", "media.leg.set", "media.leg.close", "media.info",
-			"swarm.open", "swarm.post", "swarm.read"},
+			"swarm.open", "swarm.post", "swarm.read", "swarm.detach"},
 		hears: []string{"identity.changed", "bus.connected", "media.beat", "media.leg", "media.voice", "media.digit", "media.stats"},
 		stores: []store{
 			{stream: contract.StreamRoomEvents, purge: true}, // written by publishing its own event

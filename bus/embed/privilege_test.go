@@ -47,6 +47,7 @@ var reach = map[string]struct{ send, receive string }{
 	"dht.node":              {"", "dht"},
 	"swarm.open":            {"conference", "swarm"},
 	"swarm.post":            {"conference", "swarm"},
+	"swarm.detach":          {"conference", "swarm"},
 	"swarm.read":            {"conference", "swarm"},
 	"media.leg.open":        {"conference", "media"},
 	"media.leg.sdp":         {"conference", "media"},
@@ -264,7 +265,6 @@ func (f *field) contractOf(conns map[string]*nats.Conn) {
 var stores = map[string]struct{ read, write []string }{
 	"conference": {[]string{"ROOM_EVENTS", "KV_rooms", "KV_leases"}, []string{"$KV.rooms.main", "$KV.leases.conference.main"}},
 	"media":      {[]string{"KV_leases"}, []string{"$KV.leases.media.m1"}},
-	"swarm":      {[]string{"KV_leases"}, []string{"$KV.leases.swarm.main"}},
 	"bus":        {},
 }
 

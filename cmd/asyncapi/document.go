@@ -42,7 +42,8 @@ func document(s *schemas) object {
 			m["payload"] = s.of(d.Request)
 			if d.Kind == contract.KindCommand {
 				m["headers"] = object{"type": "object", "properties": object{
-					contract.HeaderKey: object{"type": "string", "description": "idempotency key: repeated with it, the command has one effect and the same reply"}}}
+					contract.HeaderKey:     object{"type": "string", "description": "idempotency key: repeated with it, the command has one effect and the same reply"},
+					contract.HeaderTimeout: object{"type": "string", "description": "how long the caller waits, in ms; 5000 without it"}}}
 			}
 		}
 		messages[d.Name] = m
@@ -108,7 +109,7 @@ func document(s *schemas) object {
 func audioHeaders(src *source) object {
 	props := object{}
 	for _, h := range src.heads {
-		if h.name != contract.HeaderKey {
+		if h.name != contract.HeaderKey && h.name != contract.HeaderTimeout {
 			props[h.name] = object{"type": "string", "description": h.doc}
 		}
 	}

@@ -2,6 +2,7 @@ package jami
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 )
 
@@ -108,6 +109,21 @@ func FuzzFiles(f *testing.F) {
 			if _, err := PackKnownDevices(m); err != nil {
 				t.Error(err)
 			}
+		}
+	})
+}
+
+func FuzzParseCRL(f *testing.F) {
+	c := vecChain(f)
+	f.Add(vector(f, "account.crl.der"))
+	f.Add([]byte{0x30, 0x80})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := ParseCRL(b, c.Account)
+		if err != nil {
+			return
+		}
+		if err := CheckRevoked(l, c.Device); err != nil && !errors.Is(err, ErrRevoked) {
+			t.Error(err)
 		}
 	})
 }

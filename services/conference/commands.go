@@ -4,19 +4,14 @@ package conference
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"time"
-	"unicode/utf8"
 
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/services/conference/room"
 )
-
-// maxChat is the size of a message in bytes.
-const maxChat = 8192
 
 // commitSoft is commit where nothing is promised about the disk; commit has
 // logged what went wrong.
@@ -193,56 +188,4 @@ func (s *Service) listen(ctx context.Context, r *bus.Request[contract.Listen]) (
 		return nil, err
 	}
 	return &q, nil
-}
-
-// chat has swarm commit a message; then the room is told.
-func (s *Service) chat(ctx context.Context, r *bus.Request[contract.ChatPost]) (*contract.ChatMessage, error) {
-	q, name, id := r.Body, r.Param(1), r.Param(2)
-	if q.Body == "" || len(q.Body) > maxChat || !utf8.ValidString(q.Body) {
-		return nil, contract.ErrBadRequest.With("a message has 1 to %d bytes of UTF-8", maxChat)
-	}
-	if q.Key == "" {
-		q.Key = r.Key
-	}
-	var err error
-	q.From = id
-	if q.Name, err = ask(ctx, s, name, func(l *live) (string, error) { return s.chatName(l, id) }); err != nil {
-		return nil, err
-	}
-	m, err := bus.Call(bus.WithKey(ctx, r.Key), s.bus, contract.SwarmPost, &q, name)
-	if err != nil {
-		return nil, err
-	}
-	body, err := json.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	// It is committed: the answer is yes whatever becomes of the event.
-	s.toRoom(name, func(l *live) { l.r.Said(s.now(), id, body) })
-	return m, nil
-}
-
-// chatName is the name under which somebody writes. A bot may write without
-// having joined.
-func (s *Service) chatName(l *live, id string) (string, error) {
-	if m, ok := l.r.Member(id); ok {
-		return m.Name, nil
-	}
-	if id == contract.Operator {
-		return s.alias(), nil
-	}
-	if _, ok := s.bots.get(id, l.name); ok {
-		return id, nil
-	}
-	return "", contract.ErrForbidden.With("you are not in the room; join")
-}
-
-func (s *Service) history(ctx context.Context, r *bus.Request[contract.ChatQuery]) (*contract.ChatHistory, error) {
-	if err := s.known(r.Param(1)); err != nil {
-		return nil, err
-	}
-	if r.Body.Limit < 0 || r.Body.Limit > 200 {
-		return nil, contract.ErrBadRequest.With("limit is 1 to 200")
-	}
-	return bus.Call(ctx, s.bus, contract.SwarmRead, &r.Body, r.Param(1))
 }

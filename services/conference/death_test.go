@@ -10,10 +10,12 @@ import (
 	"os/exec"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/config"
@@ -65,7 +67,10 @@ func (w *world) startProcess() *exec.Cmd {
 		}
 	})
 	w.until("conference answers", func() bool {
-		_, err := call(w, contract.RoomListCmd, &contract.None{})
+		// A command that went to the one before, killed and not missed yet, has no answer.
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err := bus.Call(ctx, w.op, contract.RoomListCmd, &contract.None{})
 		return err == nil
 	})
 	return cmd

@@ -47,6 +47,8 @@ type live struct {
 
 	asker      context.Context //nolint:containedctx // of the command that is carried out, for its trace
 	conversing bool            // the id of the conversation is being asked for
+	conversed  chan struct{}   // closed when that ended
+	chats      map[string]*bucket
 
 	orderly bool // the last life ended in order
 	born    time.Time
@@ -64,7 +66,7 @@ func (s *Service) load(_ context.Context, name string) (*live, error) {
 		return nil, refusal(err)
 	}
 	l := &live{s: s, name: name, r: room.New(set), pins: guard.New(), log: s.log.With(zap.String("room", name)),
-		quality: map[string]*quality{}, born: s.now(), asker: context.Background(), confirmed: new(confirmCounter)}
+		quality: map[string]*quality{}, chats: map[string]*bucket{}, born: s.now(), asker: context.Background(), confirmed: new(confirmCounter)}
 	if l.j, err = s.dir.Journal(name, l.replayRecord); err != nil {
 		return nil, refusal(err)
 	}
@@ -191,6 +193,7 @@ func (l *live) tick(now time.Time) {
 			}
 		}
 	}
+	l.forgetWriters(now)
 	l.r.Tick(now, alive)
 	l.countHalf()
 	if _, err := l.commit(); err != nil {

@@ -214,17 +214,29 @@ func (m *fakeMedia) connect(room, id string) {
 
 // fakeSwarm keeps chats in memory.
 type fakeSwarm struct {
-	mu    sync.Mutex
-	posts map[string][]contract.ChatMessage
-	fail  *contract.Error
+	mu       sync.Mutex
+	posts    map[string][]contract.ChatMessage
+	fail     *contract.Error // posts
+	stuck    *contract.Error // detaching
+	detached map[string]int
 }
 
 func startSwarm(t testing.TB, s *bustest.Server) *fakeSwarm {
 	t.Helper()
-	f := &fakeSwarm{posts: map[string][]contract.ChatMessage{}}
+	f := &fakeSwarm{posts: map[string][]contract.ChatMessage{}, detached: map[string]int{}}
 	svc := serveFake(t, s.Conn("swarm"), "swarm")
 	check(t, bus.Serve(svc, contract.SwarmOpen, func(_ context.Context, r *bus.Request[contract.None]) (*contract.Conversation, error) {
 		return &contract.Conversation{Room: r.Param(1), ID: "c0ffee"}, nil
+	}))
+	check(t, bus.Serve(svc, contract.SwarmDetach, func(_ context.Context, r *bus.Request[contract.None]) (*contract.None, error) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.stuck != nil {
+			return nil, f.stuck
+		}
+		delete(f.posts, r.Param(1))
+		f.detached[r.Param(1)]++
+		return &contract.None{}, nil
 	}))
 	check(t, bus.Serve(svc, contract.SwarmPost, func(_ context.Context, r *bus.Request[contract.ChatPost]) (*contract.ChatMessage, error) {
 		f.mu.Lock()

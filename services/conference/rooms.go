@@ -103,7 +103,7 @@ func (s *Service) loadRooms(ctx context.Context) error {
 
 func newSettings(q *contract.RoomCreate, now time.Time) (room.Settings, error) {
 	set := room.Settings{Name: q.Name, Title: strings.TrimSpace(q.Title), PIN: q.PIN, SIPAuth: q.SIPAuth,
-		DefaultRole: room.Role(q.DefaultRole), Max: q.Max, Created: now.UTC()}
+		DefaultRole: room.Role(q.DefaultRole), Max: q.Max, Created: now.UTC(), NewChat: true}
 	if set.DefaultRole == "" {
 		set.DefaultRole = room.Speaker
 	}
@@ -149,6 +149,7 @@ func (s *Service) makeRoom(ctx context.Context, q *contract.RoomCreate) (*contra
 	}
 	s.setKnown(q.Name, nil)
 	out, err := ask(ctx, s, q.Name, func(l *live) (*contract.Room, error) {
+		l.converse()
 		return &l.joined(room.Caller{Operator: true}).Room, nil
 	})
 	if err == nil {

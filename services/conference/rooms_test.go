@@ -183,6 +183,87 @@ func TestChat(t *testing.T) {
 	w.until("the conversation is known", func() bool { return w.get("main").Room.Conversation == "c0ffee" })
 }
 
+// TestTheSameKeyOfTwoWriters: a page may number its messages.
+func TestTheSameKeyOfTwoWriters(t *testing.T) {
+	w := newWorld(t)
+	for _, id := range []string{"ann", "ben"} {
+		w.join("main", id)
+		ctx, cancel := context.WithTimeout(bus.WithKey(t.Context(), "1"), patience)
+		m, err := bus.Call(ctx, w.c, contract.RoomChat, &contract.ChatPost{Body: "I am " + id}, "main", id)
+		cancel()
+		if err != nil || m.From != id || m.Body != "I am "+id {
+			t.Errorf("%s got %+v, %v", id, m, err)
+		}
+	}
+	if h := must(w, contract.RoomHistory, &contract.ChatQuery{}, "main", "ann"); len(h.Messages) != 2 {
+		t.Errorf("history %+v", h)
+	}
+}
+
+// TestChatIsSlowed: one who floods is slowed, the others are not.
+func TestChatIsSlowed(t *testing.T) {
+	w := newWorld(t)
+	w.join("main", "ann")
+	w.join("main", "ben")
+	var err error
+	sent := 0
+	for ; err == nil && sent < 100; sent++ {
+		_, err = call(w, contract.RoomChat, &contract.ChatPost{Body: "x"}, "main", "ann")
+	}
+	wantCode(t, err, contract.ErrSlowDown)
+	if sent < chatBurst {
+		t.Errorf("%d messages at once, %d are allowed", sent, chatBurst)
+	}
+	must(w, contract.RoomChat, &contract.ChatPost{Body: "x"}, "main", "ben")
+	w.until("she may write again", func() bool {
+		_, err := call(w, contract.RoomChat, &contract.ChatPost{Body: "x"}, "main", "ann")
+		return err == nil
+	})
+}
+
+// TestANewRoomHasNoOldChat: also when swarm was away, or this process was killed,
+// before the old one was put aside.
+func TestANewRoomHasNoOldChat(t *testing.T) {
+	w := newWorld(t)
+	op := contract.Operator
+	must(w, contract.RoomCreateCmd, &contract.RoomCreate{Name: "team"})
+	must(w, contract.RoomChat, &contract.ChatPost{Body: "secret"}, "team", op)
+	must(w, contract.RoomRemoveCmd, &contract.RoomRef{Room: "team"})
+	w.swarm.mu.Lock()
+	w.swarm.stuck = contract.ErrStorage
+	w.swarm.mu.Unlock()
+	must(w, contract.RoomCreateCmd, &contract.RoomCreate{Name: "team"})
+	for range 2 {
+		if h := must(w, contract.RoomHistory, &contract.ChatQuery{}, "team", op); len(h.Messages) != 0 {
+			t.Fatalf("the old chat: %+v", h)
+		}
+		_, err := call(w, contract.RoomChat, &contract.ChatPost{Body: "x"}, "team", op)
+		wantCode(t, err, contract.ErrUnavailable)
+		w.stop()
+		w.start()
+	}
+	w.swarm.mu.Lock()
+	w.swarm.stuck = nil
+	w.swarm.mu.Unlock()
+	w.until("the new chat is there", func() bool {
+		_, err := call(w, contract.RoomChat, &contract.ChatPost{Body: "new"}, "team", op)
+		return err == nil
+	})
+	if h := must(w, contract.RoomHistory, &contract.ChatQuery{}, "team", op); len(h.Messages) != 1 || h.Messages[0].Body != "new" {
+		t.Fatalf("history %+v", h)
+	}
+	w.stop()
+	w.start()
+	if h := must(w, contract.RoomHistory, &contract.ChatQuery{}, "team", op); len(h.Messages) != 1 {
+		t.Fatalf("history after a restart: %+v", h)
+	}
+	w.swarm.mu.Lock()
+	defer w.swarm.mu.Unlock()
+	if w.swarm.detached["team"] != 2 {
+		t.Errorf("put aside %d times for 2 rooms", w.swarm.detached["team"])
+	}
+}
+
 func TestBots(t *testing.T) {
 	w := newWorld(t)
 	w.ident.setBots(

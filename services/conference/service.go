@@ -239,32 +239,6 @@ func (s *Service) tick(ctx context.Context) {
 	}
 }
 
-// converse learns the id of the room's conversation, in the background: nobody
-// waits for it.
-func (l *live) converse() {
-	if l.r.Settings().Conversation != "" || l.conversing {
-		return
-	}
-	l.conversing = true
-	s, name := l.s, l.name
-	s.spawn(func(ctx context.Context) {
-		conv, err := bus.Call(ctx, s.bus, contract.SwarmOpen, &contract.None{}, name)
-		terr := s.rooms.Tell(name, func(_ context.Context, l *live) {
-			l.conversing = false
-			if err != nil || conv.ID == "" || l.removed {
-				return // the next tick asks again
-			}
-			l.r.SetConversation(conv.ID)
-			if err := s.dir.Save(l.r.Settings()); err != nil {
-				l.log.Warn("conversation not noted", zap.Error(err))
-			}
-		})
-		if terr != nil {
-			s.log.Debug("conversation not noted", zap.String("room", name), zap.Error(terr))
-		}
-	})
-}
-
 // drain tells everybody that the process ends. The rosters stay on disk.
 func (s *Service) drain() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), drainTime)

@@ -63,10 +63,14 @@ func (s *Service) put(ctx context.Context, r *bus.Request[contract.DHTPut]) (*co
 	}
 	if r.Body.Permanent {
 		if err := s.keep.Set(st.Value); err != nil {
-			s.node.Cancel(ctx, key, st.Value.ID)
+			if old, ok := s.keep.Get(key, st.Value.ID); ok { // what it replaced is still to be kept
+				err = errors.Join(err, s.node.Restore([]overlay.Value{old}))
+			} else {
+				s.node.Cancel(ctx, key, st.Value.ID)
+			}
 			return nil, s.refusal(err)
 		}
-	} else if err := s.keep.Remove(key, st.Value.ID); err != nil { // it was permanent before
+	} else if _, err := s.keep.Remove(key, st.Value.ID); err != nil { // it was permanent before
 		return nil, s.refusal(err)
 	}
 	v := view(st.Value, time.Now())
@@ -95,12 +99,13 @@ func (s *Service) cancel(ctx context.Context, r *bus.Request[contract.DHTCancel]
 	if err != nil {
 		return nil, err
 	}
-	if err := s.keep.Remove(key, r.Body.ID); err != nil {
+	had, err := s.keep.Remove(key, r.Body.ID)
+	if err != nil {
 		return nil, s.refusal(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, searchTime)
 	defer cancel()
-	if !s.node.Cancel(ctx, key, r.Body.ID) {
+	if !s.node.Cancel(ctx, key, r.Body.ID) && !had {
 		return nil, contract.ErrNotFound.With("this node put no value %d under that key", r.Body.ID)
 	}
 	return &contract.None{}, nil

@@ -22,34 +22,19 @@ const (
 	announceMost  = time.Minute
 )
 
-// announce puts what was put permanently before, and the device's announcement at
-// the Jami Id, with a fresh value id at each start (§3.2).
+// announce puts the device's announcement at the Jami Id, with a fresh value id at
+// each start (§3.2).
 func (s *Service) announce(ctx context.Context) {
-	todo := s.keep.All()
-	wait, announced := announceFirst, false
-	for {
-		var failed []overlay.Value
-		for _, v := range todo {
-			if _, err := s.node.Put(ctx, v, true); err != nil {
-				s.env.Log.Warn("permanent value not put; trying again", zap.Error(err))
-				failed = append(failed, v)
-			}
-		}
-		todo = failed
-		if !announced {
-			err := s.announceDevice(ctx)
-			if announced = err == nil; err != nil && ctx.Err() == nil {
-				s.env.Log.Warn("device not announced; trying again", zap.Error(err))
-			}
-		}
-		if announced && len(todo) == 0 {
+	for wait := announceFirst; ; wait = min(2*wait, announceMost) {
+		err := s.announceDevice(ctx)
+		if err == nil || ctx.Err() != nil {
 			return
 		}
+		s.env.Log.Warn("device not announced; trying again", zap.Error(err))
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
-			wait = min(2*wait, announceMost)
 		}
 	}
 }

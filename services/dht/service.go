@@ -99,6 +99,10 @@ func (s *Service) join() error {
 		return err
 	}
 	s.node = node
+	// Before any command: a value that is cancelled or replaced then stays so.
+	if err := node.Restore(s.keep.All()); err != nil {
+		s.env.Log.Error("permanent values not put", zap.Error(err))
+	}
 	return nil
 }
 

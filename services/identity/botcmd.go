@@ -36,23 +36,88 @@ func (s *Service) botCreate(ctx context.Context, r *bus.Request[contract.BotCrea
 		return nil, err
 	}
 	defer s.unlockBots()
-	if err := s.bots.CanAdd(q.Name); err != nil {
+	// The list says what is about to happen before it does: whatever ends this in
+	// between, the bot is shut out at the next try or start.
+	b := bots.Bot{Name: q.Name, Room: q.Room, Rights: rightNames(q.Rights), UserKey: q.UserKey, Created: s.now().UTC()}
+	again := s.isPending(q.Name)
+	if err := s.bots.Begin(b); err != nil {
 		return nil, s.botError(err)
+	}
+	if again { // with another key or other rights, it may be
+		if err := s.shutOut(ctx, q.Name); err != nil {
+			return nil, err
+		}
 	}
 	g, err := bus.Call(ctx, s.conn, contract.BusGrantBot, &contract.BusGrant{Account: s.conn.Account(), Bot: q.Name, Room: q.Room,
 		Rights: q.Rights, UserKey: q.UserKey})
 	if err != nil {
+		s.takeBack(ctx, q.Name, err)
 		return nil, err
 	}
-	b := bots.Bot{Name: q.Name, Room: q.Room, Rights: rightNames(q.Rights), UserKey: q.UserKey, Created: time.Now().UTC()}
-	if err := s.bots.Add(b); err != nil {
-		// Nobody has the JWT yet; what was granted is taken back where possible.
-		if _, rerr := bus.Call(context.WithoutCancel(ctx), s.conn, contract.BusRevokeBot, &contract.BotName{Name: q.Name}); rerr != nil {
-			s.env.Log.Warn("grant of a bot that was not made is still there", zap.String("bot", q.Name), zap.Error(rerr))
-		}
+	if err := s.bots.Done(q.Name); err != nil {
+		s.takeBack(ctx, q.Name, err)
 		return nil, s.botError(err)
 	}
 	return &contract.BotCredentials{Bot: botView(b), JWT: g.JWT, URL: g.URL, InboxPrefix: botInbox, Publish: g.Publish, Subscribe: g.Subscribe}, nil
+}
+
+// shutOut has the bus shut a bot out, known to it or not.
+func (s *Service) shutOut(ctx context.Context, name string) error {
+	if _, err := bus.Call(ctx, s.conn, contract.BusRevokeBot, &contract.BotName{Name: name}); err != nil && !errors.Is(err, contract.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+func (s *Service) isPending(name string) bool {
+	b, err := s.bots.Get(name)
+	return err == nil && b.Pending
+}
+
+// takeBack ends a creation that failed. Where that fails too, the bot stays pending.
+func (s *Service) takeBack(ctx context.Context, name string, why error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), bus.DefaultTimeout)
+	defer cancel()
+	err := s.shutOut(ctx, name)
+	if err == nil {
+		err = s.bots.Drop(name)
+	}
+	if err != nil {
+		s.env.Log.Warn("a bot that was not made may be let in until the next start", zap.String("bot", name), zap.Error(why), zap.NamedError("then", err))
+	}
+}
+
+// reconcile shuts out what a killed process may have let in without telling anybody.
+func (s *Service) reconcile(ctx context.Context) {
+	for wait := s.pause; s.botsErr == nil; wait = min(2*wait, max(retryMost, s.pause)) {
+		err := s.reconcileOnce(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		s.env.Log.Warn("bots that were not made may still be let in; trying again", zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (s *Service) reconcileOnce(ctx context.Context) error {
+	if err := s.lockBots(ctx); err != nil {
+		return err
+	}
+	defer s.unlockBots()
+	for _, b := range s.bots.Pending() {
+		if err := s.shutOut(ctx, b.Name); err != nil {
+			return err
+		}
+		if err := s.bots.Drop(b.Name); err != nil {
+			return err
+		}
+		s.env.Log.Info("a bot that was not made in full is shut out", zap.String("bot", b.Name))
+	}
+	return nil
 }
 
 func (s *Service) botList(context.Context, *bus.Request[contract.None]) (*contract.BotList, error) {
@@ -68,23 +133,28 @@ func (s *Service) botList(context.Context, *bus.Request[contract.None]) (*contra
 }
 
 // botRevoke shuts the bot out first and then writes that down: repeating it after
-// a failure between the two is harmless.
+// a failure between the two is harmless. It shuts out also who is in no list: the
+// list may have been lost.
 func (s *Service) botRevoke(ctx context.Context, r *bus.Request[contract.BotName]) (*contract.Bot, error) {
-	if err := s.botsReady(); err != nil {
-		return nil, err
+	name := r.Body.Name
+	if !namePattern.MatchString(name) {
+		return nil, contract.ErrBadRequest.With("a bot's name has 1 to 64 letters, digits, _ and -")
 	}
 	if err := s.lockBots(ctx); err != nil {
 		return nil, err
 	}
 	defer s.unlockBots()
-	if _, err := s.bots.Get(r.Body.Name); err != nil {
-		return nil, s.botError(err)
-	}
-	if _, err := bus.Call(ctx, s.conn, contract.BusRevokeBot, &r.Body); err != nil && !errors.Is(err, contract.ErrNotFound) {
+	if err := s.shutOut(ctx, name); err != nil {
 		return nil, err
 	}
-	b, err := s.bots.Revoke(r.Body.Name, time.Now().UTC())
-	if err != nil {
+	if err := s.botsReady(); err != nil {
+		return nil, contract.ErrStateDamaged.With("the bot is shut out, which could not be noted: %v", s.botsErr)
+	}
+	b, err := s.bots.Revoke(name, s.now().UTC())
+	switch {
+	case errors.Is(err, bots.ErrNotFound):
+		return nil, contract.ErrNotFound.With("there is no bot of that name in the list; had there been one on the bus, it is shut out now")
+	case err != nil:
 		return nil, s.botError(err)
 	}
 	v := botView(b)

@@ -23,6 +23,8 @@ func (s *Service) set(_ context.Context, r *bus.Request[contract.AccountChange])
 			return nil, err
 		}
 	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	set, err := s.acc.Change(func(set *account.Settings) {
 		if r.Body.Alias != nil {
 			set.Alias = strings.TrimSpace(*r.Body.Alias)
@@ -35,8 +37,7 @@ func (s *Service) set(_ context.Context, r *bus.Request[contract.AccountChange])
 		s.env.Log.Error("settings not written", zap.Error(err))
 		return nil, contract.ErrStorage.With("the settings could not be written: %v", err)
 	}
-	acc := s.account(set)
-	s.setState(contract.IdentityState{State: stateReady, Message: "the account is ready", Account: acc})
+	acc := s.setReady(set)
 	return &acc, nil
 }
 

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
@@ -25,6 +26,14 @@ const (
 	stateCreating = "creating"
 	stateReady    = "ready"
 	stateDamaged  = "damaged"
+	stateRetrying = "retrying"
+)
+
+// What the disk refuses is tried again after the first of these, doubling to the
+// second.
+const (
+	retryFirst = time.Second
+	retryMost  = 30 * time.Second
 )
 
 // Service is the identity process.
@@ -32,9 +41,12 @@ type Service struct {
 	env     *host.Env
 	botTurn chan struct{} // holds one element while the list of bots is changed
 	keys    func(context.Context) (*account.Keys, error)
+	now     func() time.Time
+	pause   time.Duration // before the first retry
 
-	mu    sync.Mutex
-	state contract.IdentityState
+	changing sync.Mutex // held while the settings are changed and that is told
+	mu       sync.Mutex
+	state    contract.IdentityState
 
 	// Set before the account's commands are served.
 	acc     *account.Account
@@ -45,7 +57,7 @@ type Service struct {
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	return &Service{env: env, botTurn: make(chan struct{}, 1), keys: account.MakeKeys,
+	return &Service{env: env, botTurn: make(chan struct{}, 1), keys: account.MakeKeys, now: time.Now, pause: retryFirst,
 		state: contract.IdentityState{State: stateCreating, Message: "the account is being loaded"}}, nil
 }
 
@@ -75,9 +87,7 @@ func (s *Service) Run(ctx context.Context) error {
 		<-loaded
 		return err
 	}
-	if err = <-loaded; errors.Is(err, account.ErrNone) {
-		err = s.create(ctx, dir)
-	}
+	err = s.ready(ctx, dir, <-loaded)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -87,47 +97,96 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.serve(svc); err != nil {
 		return err
 	}
+	done := make(chan struct{})
+	go func() { defer close(done); s.reconcile(ctx) }()
 	<-ctx.Done()
 	s.env.SetReady(false)
+	<-done
 	return ctx.Err()
+}
+
+// ready makes the account where there is none, and tries again for as long as the
+// disk refuses. err is that of loading. It returns a [account.DamagedError], or what
+// ended ctx.
+func (s *Service) ready(ctx context.Context, dir string, err error) error {
+	wait := s.pause
+	var keys *account.Keys
+	for {
+		if errors.Is(err, account.ErrNone) {
+			if keys == nil {
+				if keys, err = s.makeKeys(ctx); err != nil {
+					return err
+				}
+			}
+			err = s.create(dir, keys)
+		}
+		if _, damaged := errors.AsType[*account.DamagedError](err); err == nil || damaged || ctx.Err() != nil {
+			return err
+		}
+		s.env.Log.Error("no account; trying again", zap.Error(err), zap.Duration("in", wait))
+		s.setState(contract.IdentityState{State: stateRetrying, Message: fmt.Sprintf("the account cannot be read or written now: %v; "+
+			"look at the disk and at the permissions of %s. It is tried again by itself", err, dir)})
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+			wait = min(2*wait, max(retryMost, s.pause))
+		}
+		err = s.load(dir)
+	}
 }
 
 // load reads the account and the bots.
 func (s *Service) load(dir string) error {
 	start := time.Now()
-	acc, err := account.Load(dir, start)
+	acc, err := account.Load(dir)
 	if err != nil {
 		return err
 	}
 	s.acc = acc
-	s.loadBots(dir)
+	if err := s.loadBots(dir); err != nil {
+		return err
+	}
 	s.env.Log.Info("account loaded", zap.String("id", acc.Chain.JamiID().String()), zap.Duration("took", time.Since(start)))
 	return nil
 }
 
-func (s *Service) loadBots(dir string) {
-	if s.bots, s.botsErr = bots.Open(filepath.Join(dir, "bots.json")); s.botsErr != nil {
+// loadBots reads the list of bots. A damaged one leaves the account working.
+func (s *Service) loadBots(dir string) error {
+	s.bots, s.botsErr = bots.Open(filepath.Join(dir, "bots.json"))
+	if _, damaged := errors.AsType[*bots.DamagedError](s.botsErr); s.botsErr != nil && !damaged {
+		return s.botsErr
+	}
+	if s.botsErr != nil {
 		s.env.Log.Error("bots cannot be managed", zap.Error(s.botsErr))
 	}
+	return nil
 }
 
-// create makes the account of a new node.
-func (s *Service) create(ctx context.Context, dir string) error {
+// makeKeys makes the keys of a new node's account.
+func (s *Service) makeKeys(ctx context.Context) (*account.Keys, error) {
 	s.setState(contract.IdentityState{State: stateCreating,
 		Message: "making the account's three RSA-4096 keys; this happens once and takes 2 to 10 seconds"})
 	s.env.Log.Info("making a new account")
 	start := time.Now()
 	keys, err := s.keys(ctx)
-	if err != nil {
+	if err == nil {
+		s.env.Log.Info("keys made", zap.Duration("took", time.Since(start)))
+	}
+	return keys, err
+}
+
+// create makes the account of a new node.
+func (s *Service) create(dir string, keys *account.Keys) error {
+	start := time.Now()
+	var err error
+	if s.acc, err = account.Create(dir, keys, newSettings, s.now()); err != nil {
 		return err
 	}
-	made := time.Since(start)
-	if s.acc, err = account.Create(dir, keys, newSettings, time.Now()); err != nil {
+	if err := s.loadBots(dir); err != nil {
 		return err
 	}
-	s.loadBots(dir)
-	s.env.Log.Info("account made", zap.String("id", s.acc.Chain.JamiID().String()), zap.Duration("keys", made),
-		zap.Duration("files", time.Since(start)-made))
+	s.env.Log.Info("account made", zap.String("id", s.acc.Chain.JamiID().String()), zap.Duration("took", time.Since(start)))
 	return nil
 }
 
@@ -155,9 +214,24 @@ func (s *Service) serve(svc *bus.Service) error {
 	if err != nil {
 		return err
 	}
-	s.setState(contract.IdentityState{State: stateReady, Message: "the account is ready", Account: s.account(s.acc.Settings())})
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.setReady(s.acc.Settings())
 	s.env.SetReady(true)
 	return nil
+}
+
+// setReady tells of the account as it is. The caller holds s.changing: of two
+// changes the later is told last.
+func (s *Service) setReady(set account.Settings) contract.Account {
+	msg := "the account is ready"
+	if err := s.acc.Dates(s.now()); err != nil {
+		s.env.Log.Warn("dates of the account's certificates", zap.Error(err))
+		msg += ", but peers may refuse it: " + err.Error()
+	}
+	acc := s.account(set)
+	s.setState(contract.IdentityState{State: stateReady, Message: msg, Account: acc})
+	return acc
 }
 
 // setState changes what IdentityGet answers and publishes it.

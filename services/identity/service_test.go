@@ -1,14 +1,18 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
 	"github.com/parley-jami/parley/bus"
@@ -17,6 +21,7 @@ import (
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/services/identity/account"
+	"github.com/parley-jami/parley/services/identity/bots"
 )
 
 const patience = 10 * time.Second
@@ -29,7 +34,7 @@ func start(t *testing.T, srv *bustest.Server, keys func(context.Context) (*accou
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.(*Service).keys = keys
+	r.(*Service).keys, r.(*Service).pause = keys, 20*time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -98,9 +103,10 @@ func TestFirstStartTellsAndThenIsReady(t *testing.T) {
 func TestCommandsOverTheBus(t *testing.T) {
 	srv := bustest.Start(t)
 	start(t, srv, readyKeys)
-	cli, swarm := srv.Conn("cli"), srv.Conn("swarm")
+	cli, dht, swarm := srv.Conn("cli"), srv.Conn("dht"), srv.Conn("swarm")
 	acc := waitState(t, cli, stateReady).Account
 	cli.SetAccount(acc.ID)
+	dht.SetAccount(acc.ID)
 	swarm.SetAccount(acc.ID)
 
 	certs, err := bus.Call(t.Context(), swarm, contract.IdentityCerts, &contract.None{})
@@ -137,11 +143,12 @@ func TestCommandsOverTheBus(t *testing.T) {
 	if _, err := bus.Call(t.Context(), swarm, contract.IdentitySign, q, "swarm"); err != nil {
 		t.Errorf("swarm signs: %v", err)
 	}
-	// In dht's name the server refuses; nothing comes back.
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	if _, err := bus.Call(ctx, swarm, contract.IdentitySign, q, "dht"); err == nil {
-		t.Error("swarm signed in dht's name")
+	for caller, c := range map[string]*bus.Conn{"swarm": dht, "dht": dht, "": swarm} { // the server refuses
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		if _, err := bus.Call(ctx, c, contract.IdentitySign, q, cmp.Or(caller, "dht")); !errors.Is(err, contract.ErrForbidden) {
+			t.Errorf("signed in the name of %q: %v", caller, err)
+		}
+		cancel()
 	}
 }
 
@@ -230,5 +237,160 @@ func TestDamagedBotsLeaveTheAccountWorking(t *testing.T) {
 	cli.SetAccount(waitState(t, cli, stateReady).Account.ID)
 	if _, err := bus.Call(t.Context(), cli, contract.BotListCmd, &contract.None{}); !errors.Is(err, contract.ErrStateDamaged) {
 		t.Errorf("got %v, want state_damaged", err)
+	}
+}
+
+func waitClosed(t *testing.T, what string, nc *nats.Conn) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); nc.IsConnected(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is still connected", what)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// TestABotThatNobodyKnowsIsShutOut: what a killed process let in goes at the next
+// start; and who is in no list, because it was lost, can be revoked.
+func TestABotThatNobodyKnowsIsShutOut(t *testing.T) {
+	srv := bustest.Start(t)
+	root := filepath.Join(srv.Config().Data, "identity")
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	list, err := bots.Open(filepath.Join(root, "bots.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := list.Begin(bots.Bot{Name: "half", Room: "main", Rights: []string{"listen"}, UserKey: "U"}); err != nil {
+		t.Fatal(err)
+	}
+	half := srv.Bot("half", "main", contract.RightListen)
+	lost := srv.Bot("lost", "main", contract.RightListen)
+	start(t, srv, readyKeys)
+	cli := srv.Conn("cli")
+	cli.SetAccount(waitState(t, cli, stateReady).Account.ID)
+	waitClosed(t, "a bot whose creation was cut off", half)
+	if !lost.IsConnected() {
+		t.Fatal("a bot that is in no list was shut out unasked")
+	}
+	if l, err := bus.Call(t.Context(), cli, contract.BotListCmd, &contract.None{}); err != nil || len(l.Bots) != 0 {
+		t.Errorf("list %+v, %v", l, err)
+	}
+	if _, err := bus.Call(t.Context(), cli, contract.BotRevoke, &contract.BotName{Name: "lost"}); !errors.Is(err, contract.ErrNotFound) {
+		t.Errorf("revoking a bot that is in no list: %v", err)
+	}
+	waitClosed(t, "a revoked bot that is in no list", lost)
+}
+
+// TestTheDiskRefusesForAWhile: it is told, and tried again by itself.
+func TestTheDiskRefusesForAWhile(t *testing.T) {
+	srv := bustest.Start(t)
+	root := filepath.Join(srv.Config().Data, "identity")
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	acc, err := account.Create(root, testKeys(), newSettings, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := filepath.Join(acc.Dir, "archive.gz")
+	for _, path := range []string{archive, filepath.Join(root, "bots.json")} {
+		if err := os.Rename(path, path+".kept"); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Base(path), path); err != nil { // any errno
+			t.Fatal(err)
+		}
+	}
+	env := start(t, srv, func(context.Context) (*account.Keys, error) {
+		t.Error("made new keys beside an account that cannot be read")
+		return testKeys(), nil
+	})
+	c := srv.Conn("cli")
+	if st := waitState(t, c, stateRetrying); !strings.Contains(st.Message, archive) || env.Ready() {
+		t.Errorf("message %q, ready %v", st.Message, env.Ready())
+	}
+	if err := os.Rename(archive+".kept", archive); err != nil {
+		t.Fatal(err)
+	}
+	for st := waitState(t, c, stateRetrying); !strings.Contains(st.Message, "bots.json"); st = waitState(t, c, stateRetrying) {
+		<-time.After(5 * time.Millisecond)
+	}
+	if err := os.Remove(filepath.Join(root, "bots.json")); err != nil {
+		t.Fatal(err)
+	}
+	if st := waitState(t, c, stateReady); st.Account.ID != acc.Chain.JamiID().String() {
+		t.Errorf("account %+v", st.Account)
+	}
+}
+
+func TestAFullDiskWhenTheAccountIsMade(t *testing.T) {
+	srv := bustest.Start(t)
+	root := filepath.Join(srv.Config().Data, "identity")
+	made := 0
+	start(t, srv, func(context.Context) (*account.Keys, error) {
+		made++
+		// Nothing can be made below a file, whoever asks.
+		if err := os.Remove(root); err != nil {
+			t.Error(err)
+		}
+		if err := os.WriteFile(root, nil, 0o600); err != nil {
+			t.Error(err)
+		}
+		return testKeys(), nil
+	})
+	c := srv.Conn("cli")
+	waitState(t, c, stateRetrying)
+	if err := os.Remove(root); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	waitState(t, c, stateReady)
+	if made != 1 {
+		t.Errorf("keys were made %d times", made)
+	}
+}
+
+// TestChangesAreToldInTheirOrder: who listens ends with what is so.
+func TestChangesAreToldInTheirOrder(t *testing.T) {
+	srv := bustest.Start(t)
+	start(t, srv, readyKeys)
+	cli := srv.Conn("cli")
+	cli.SetAccount(waitState(t, cli, stateReady).Account.ID)
+	var mu sync.Mutex
+	last := ""
+	sub, err := bus.Subscribe(srv.Conn("connect"), contract.IdentityReady, func(_ context.Context, _ []string, st *contract.IdentityState) {
+		mu.Lock()
+		last = st.Account.Alias
+		mu.Unlock()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Stop()
+	var wg sync.WaitGroup
+	for i := range 50 {
+		alias := fmt.Sprint("a", i)
+		wg.Go(func() {
+			if _, err := bus.Call(t.Context(), cli, contract.AccountSet, &contract.AccountChange{Alias: &alias}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	now := waitState(t, cli, stateReady).Account.Alias
+	for deadline := time.Now().Add(patience); ; <-time.After(5 * time.Millisecond) {
+		mu.Lock()
+		told := last
+		mu.Unlock()
+		if told == now {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("told last of %q, it is %q", told, now)
+		}
 	}
 }

@@ -12,23 +12,26 @@ import (
 	"github.com/parley-jami/parley/internal/jami"
 )
 
-// use is what a caller may do with a key.
+// use is one way in which a key may be used; the last two are of signatures.
 type use struct {
-	sign, open []contract.KeyName
+	key          contract.KeyName
+	scheme, hash string
 }
 
-// policy is who may use which key. The caller's name is a token of the subject
-// that the bus pins to the process, so it cannot be claimed by another. Nobody
-// uses the account key over the bus: what it signs (receipts, device
+// policy is who may have what signed. The caller's name is a token of the subject
+// that the bus pins to the process, so it cannot be claimed by another. Scheme and
+// hash are part of it: a signature of one format is not to be had where another is
+// needed. Nobody uses the account key over the bus: what it signs (receipts, device
 // certificates) identity signs itself, when they are made.
-var policy = map[string]use{
-	"swarm": {sign: []contract.KeyName{contract.KeyDevice}}, // commits
-	"dht": {sign: []contract.KeyName{contract.KeyDevice}, // values
-		open: []contract.KeyName{contract.KeyDevice}}, // values for this device
+var policy = map[string][]use{
+	"swarm": {{contract.KeyDevice, "pkcs1", "SHA-512"}}, // commits (swarm §1.8)
 }
 
-// hashes are the digests that may be signed: those of Jami's formats and of
-// TLS 1.3 with RSA-PSS.
+// openers is who may have what decrypted: nobody, until the overlay carries values
+// that are encrypted to this device.
+var openers = map[string][]contract.KeyName{}
+
+// hashes are the digests of Jami's formats and of TLS 1.3 with RSA-PSS.
 var hashes = map[string]crypto.Hash{"SHA-256": crypto.SHA256, "SHA-384": crypto.SHA384, "SHA-512": crypto.SHA512}
 
 // maxCipher is what a value of the DHT can hold.
@@ -36,8 +39,8 @@ const maxCipher = jami.MaxValue
 
 func (s *Service) sign(_ context.Context, r *bus.Request[contract.SignRequest]) (*contract.SignReply, error) {
 	caller, q := r.Param(1), &r.Body
-	if !slices.Contains(policy[caller].sign, q.Key) {
-		return nil, contract.ErrForbidden.With("%s may not sign with the key %q", caller, q.Key)
+	if !slices.Contains(policy[caller], use{q.Key, q.Scheme, q.Hash}) {
+		return nil, contract.ErrForbidden.With("%.32q may not sign with the key %.32q, %.32q and %.32q", caller, q.Key, q.Scheme, q.Hash)
 	}
 	opts, err := signerOpts(q)
 	if err != nil {
@@ -69,8 +72,8 @@ func signerOpts(q *contract.SignRequest) (crypto.SignerOpts, error) {
 
 func (s *Service) open(_ context.Context, r *bus.Request[contract.DecryptRequest]) (*contract.DecryptReply, error) {
 	caller, q := r.Param(1), &r.Body
-	if !slices.Contains(policy[caller].open, q.Key) {
-		return nil, contract.ErrForbidden.With("%s may not decrypt with the key %q", caller, q.Key)
+	if !slices.Contains(openers[caller], q.Key) {
+		return nil, contract.ErrForbidden.With("%.32q may not decrypt with the key %.32q", caller, q.Key)
 	}
 	if len(q.Cipher) > maxCipher {
 		return nil, contract.ErrBadRequest.With("%d bytes to decrypt, at most %d", len(q.Cipher), maxCipher)

@@ -5,8 +5,8 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha512"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -38,7 +38,7 @@ func testService(t *testing.T) *Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Service{env: &host.Env{Log: zap.NewNop()}, acc: acc, botTurn: make(chan struct{}, 1)}
+	return &Service{env: &host.Env{Log: zap.NewNop()}, acc: acc, botTurn: make(chan struct{}, 1), now: time.Now}
 }
 
 // callers are the processes of the node and what else may stand in the token.
@@ -46,24 +46,68 @@ var callers = []string{"dht", "swarm", "connect", "media", "conference", "bus", 
 
 func TestSignPolicy(t *testing.T) {
 	s := testService(t)
-	digest := sha512.Sum512([]byte("text"))
-	may := map[string]bool{"dht device": true, "swarm device": true}
+	pub := s.acc.Chain.Device.PublicKey.(*rsa.PublicKey)
 	for _, caller := range callers {
 		for _, key := range []contract.KeyName{contract.KeyDevice, contract.KeyAccount, "ca", ""} {
-			r := &bus.Request[contract.SignRequest]{Params: []string{"acc", caller},
-				Body: contract.SignRequest{Key: key, Hash: "SHA-512", Scheme: "pkcs1", Digest: digest[:]}}
-			reply, err := s.sign(t.Context(), r)
-			switch want := may[caller+" "+string(key)]; {
-			case want && err != nil:
-				t.Errorf("%q with key %q: %v", caller, key, err)
-			case !want && !errors.Is(err, contract.ErrForbidden):
-				t.Errorf("%q with key %q: %v, %v; want forbidden", caller, key, reply, err)
+			for _, scheme := range []string{"pkcs1", "pss", "raw", ""} {
+				for _, hash := range []string{"SHA-512", "SHA-384", "SHA-256", "SHA-1", ""} {
+					digest := make([]byte, 64)
+					if h, ok := hashes[hash]; ok {
+						digest = digest[:h.Size()]
+					}
+					r := &bus.Request[contract.SignRequest]{Params: []string{"acc", caller},
+						Body: contract.SignRequest{Key: key, Hash: hash, Scheme: scheme, Digest: digest}}
+					reply, err := s.sign(t.Context(), r)
+					what := fmt.Sprintf("%q with key %q, %q and %q", caller, key, scheme, hash)
+					if caller == "swarm" && key == contract.KeyDevice && scheme == "pkcs1" && hash == "SHA-512" {
+						if err != nil || rsa.VerifyPKCS1v15(pub, crypto.SHA512, digest, reply.Signature) != nil {
+							t.Errorf("%s: %v", what, err)
+						}
+					} else if !errors.Is(err, contract.ErrForbidden) {
+						t.Errorf("%s: %v, %v; want forbidden", what, reply, err)
+					}
+				}
 			}
 		}
 	}
 }
 
-func TestDecryptPolicy(t *testing.T) {
+// TestSignerOpts: what other callers may be allowed one day.
+func TestSignerOpts(t *testing.T) {
+	key := testKeys().Device
+	for name, h := range hashes {
+		digest := make([]byte, h.Size())
+		for _, scheme := range []string{"pkcs1", "pss"} {
+			opts, err := signerOpts(&contract.SignRequest{Hash: name, Scheme: scheme, Digest: digest})
+			if err != nil {
+				t.Fatal(err)
+			}
+			sig, err := key.Sign(rand.Reader, digest, opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if scheme == "pss" {
+				err = rsa.VerifyPSS(&key.PublicKey, h, digest, sig, &rsa.PSSOptions{SaltLength: h.Size()})
+			} else {
+				err = rsa.VerifyPKCS1v15(&key.PublicKey, h, digest, sig)
+			}
+			if err != nil {
+				t.Errorf("%s %s: %v", name, scheme, err)
+			}
+		}
+	}
+	for _, q := range []contract.SignRequest{
+		{Hash: "SHA-1", Scheme: "pkcs1", Digest: make([]byte, 20)},
+		{Hash: "SHA-512", Scheme: "pkcs1", Digest: make([]byte, 32)},
+		{Hash: "SHA-512", Scheme: "raw", Digest: make([]byte, crypto.SHA512.Size())},
+	} {
+		if _, err := signerOpts(&q); !errors.Is(err, contract.ErrBadRequest) {
+			t.Errorf("%+v: %v, want bad_request", q, err)
+		}
+	}
+}
+
+func TestNobodyDecrypts(t *testing.T) {
 	s := testService(t)
 	cipher, err := jami.EncryptTo(&testKeys().Device.PublicKey, []byte("text"))
 	if err != nil {
@@ -72,58 +116,16 @@ func TestDecryptPolicy(t *testing.T) {
 	for _, caller := range callers {
 		for _, key := range []contract.KeyName{contract.KeyDevice, contract.KeyAccount} {
 			r := &bus.Request[contract.DecryptRequest]{Params: []string{"acc", caller}, Body: contract.DecryptRequest{Key: key, Cipher: cipher}}
-			_, err := s.open(t.Context(), r)
-			switch want := caller == "dht" && key == contract.KeyDevice; {
-			case want && err != nil:
-				t.Errorf("%q with key %q: %v", caller, key, err)
-			case !want && !errors.Is(err, contract.ErrForbidden):
-				t.Errorf("%q with key %q: %v; want forbidden", caller, key, err)
+			if got, err := s.open(t.Context(), r); !errors.Is(err, contract.ErrForbidden) {
+				t.Errorf("%q with key %q: %v, %v; want forbidden", caller, key, got, err)
 			}
-		}
-	}
-}
-
-func TestSignatures(t *testing.T) {
-	s := testService(t)
-	pub := s.acc.Chain.Device.PublicKey.(*rsa.PublicKey)
-	for name, h := range hashes {
-		d := h.New()
-		d.Write([]byte("text"))
-		digest := d.Sum(nil)
-		for _, scheme := range []string{"pkcs1", "pss"} {
-			r := &bus.Request[contract.SignRequest]{Params: []string{"acc", "dht"},
-				Body: contract.SignRequest{Key: contract.KeyDevice, Hash: name, Scheme: scheme, Digest: digest}}
-			reply, err := s.sign(t.Context(), r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if scheme == "pss" {
-				err = rsa.VerifyPSS(pub, h, digest, reply.Signature, &rsa.PSSOptions{SaltLength: h.Size()})
-			} else {
-				err = rsa.VerifyPKCS1v15(pub, h, digest, reply.Signature)
-			}
-			if err != nil {
-				t.Errorf("%s %s: %v", name, scheme, err)
-			}
-		}
-	}
-}
-
-func TestSignRefusesNonsense(t *testing.T) {
-	s := testService(t)
-	for _, q := range []contract.SignRequest{
-		{Key: contract.KeyDevice, Hash: "SHA-1", Scheme: "pkcs1", Digest: make([]byte, 20)},
-		{Key: contract.KeyDevice, Hash: "SHA-512", Scheme: "pkcs1", Digest: make([]byte, 32)},
-		{Key: contract.KeyDevice, Hash: "SHA-512", Scheme: "raw", Digest: make([]byte, crypto.SHA512.Size())},
-	} {
-		r := &bus.Request[contract.SignRequest]{Params: []string{"acc", "dht"}, Body: q}
-		if _, err := s.sign(t.Context(), r); !errors.Is(err, contract.ErrBadRequest) {
-			t.Errorf("%+v: %v, want bad_request", q, err)
 		}
 	}
 }
 
 func TestDecrypt(t *testing.T) {
+	openers["tester"] = []contract.KeyName{contract.KeyDevice}
+	t.Cleanup(func() { delete(openers, "tester") })
 	s := testService(t)
 	for _, size := range []int{0, 1, 245, 246, 4096} {
 		clear := bytes.Repeat([]byte{7}, size)
@@ -131,7 +133,7 @@ func TestDecrypt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := &bus.Request[contract.DecryptRequest]{Params: []string{"acc", "dht"},
+		r := &bus.Request[contract.DecryptRequest]{Params: []string{"acc", "tester"},
 			Body: contract.DecryptRequest{Key: contract.KeyDevice, Cipher: cipher}}
 		if got, err := s.open(t.Context(), r); err != nil || !bytes.Equal(got.Clear, clear) {
 			t.Errorf("%d bytes: %v", size, err)

@@ -19,7 +19,7 @@ import (
 // the last one is answered within a second. Beyond it "busy" is the answer.
 const queueLen = 64
 
-// pageBytes bounds a page: NATS carries messages of 1 MiB.
+// pageBytes bounds a page as it is sent: NATS carries messages of 1 MiB.
 const pageBytes = 512 << 10
 
 // retryOpen is how long a conversation that did not open is refused unasked.
@@ -30,7 +30,12 @@ type conversation struct {
 	room string
 	svc  *Service
 	jobs chan job
+	quit chan struct{}             // closed when it is to end; nobody uses it then
 	repo atomic.Pointer[repo.Repo] // set once it is open; pages are read from it at once
+
+	// of the service, under its mu
+	users int // askers, and jobs that wait or run
+	used  time.Time
 
 	// of the goroutine
 	failed   error
@@ -38,9 +43,18 @@ type conversation struct {
 	loaded   bool
 }
 
-// job asks for the conversation, made when there is none, and to post to it when
-// message is not nil.
+// verb is what a job is for.
+type verb int
+
+const (
+	find   verb = iota // the conversation, where there is one
+	open               // the conversation, made when there is none
+	post               // message
+	detach             // the conversation is no more this room's
+)
+
 type job struct {
+	verb    verb
 	ctx     context.Context //nolint:containedctx // the asker's
 	message commit.Message
 	done    chan<- result // buffered
@@ -59,8 +73,11 @@ func (c *conversation) run(ctx context.Context, wg *sync.WaitGroup) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-c.quit:
+			return
 		case j := <-c.jobs:
 			j.done <- c.do(ctx, j)
+			c.svc.release(c)
 		}
 	}
 }
@@ -69,12 +86,18 @@ func (c *conversation) do(ctx context.Context, j job) result {
 	if j.ctx.Err() != nil {
 		return result{err: contract.ErrTimeout} // nobody waits: don't write what nobody learns of
 	}
-	r, err := c.open(ctx, true)
+	if j.verb == detach {
+		return result{err: c.detach(ctx)}
+	}
+	r, err := c.open(ctx, j.verb != find)
 	if err != nil {
 		return result{err: err}
 	}
 	res := result{}
-	if j.message != nil {
+	if j.verb == post {
+		if j.ctx.Err() != nil {
+			return result{err: contract.ErrTimeout} // verifying took too long for this one
+		}
 		if reply := j.message[commit.KeyReply]; reply != "" && !r.Has(reply) {
 			return result{err: contract.ErrBadRequest.With("reply_to: there is no message %s in this room", reply)}
 		}
@@ -90,6 +113,36 @@ func (c *conversation) do(ctx context.Context, j job) result {
 	return res
 }
 
+// detach takes the conversation off the room, a damaged one too. Killed at any
+// moment and repeated it does no more: the repository stops naming its room before
+// rooms.json does. One without a message is kept: it is as good as a new one.
+func (c *conversation) detach(ctx context.Context) error {
+	id := c.svc.rooms.get(c.room)
+	if id == "" {
+		return nil
+	}
+	r, err := c.open(ctx, false)
+	switch {
+	case ctx.Err() != nil:
+		return contract.ErrUnavailable
+	case err == nil && r.Count() == 0:
+		return nil
+	}
+	if err := repo.Detach(c.path(id)); err != nil {
+		return c.explain(err)
+	}
+	if err := c.svc.rooms.remove(c.room); err != nil {
+		return c.explain(err)
+	}
+	c.repo.Store(nil)
+	c.loaded, c.failed = false, nil
+	c.svc.log.Info("conversation taken off its room; it stays on the disk", zap.String("room", c.room), zap.String("conversation", id))
+	return nil
+}
+
+// path is where a conversation's repository lies.
+func (c *conversation) path(id string) string { return filepath.Join(c.svc.dir, "conversations", id) }
+
 // open returns the verified repository; create says whether to make one.
 func (c *conversation) open(ctx context.Context, create bool) (*repo.Repo, error) {
 	if c.loaded {
@@ -103,6 +156,9 @@ func (c *conversation) open(ctx context.Context, create bool) (*repo.Repo, error
 		if ctx.Err() != nil {
 			return nil, contract.ErrUnavailable
 		}
+		if errors.Is(err, contract.ErrNotFound) {
+			return nil, err
+		}
 		c.failed, c.failedAt = c.explain(err), time.Now()
 		c.svc.log.Error("conversation not opened", zap.String("room", c.room), zap.Error(c.failed))
 		return nil, c.failed
@@ -112,25 +168,30 @@ func (c *conversation) open(ctx context.Context, create bool) (*repo.Repo, error
 }
 
 func (c *conversation) openDisk(ctx context.Context, create bool) (*repo.Repo, error) {
-	base := filepath.Join(c.svc.dir, "conversations")
 	id := c.svc.rooms.get(c.room)
 	var r *repo.Repo
 	var err error
 	switch {
 	case id != "":
-		if r, err = repo.Open(filepath.Join(base, id), id); err != nil {
+		if r, err = repo.Open(c.path(id), id); err != nil {
 			return nil, err
 		}
 	case !create:
-		return nil, contract.ErrNotFound
+		return nil, contract.ErrNotFound.With("room %s has no conversation", c.room)
 	default:
-		if r, err = repo.Create(base, c.room, c.svc.author.Load(), time.Now()); err != nil {
+		if r, err = repo.Create(filepath.Join(c.svc.dir, "conversations"), c.room, c.svc.author.Load(), time.Now()); err != nil {
 			return nil, err
 		}
 		if err := c.svc.rooms.set(c.room, r.ID); err != nil {
 			c.svc.log.Warn("rooms.json not written; the repository itself names its room", zap.Error(err))
 		}
 		c.svc.log.Info("conversation made", zap.String("room", c.room), zap.String("conversation", r.ID))
+	}
+	select {
+	case c.svc.verify <- struct{}{}:
+		defer func() { <-c.svc.verify }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	start := time.Now()
 	if err := r.Load(ctx); err != nil {
@@ -149,7 +210,7 @@ func (c *conversation) explain(err error) error {
 	}
 	switch {
 	case errors.Is(err, repo.ErrDamaged):
-		path := filepath.Join(c.svc.dir, "conversations", c.svc.rooms.get(c.room))
+		path := c.path(c.svc.rooms.get(c.room))
 		return contract.ErrStateDamaged.With("the chat of room %s in %s: %v. It is left as it is: look with `git -C %s fsck`, put it back from a backup or fetch it from another copy; or, to begin a new chat, stop the node, move the folder away and remove the room's line from %s",
 			c.room, path, err, path, c.svc.rooms.path)
 	case errors.Is(err, repo.ErrStorage):
@@ -160,12 +221,15 @@ func (c *conversation) explain(err error) error {
 	return err
 }
 
-// ask queues a job and waits for its result. It may be called from any goroutine.
-func (c *conversation) ask(ctx context.Context, m commit.Message) result {
+// ask queues a job and waits for its result. It may be called from any goroutine
+// that uses the conversation.
+func (c *conversation) ask(ctx context.Context, v verb, m commit.Message) result {
 	done := make(chan result, 1)
+	c.svc.hold(c)
 	select {
-	case c.jobs <- job{ctx: ctx, message: m, done: done}:
+	case c.jobs <- job{verb: v, ctx: ctx, message: m, done: done}:
 	default:
+		c.svc.release(c)
 		return result{err: contract.ErrBusy.With("too many messages at once in room %s; try again", c.room)}
 	}
 	select {

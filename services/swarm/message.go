@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"encoding/json"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -62,4 +63,13 @@ func chatMessage(room string, e *repo.Entry) contract.ChatMessage {
 	m := e.Message
 	return contract.ChatMessage{ID: e.ID, Parent: e.Parent, Room: room, From: m[commit.KeyFrom], Name: m[commit.KeyName],
 		Type: m[commit.KeyType], Body: m[commit.KeyBody], Reply: m[commit.KeyReply], Time: e.Time}
+}
+
+// sent is how many bytes a commit is in a reply: JSON makes six of some characters.
+func sent(room string, e *repo.Entry) int {
+	b, err := json.Marshal(chatMessage(room, e))
+	if err != nil {
+		return pageBytes // nothing in it can fail
+	}
+	return len(b) + 1
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -36,7 +38,7 @@ func loadRooms(dir string, log *zap.Logger) (*roomMap, error) {
 	case err != nil:
 		return nil, fmt.Errorf("rooms of the conversations: %w", err)
 	default:
-		if err := m.parse(text); err != nil {
+		if m.ids, err = parseRooms(text); err != nil {
 			return nil, contract.ErrStateDamaged.With("%s is damaged (%v); put it back from a backup, or move it away: it is then made again from the repositories beside it", m.path, err)
 		}
 	}
@@ -50,7 +52,7 @@ func loadRooms(dir string, log *zap.Logger) (*roomMap, error) {
 		path := filepath.Join(base, e.Name())
 		if strings.HasPrefix(e.Name(), repo.TempPrefix) {
 			if err := os.RemoveAll(path); err != nil {
-				return nil, fmt.Errorf("unfinished conversation: %w", err)
+				log.Warn("an unfinished conversation stays", zap.String("path", path), zap.Error(err))
 			}
 			continue
 		}
@@ -68,21 +70,27 @@ func loadRooms(dir string, log *zap.Logger) (*roomMap, error) {
 		}
 	}
 	if found {
-		return m, m.save()
+		if err := m.save(m.ids); err != nil { // the next start finds them again
+			log.Warn("rooms.json not written; the repositories themselves name their rooms", zap.Error(err))
+		}
 	}
 	return m, nil
 }
 
-func (m *roomMap) parse(text []byte) error {
-	if err := json.Unmarshal(text, &m.ids); err != nil {
-		return err
+func parseRooms(text []byte) (map[string]string, error) {
+	ids := map[string]string{}
+	if err := json.Unmarshal(text, &ids); err != nil {
+		return nil, err
 	}
-	for room, id := range m.ids {
+	if ids == nil {
+		return nil, errors.New("it says null")
+	}
+	for room, id := range ids {
 		if !validRoom(room) || !commit.IsID(id) {
-			return fmt.Errorf("%.80q: %.80q is no room with its conversation", room, id)
+			return nil, fmt.Errorf("%.80q: %.80q is no room with its conversation", room, id)
 		}
 	}
-	return nil
+	return ids, nil
 }
 
 // get returns a room's conversation id, or "".
@@ -92,15 +100,11 @@ func (m *roomMap) get(room string) string {
 	return m.ids[room]
 }
 
-// all returns the rooms that have a conversation.
+// all returns the rooms that have a conversation, in order.
 func (m *roomMap) all() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := make([]string, 0, len(m.ids))
-	for r := range m.ids {
-		out = append(out, r)
-	}
-	return out
+	return slices.Sorted(maps.Keys(m.ids))
 }
 
 // set adds a room and writes the file. When it cannot be written, the room is
@@ -109,11 +113,24 @@ func (m *roomMap) set(room, id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ids[room] = id
-	return m.save()
+	return m.save(m.ids)
 }
 
-func (m *roomMap) save() error {
-	text, err := json.MarshalIndent(m.ids, "", "  ")
+// remove takes a room out of the file, or leaves it in when that fails.
+func (m *roomMap) remove(room string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := maps.Clone(m.ids)
+	delete(next, room)
+	if err := m.save(next); err != nil {
+		return err
+	}
+	m.ids = next
+	return nil
+}
+
+func (m *roomMap) save(ids map[string]string) error {
+	text, err := json.MarshalIndent(ids, "", "  ")
 	if err != nil {
 		return fmt.Errorf("rooms.json: %w", err)
 	}

@@ -2,9 +2,11 @@
 // repository in the layout of Jami's swarms, a message a commit that the account's
 // device signed.
 //
-// It serves swarm.open, swarm.post and swarm.read; conference decides who may. A
-// post is answered when its commit is on the disk. Each conversation has one
-// goroutine that writes, with a queue of [queueLen]; reading waits for nobody.
+// It serves swarm.open, swarm.post, swarm.read and swarm.detach; conference decides
+// who may. A post is answered when its commit is on the disk. Each conversation that
+// is open has one goroutine that writes, with a queue of [queueLen]; reading waits
+// for nobody. A conversation is verified before its first use: after a start all are,
+// one by one, and sooner who is asked for.
 //
 // On the disk:
 //
@@ -14,6 +16,7 @@ package swarm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,8 +34,13 @@ import (
 	"github.com/parley-jami/parley/services/swarm/repo"
 )
 
-// maxRooms bounds the conversations that are open at once.
-const maxRooms = 4096
+// maxOpen bounds the conversations that are open at once, with some hundred KiB
+// each; the one that nobody used for the longest time is closed for another.
+const maxOpen = 1024
+
+// verifyAtOnce bounds the conversations that are verified at once: one after the
+// other at a start, and one that somebody waits for.
+const verifyAtOnce = 2
 
 // Service is the swarm process.
 type Service struct {
@@ -40,10 +48,13 @@ type Service struct {
 	log *zap.Logger
 
 	// fixed after the start
-	dir   string // DATA/swarm/ACCOUNT
-	rooms *roomMap
-	posts *prometheus.CounterVec
-	took  prometheus.Histogram
+	dir     string // DATA/swarm/ACCOUNT
+	rooms   *roomMap
+	damaged error // why rooms is nil
+	maxOpen int
+	verify  chan struct{} // holds an element for each conversation that is being verified
+	posts   *prometheus.CounterVec
+	took    prometheus.Histogram
 
 	author atomic.Pointer[repo.Author]
 	wg     sync.WaitGroup // of the conversations
@@ -54,7 +65,7 @@ type Service struct {
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	s := &Service{env: env, log: env.Log, convs: map[string]*conversation{},
+	s := &Service{env: env, log: env.Log, convs: map[string]*conversation{}, maxOpen: maxOpen, verify: make(chan struct{}, verifyAtOnce),
 		posts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_swarm_posts_total", Help: "Messages by result: an error code, or ok."}, []string{"result"}),
 		took:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "parley_swarm_post_seconds", Help: "From a post to its commit on the disk.", Buckets: prometheus.ExponentialBuckets(0.002, 2, 11)}),
 	}
@@ -82,7 +93,10 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("conversations: %w", err)
 	}
-	if s.rooms, err = loadRooms(s.dir, s.log); err != nil {
+	if s.rooms, err = loadRooms(s.dir, s.log); errors.Is(err, contract.ErrStateDamaged) {
+		s.damaged = err // said to whoever asks: ending would be a restart for ever
+		s.log.Error("no chat", zap.Error(err))
+	} else if err != nil {
 		return err
 	}
 	// Signatures and open conversations outlast ctx until the last command is answered.
@@ -105,11 +119,6 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	}
 	defer sub.Stop()
-	for _, room := range s.rooms.all() { // verify them before somebody waits for it
-		if _, err := s.conversation(work, room); err != nil {
-			return err
-		}
-	}
 	svc, err := bus.NewService(c, "swarm", s.env.Version, "conversations in Git")
 	if err != nil {
 		return err
@@ -121,7 +130,10 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := c.NATS().FlushTimeout(bus.DefaultTimeout); err != nil { // the bus knows now what is served here
 		return fmt.Errorf("bus: %w", err)
 	}
-	s.env.SetReady(true)
+	if s.damaged == nil {
+		s.wg.Go(func() { s.warm(work) })
+		s.env.SetReady(true)
+	}
 	<-ctx.Done()
 	return ctx.Err()
 }
@@ -146,61 +158,117 @@ func (s *Service) learnAuthor(ctx, work context.Context, c *bus.Conn, alias stri
 }
 
 func (s *Service) serve(work context.Context, svc *bus.Service) error {
-	err := bus.Serve(svc, contract.SwarmOpen, func(ctx context.Context, r *bus.Request[contract.None]) (*contract.Conversation, error) {
-		conv, err := s.conversation(work, r.Param(1))
-		if err != nil {
-			return nil, err
-		}
-		res := conv.ask(ctx, nil)
-		return &res.conv, res.err
-	})
-	if err != nil {
-		return err
-	}
-	err = bus.Serve(svc, contract.SwarmPost, func(ctx context.Context, r *bus.Request[contract.ChatPost]) (*contract.ChatMessage, error) {
-		start := time.Now()
-		msg, err := s.post(ctx, work, r)
-		result := "ok"
-		if err != nil {
-			result = "error"
-			if ce, ok := err.(*contract.Error); ok {
-				result = ce.Code
+	return errors.Join(
+		bus.Serve(svc, contract.SwarmOpen, whole(s, func(ctx context.Context, r *bus.Request[contract.None]) (*contract.Conversation, error) {
+			res := s.ask(ctx, work, r.Param(1), open, nil)
+			return &res.conv, res.err
+		})),
+		bus.Serve(svc, contract.SwarmDetach, whole(s, func(ctx context.Context, r *bus.Request[contract.None]) (*contract.None, error) {
+			return &contract.None{}, s.ask(ctx, work, r.Param(1), detach, nil).err
+		})),
+		bus.Serve(svc, contract.SwarmPost, whole(s, func(ctx context.Context, r *bus.Request[contract.ChatPost]) (*contract.ChatMessage, error) {
+			start := time.Now()
+			msg, err := s.post(ctx, work, r)
+			result := "ok"
+			if err != nil {
+				result = "error"
+				if ce, ok := err.(*contract.Error); ok {
+					result = ce.Code
+				}
+			} else {
+				s.took.Observe(time.Since(start).Seconds())
 			}
-		} else {
-			s.took.Observe(time.Since(start).Seconds())
-		}
-		s.posts.WithLabelValues(result).Inc()
-		return msg, err
-	})
-	if err != nil {
-		return err
-	}
-	return bus.Serve(svc, contract.SwarmRead, func(ctx context.Context, r *bus.Request[contract.ChatQuery]) (*contract.ChatHistory, error) {
-		return s.read(ctx, work, r)
-	})
+			s.posts.WithLabelValues(result).Inc()
+			return msg, err
+		})),
+		bus.Serve(svc, contract.SwarmRead, whole(s, func(ctx context.Context, r *bus.Request[contract.ChatQuery]) (*contract.ChatHistory, error) {
+			return s.read(ctx, work, r)
+		})),
+	)
 }
 
-// conversation returns the actor of a room and starts it when there is none.
-func (s *Service) conversation(work context.Context, room string) (*conversation, error) {
+// whole refuses a command while rooms.json is damaged.
+func whole[Q, A any](s *Service, fn func(context.Context, *bus.Request[Q]) (*A, error)) func(context.Context, *bus.Request[Q]) (*A, error) {
+	return func(ctx context.Context, r *bus.Request[Q]) (*A, error) {
+		if s.damaged != nil {
+			return nil, s.damaged
+		}
+		return fn(ctx, r)
+	}
+}
+
+// warm verifies the conversations one by one before somebody waits for them.
+func (s *Service) warm(work context.Context) {
+	for i, room := range s.rooms.all() {
+		if i == s.maxOpen {
+			return // the others when they are asked for
+		}
+		s.ask(work, work, room, find, nil)
+	}
+}
+
+// use returns the actor of a room and starts it when there is none. It stays until
+// release.
+func (s *Service) use(work context.Context, room string) (*conversation, error) {
 	if !validRoom(room) {
 		return nil, contract.ErrBadRequest.With("a room's name is 1 to 64 of a-z, 0-9 and -")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, ok := s.convs[room]; ok {
-		return c, nil
+	c, ok := s.convs[room]
+	if !ok {
+		if len(s.convs) >= s.maxOpen && !s.closeOneLocked() {
+			return nil, contract.ErrBusy.With("%d conversations are in use at once; try again", s.maxOpen)
+		}
+		c = &conversation{room: room, svc: s, jobs: make(chan job, queueLen), quit: make(chan struct{})}
+		s.convs[room] = c
+		s.wg.Add(1)
+		go c.run(work, &s.wg)
 	}
-	if len(s.convs) >= maxRooms {
-		return nil, contract.ErrBusy.With("%d conversations are open; no more", maxRooms)
-	}
-	c := &conversation{room: room, svc: s, jobs: make(chan job, queueLen)}
-	s.convs[room] = c
-	s.wg.Add(1)
-	go c.run(work, &s.wg)
-	if s.rooms.get(room) != "" {
-		c.jobs <- job{ctx: work, done: make(chan result, 1)} // open it now; the queue is empty
-	}
+	c.users++
+	c.used = time.Now()
 	return c, nil
+}
+
+// hold keeps a conversation that is in use for one more.
+func (s *Service) hold(c *conversation) {
+	s.mu.Lock()
+	c.users++
+	s.mu.Unlock()
+}
+
+// release ends use and hold.
+func (s *Service) release(c *conversation) {
+	s.mu.Lock()
+	c.users--
+	s.mu.Unlock()
+}
+
+// closeOneLocked ends the conversation that was idle the longest; false when all
+// are in use.
+func (s *Service) closeOneLocked() bool {
+	var oldest *conversation
+	for _, c := range s.convs {
+		if c.users == 0 && (oldest == nil || c.used.Before(oldest.used)) {
+			oldest = c
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	delete(s.convs, oldest.room)
+	close(oldest.quit) // it has no job, and gets none
+	return true
+}
+
+// ask has the room's conversation do a job.
+func (s *Service) ask(ctx, work context.Context, room string, v verb, m commit.Message) result {
+	c, err := s.use(work, room)
+	if err != nil {
+		return result{err: err}
+	}
+	defer s.release(c)
+	return c.ask(ctx, v, m)
 }
 
 func (s *Service) post(ctx, work context.Context, r *bus.Request[contract.ChatPost]) (*contract.ChatMessage, error) {
@@ -211,15 +279,12 @@ func (s *Service) post(ctx, work context.Context, r *bus.Request[contract.ChatPo
 	if err != nil {
 		return nil, err
 	}
-	conv, err := s.conversation(work, r.Param(1))
-	if err != nil {
-		return nil, err
-	}
-	res := conv.ask(ctx, m)
+	room := r.Param(1)
+	res := s.ask(ctx, work, room, post, m)
 	if res.err != nil {
 		return nil, res.err
 	}
-	out := chatMessage(conv.room, res.entry)
+	out := chatMessage(room, res.entry)
 	return &out, nil
 }
 
@@ -235,21 +300,27 @@ func (s *Service) read(ctx, work context.Context, r *bus.Request[contract.ChatQu
 		return nil, contract.ErrBadRequest.With("before is the id of a message: 40 hex digits")
 	}
 	room := r.Param(1)
+	nothing := &contract.ChatHistory{Messages: []contract.ChatMessage{}} // was said yet; reading makes nothing
 	if validRoom(room) && s.rooms.get(room) == "" {
-		return &contract.ChatHistory{Messages: []contract.ChatMessage{}}, nil // nothing was said yet; reading makes nothing
+		return nothing, nil
 	}
-	conv, err := s.conversation(work, room)
+	conv, err := s.use(work, room)
 	if err != nil {
 		return nil, err
 	}
+	defer s.release(conv)
 	rep := conv.repo.Load()
 	if rep == nil { // being verified: wait for that
-		if res := conv.ask(ctx, nil); res.err != nil {
+		if res := conv.ask(ctx, find, nil); errors.Is(res.err, contract.ErrNotFound) {
+			return nothing, nil
+		} else if res.err != nil {
 			return nil, res.err
 		}
-		rep = conv.repo.Load()
+		if rep = conv.repo.Load(); rep == nil {
+			return nothing, nil // detached meanwhile
+		}
 	}
-	page, more, err := rep.Page(q.Before, q.Limit, pageBytes)
+	page, more, err := rep.Page(q.Before, q.Limit, pageBytes, func(e *repo.Entry) int { return sent(room, e) })
 	if err != nil {
 		return nil, conv.explain(err)
 	}

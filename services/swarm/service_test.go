@@ -18,7 +18,9 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/bustest"
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/services/swarm"
+	"github.com/parley-jami/parley/services/swarm/repo"
 	"github.com/parley-jami/parley/services/swarm/swarmtest"
 )
 
@@ -30,6 +32,9 @@ type node struct {
 	bus  *bustest.Server
 	conf *bus.Conn // asks as conference does
 	stop func()
+	open int // conversations at once; 0: as they are
+
+	signing sync.RWMutex // held by a test: nothing is signed
 }
 
 func startNode(t *testing.T) *node {
@@ -53,6 +58,8 @@ func startNode(t *testing.T) *node {
 			if r.Param(1) != "swarm" || r.Body.Hash != "SHA-512" || r.Body.Scheme != "pkcs1" || r.Body.Key != contract.KeyDevice {
 				return nil, contract.ErrForbidden
 			}
+			n.signing.RLock()
+			defer n.signing.RUnlock()
 			sig, err := id.DeviceKey.Sign(rand.Reader, r.Body.Digest, crypto.SHA512)
 			return &contract.SignReply{Signature: sig}, err
 		}))
@@ -68,10 +75,27 @@ func startNode(t *testing.T) *node {
 // start runs the service until n.stop.
 func (n *node) start() {
 	n.t.Helper()
+	n.run(func(env *host.Env) bool { return env.Ready() })
+}
+
+// startDamaged runs a service that will not be ready.
+func (n *node) startDamaged() {
+	n.t.Helper()
+	n.run(func(env *host.Env) bool {
+		_, err := bus.Call(n.t.Context(), n.conf, contract.SwarmOpen, &contract.None{}, "main")
+		return !errors.Is(err, contract.ErrUnavailable) && !env.Ready()
+	})
+}
+
+func (n *node) run(up func(*host.Env) bool) {
+	n.t.Helper()
 	env := n.bus.Env("swarm")
 	s, err := swarm.New(env)
 	if err != nil {
 		n.t.Fatal(err)
+	}
+	if n.open > 0 {
+		s.(*swarm.Service).SetMaxOpen(n.open)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -82,7 +106,7 @@ func (n *node) start() {
 			n.t.Errorf("swarm ended: %v", err)
 		}
 	})
-	for deadline := time.Now().Add(10 * time.Second); !env.Ready(); {
+	for deadline := time.Now().Add(10 * time.Second); !up(env); {
 		if time.Now().After(deadline) {
 			n.t.Fatal("swarm is not ready")
 		}
@@ -170,11 +194,12 @@ func TestBadPosts(t *testing.T) {
 	}
 }
 
-// TestPagesFitTheBus: 200 messages of the longest body are more than NATS carries.
+// TestPagesFitTheBus: 200 messages of the longest body are more than NATS carries,
+// and JSON makes six bytes of each of these.
 func TestPagesFitTheBus(t *testing.T) {
 	n := startNode(t)
 	for i := range 130 {
-		if _, err := n.post("main", contract.ChatPost{Body: strings.Repeat("\n", 8190) + fmt.Sprint(i%10)}); err != nil {
+		if _, err := n.post("main", contract.ChatPost{Body: strings.Repeat("<", 8190) + fmt.Sprint(i%10)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -263,14 +288,178 @@ func TestRoomsFoundAgain(t *testing.T) {
 	if err := os.WriteFile(file, []byte(`{"main":`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := swarm.New(n.bus.Env("swarm"))
-	if err != nil {
-		t.Fatal(err)
+	n.startDamaged()
+	var e *contract.Error
+	if _, err := n.post("main", contract.ChatPost{Body: "y"}); !errors.As(err, &e) || e.Code != contract.ErrStateDamaged.Code || !strings.Contains(e.Message, file) {
+		t.Fatalf("post with a damaged rooms.json: %v", err)
 	}
-	if err := s.Run(t.Context()); !errors.Is(err, contract.ErrStateDamaged) || !strings.Contains(err.Error(), file) {
-		t.Fatalf("a damaged rooms.json: %v", err)
+	if _, err := bus.Call(t.Context(), n.conf, contract.SwarmRead, &contract.ChatQuery{}, "main"); !errors.Is(err, contract.ErrStateDamaged) {
+		t.Fatalf("read with a damaged rooms.json: %v", err)
 	}
 	if text, err := os.ReadFile(file); err != nil || string(text) != `{"main":` {
 		t.Fatalf("it was changed: %s, %v", text, err)
+	}
+}
+
+func (n *node) detach(room string) {
+	n.t.Helper()
+	if _, err := bus.Call(n.t.Context(), n.conf, contract.SwarmDetach, &contract.None{}, room); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// TestDetachedRoomBeginsAnew: a new room of a removed one's name has no old chat, also
+// after a process killed at any moment, and nothing is lost from the disk.
+func TestDetachedRoomBeginsAnew(t *testing.T) {
+	n := startNode(t)
+	n.detach("main") // nothing was said: harmless
+	old, err := n.post("main", contract.ChatPost{Body: "old"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.detach("main")
+	n.detach("main")
+	if h := n.read("main", contract.ChatQuery{}); len(h.Messages) != 0 || h.Conversation != "" {
+		t.Fatalf("old chat: %+v", h)
+	}
+	fresh, err := n.post("main", contract.ChatPost{Body: "new"})
+	if err != nil || fresh.Parent == old.Parent {
+		t.Fatalf("%+v, %v", fresh, err)
+	}
+	base := filepath.Join(n.bus.Config().Data, "swarm", bustest.Account)
+	if room, err := repo.Room(filepath.Join(base, "conversations", old.Parent)); err != nil || room != "" {
+		t.Fatalf("the old repository is of room %q, %v", room, err)
+	}
+	n.stop()
+	// Killed between the repository and rooms.json: the next try ends it.
+	if err := repo.Detach(filepath.Join(base, "conversations", fresh.Parent)); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	if h := n.read("main", contract.ChatQuery{}); len(h.Messages) != 1 || h.Messages[0].ID != fresh.ID {
+		t.Fatalf("not detached yet: %+v", h)
+	}
+	n.detach("main")
+	n.stop()
+	if err := os.Remove(filepath.Join(base, "rooms.json")); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	if h := n.read("main", contract.ChatQuery{}); len(h.Messages) != 0 {
+		t.Fatalf("chat of a detached conversation: %+v", h)
+	}
+	// One that cannot be opened goes too.
+	bad, err := n.post("main", contract.ChatPost{Body: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	if err := os.RemoveAll(filepath.Join(base, "conversations", bad.Parent, ".git", "objects")); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	n.detach("main")
+	if _, err := n.post("main", contract.ChatPost{Body: "y"}); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := filepath.Glob(filepath.Join(base, "conversations", "*")); err != nil || len(all) != 4 {
+		t.Fatalf("%v, %v", all, err)
+	}
+}
+
+// TestFullDiskAtTheStart: what rooms.json says can be found again.
+func TestFullDiskAtTheStart(t *testing.T) {
+	n := startNode(t)
+	m, err := n.post("main", contract.ChatPost{Body: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	file := filepath.Join(n.bus.Config().Data, "swarm", bustest.Account, "rooms.json")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(file+".tmp", 0o700); err != nil { // nothing can be written there
+		t.Fatal(err)
+	}
+	n.start()
+	if h := n.read("main", contract.ChatQuery{}); len(h.Messages) != 1 || h.Messages[0].ID != m.ID {
+		t.Fatalf("%+v", h)
+	}
+}
+
+// TestMoreRoomsThanAreOpen: who is idle makes place, and comes back when asked for.
+func TestMoreRoomsThanAreOpen(t *testing.T) {
+	n := startNode(t)
+	n.stop()
+	n.open = 2
+	n.start()
+	var wg sync.WaitGroup
+	for i := range 3 {
+		for j := range 5 {
+			room := fmt.Sprint("room", j)
+			if _, err := n.post(room, contract.ChatPost{Body: fmt.Sprint(i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for j := range 5 {
+		wg.Go(func() {
+			for i := 3; i < 6; {
+				switch _, err := n.post(fmt.Sprint("room", j), contract.ChatPost{Body: fmt.Sprint(i)}); {
+				case err == nil:
+					i++
+				case !errors.Is(err, contract.ErrBusy):
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for j := range 5 {
+		if h := n.read(fmt.Sprint("room", j), contract.ChatQuery{}); len(h.Messages) != 6 {
+			t.Errorf("room%d has %d messages", j, len(h.Messages))
+		}
+	}
+}
+
+// TestWhatNobodyWaitsForIsNotWritten: a post that waited for longer than its sender.
+func TestWhatNobodyWaitsForIsNotWritten(t *testing.T) {
+	n := startNode(t)
+	if _, err := n.post("main", contract.ChatPost{Body: "first"}); err != nil {
+		t.Fatal(err)
+	}
+	n.signing.Lock()
+	slow := make(chan error, 1)
+	go func() {
+		_, err := n.post("main", contract.ChatPost{Body: "slow"})
+		slow <- err
+	}()
+	for range 5 {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		_, err := bus.Call(ctx, n.conf, contract.SwarmPost, &contract.ChatPost{Body: "gave up"}, "main")
+		cancel()
+		if !errors.Is(err, contract.ErrTimeout) && !errors.Is(err, contract.ErrUnavailable) {
+			t.Errorf("a post into a stuck chat: %v", err)
+		}
+	}
+	n.signing.Unlock()
+	if err := <-slow; err != nil {
+		t.Fatal(err)
+	}
+	last, err := n.post("main", contract.ChatPost{Body: "last"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := n.read("main", contract.ChatQuery{})
+	gone := 0 // the one that was begun while its sender still waited
+	for _, m := range h.Messages {
+		if m.Body == "gave up" {
+			gone++
+		}
+	}
+	if gone > 1 || h.Messages[len(h.Messages)-1].ID != last.ID {
+		t.Errorf("%d messages that nobody waits for are there: %+v", gone, h.Messages)
 	}
 }

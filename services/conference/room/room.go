@@ -191,7 +191,7 @@ func (r *Room) SetSettings(now time.Time, by string, s Settings) {
 }
 
 // SetConversation notes the id of the room's conversation; nobody is told.
-func (r *Room) SetConversation(id string) { r.set.Conversation = id }
+func (r *Room) SetConversation(id string) { r.set.Conversation, r.set.NewChat = id, false }
 
 // Said notes a chat message that has been committed.
 func (r *Room) Said(now time.Time, by string, chat json.RawMessage) {

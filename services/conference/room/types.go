@@ -75,6 +75,9 @@ type Settings struct {
 	Token        string    `json:"moderator_token"` // 128 random bits, hex
 	Created      time.Time `json:"created"`
 	Conversation string    `json:"conversation,omitempty"`
+	// NewChat says that swarm has still to put aside what was said in an earlier
+	// room of this name; Conversation is empty then.
+	NewChat bool `json:"new_chat,omitempty"`
 }
 
 // Public returns s without its secrets; HasPIN tells of one.

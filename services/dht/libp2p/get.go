@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/services/dht/overlay"
 )
@@ -93,9 +94,12 @@ func (n *Node) search(ctx context.Context, key overlay.Key) (map[peer.ID]*record
 		wg.Go(func() {
 			defer func() { <-slot }()
 			name := recordKey(key, p.ID)
+			// A peer that does not answer makes this an error when the time is up; what
+			// others answered is there all the same.
 			b, err := n.kad.GetValue(ctx, name)
-			if err != nil {
-				return // its writer's record is not to be had now
+			if len(b) == 0 {
+				n.log.Debug("record not found", zap.Stringer("writer", p.ID), zap.Error(err))
+				return
 			}
 			r, err := parseRecord(name, b)
 			if err != nil || r.fresh(time.Now()) != nil {

@@ -43,12 +43,21 @@ func NodeKey(path string) (crypto.PrivKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node key: %w", err)
 	}
+	k, err := parseNodeKey(b)
+	if err != nil {
+		return nil, &KeyDamagedError{path, err}
+	}
+	return k, nil
+}
+
+// parseNodeKey never shows bytes of a key in its error.
+func parseNodeKey(b []byte) (crypto.PrivKey, error) {
 	k, err := crypto.UnmarshalPrivateKey(b)
 	if err != nil {
-		return nil, &KeyDamagedError{path, errors.New("not a libp2p key")}
+		return nil, errors.New("not a libp2p key")
 	}
 	if k.Type() != crypto.Ed25519 {
-		return nil, &KeyDamagedError{path, errors.New("not an Ed25519 key")}
+		return nil, errors.New("not an Ed25519 key")
 	}
 	return k, nil
 }

@@ -21,13 +21,28 @@ const (
 // maxWatchers bounds the listeners of a node.
 const maxWatchers = 4096
 
-// watcher is one listener. Its goroutine alone touches known and seqs.
+// Bounds of one listener: the writers that it follows, the bytes of their values, and
+// what it tells of at once; what is beyond waits for its place.
+const (
+	watchWriters = 256
+	watchBytes   = 4 << 20
+	watchChanges = 256
+)
+
+// watcher is one listener. Its goroutine alone touches known, bytes and seen.
 type watcher struct {
 	key   overlay.Key
 	fn    func(overlay.Change)
 	local chan struct{} // this node's own values changed
 	known map[valueID]overlay.Value
-	seqs  map[peer.ID]uint64 // of the newest record seen: an older copy brings nothing back
+	bytes int                 // of the data of known
+	seen  map[peer.ID]version // the newest record of each writer: an older copy brings nothing back
+}
+
+// version tells a writer's record apart until it expires.
+type version struct {
+	seq     uint64
+	expires time.Time
 }
 
 type valueID struct {
@@ -37,7 +52,7 @@ type valueID struct {
 
 // Listen finds what is there and watches from then on.
 func (n *Node) Listen(ctx context.Context, key overlay.Key, fn func(overlay.Change)) ([]overlay.Value, func(), error) {
-	w := &watcher{key: key, fn: fn, local: make(chan struct{}, 1), known: map[valueID]overlay.Value{}, seqs: map[peer.ID]uint64{}}
+	w := newWatcher(key, fn)
 	if err := n.addWatcher(w); err != nil {
 		return nil, nil, err
 	}
@@ -67,6 +82,10 @@ func (n *Node) Listen(ctx context.Context, key overlay.Key, fn func(overlay.Chan
 	n.mu.Unlock()
 	var once sync.Once
 	return now, func() { once.Do(cancel); <-done }, nil
+}
+
+func newWatcher(key overlay.Key, fn func(overlay.Change)) *watcher {
+	return &watcher{key: key, fn: fn, local: make(chan struct{}, 1), known: map[valueID]overlay.Value{}, seen: map[peer.ID]version{}}
 }
 
 func (n *Node) addWatcher(w *watcher) error {
@@ -154,43 +173,59 @@ func (w *watcher) untilExpiry(now time.Time) time.Duration {
 	return max(d, 0) + time.Millisecond
 }
 
-// diff takes in what was found and returns what changed. own is all of this
-// node's; recs holds other writers that were reached now, and a writer that was not
-// keeps its values until they expire.
+// diff takes in what was found and returns what changed, at most watchChanges of it:
+// the rest is found again by the next poll. own is all of this node's; recs holds
+// other writers that were reached now, and a writer that was not keeps its values
+// until they expire.
 func (w *watcher) diff(own []overlay.Value, self peer.ID, recs map[peer.ID]*record, now time.Time) []overlay.Change {
 	var out []overlay.Change
+	drop := func(id valueID, v overlay.Value) {
+		if len(out) < watchChanges {
+			delete(w.known, id)
+			w.bytes -= len(v.Data)
+			out = append(out, overlay.Change{Value: v, Expired: true})
+		}
+	}
 	take := func(writer string, vs []overlay.Value) {
 		there := make(map[uint64]bool, len(vs))
 		for _, v := range vs {
 			there[v.ID] = true
 			id := valueID{writer, v.ID}
 			old, ok := w.known[id]
-			w.known[id] = v
-			if !ok || old.Type != v.Type || !bytes.Equal(old.Data, v.Data) {
+			if same := ok && old.Type == v.Type && bytes.Equal(old.Data, v.Data); !same {
+				if len(out) == watchChanges || w.bytes-len(old.Data)+len(v.Data) > watchBytes {
+					continue
+				}
 				out = append(out, overlay.Change{Value: v})
 			}
+			w.bytes += len(v.Data) - len(old.Data)
+			w.known[id] = v
 		}
 		for id, v := range w.known {
 			if id.writer == writer && !there[id.id] {
-				delete(w.known, id)
-				out = append(out, overlay.Change{Value: v, Expired: true})
+				drop(id, v)
 			}
+		}
+	}
+	for p, s := range w.seen {
+		if !s.expires.After(now) {
+			delete(w.seen, p)
 		}
 	}
 	if _, fromPeers := recs[self]; !fromPeers {
 		take(self.String(), own)
 	}
 	for p, r := range recs {
-		if r.seq < w.seqs[p] {
+		last, again := w.seen[p]
+		if again && r.seq < last.seq || !again && len(w.seen) >= watchWriters {
 			continue
 		}
-		w.seqs[p] = r.seq
+		w.seen[p] = version{r.seq, r.expires}
 		take(p.String(), r.live(now))
 	}
 	for id, v := range w.known {
 		if !v.Expires.After(now) {
-			delete(w.known, id)
-			out = append(out, overlay.Change{Value: v, Expired: true})
+			drop(id, v)
 		}
 	}
 	return out

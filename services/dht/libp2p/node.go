@@ -110,7 +110,7 @@ func New(o Options) (*Node, error) {
 	n := &Node{key: o.Key, host: h, boot: boot, log: o.Log, ctx: ctx, stop: stop, wake: make(chan struct{}, 1),
 		own: map[overlay.Key]*owned{}, watch: map[overlay.Key]map[*watcher]struct{}{}}
 	n.kad, err = kaddht.New(h, kaddht.ProtocolPrefix(protocolPrefix), kaddht.Mode(kaddht.ModeServer),
-		kaddht.Validator(kadrecord.NamespacedValidator{namespace: validator{time.Now}}), kaddht.Datastore(newStore(maxStored)),
+		kaddht.Validator(kadrecord.NamespacedValidator{namespace: validator{time.Now}}), kaddht.Datastore(newStore(maxStored, h.ID())),
 		kaddht.MaxRecordAge(overlay.MaxLifetime+clockSlack), kaddht.ValueGCInterval(time.Hour))
 	if err != nil {
 		stop()

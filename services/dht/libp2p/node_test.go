@@ -1,6 +1,7 @@
 package libp2p
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/network"
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/services/dht/overlay"
@@ -96,6 +98,68 @@ func TestAloneHandsOnWhenAPeerComes(t *testing.T) {
 	}
 }
 
+// TestAMutePeer: who takes a connection and never answers does not keep a value from
+// the others, and costs none that was there.
+func TestAMutePeer(t *testing.T) {
+	a := start(t, Options{Listen: "127.0.0.1:0"})
+	boot := a.Node().Addresses[:1]
+	b := start(t, Options{Listen: "127.0.0.1:0", Bootstrap: boot})
+	mute := start(t, Options{Listen: "127.0.0.1:0", Bootstrap: boot})
+	waitPeers(t, a, 2)
+	waitPeers(t, b, 1)
+	for _, p := range mute.host.Mux().Protocols() {
+		if strings.HasPrefix(string(p), protocolPrefix) {
+			mute.host.SetStreamHandler(p, func(network.Stream) {})
+		}
+	}
+	k := overlay.Key{1}
+	for _, data := range []string{"one", "two"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		if _, err := a.Put(ctx, overlay.Value{Key: k, ID: 1, Data: []byte(data)}, true); err != nil {
+			t.Fatalf("put %s: %v", data, err)
+		}
+		cancel()
+		ctx, cancel = context.WithTimeout(t.Context(), 3*time.Second)
+		vs, err := b.Get(ctx, k)
+		cancel()
+		if err != nil || len(vs) != 1 || string(vs[0].Data) != data {
+			t.Fatalf("the other peer has %v, %v; want %s", vs, err, data)
+		}
+		if vs := a.ownValues(k, time.Now()); len(vs) != 1 || string(vs[0].Data) != data {
+			t.Fatalf("ours: %v", vs)
+		}
+	}
+	// The mute one may have been dropped by now: so that it is late once more.
+	a.late(a.own[k])
+	if ks, next := a.dueKeys(time.Now()); len(ks) != 0 || next > retryMost {
+		t.Errorf("due now %v, next in %s", ks, next)
+	}
+	if ks, _ := a.dueKeys(time.Now().Add(retryMost)); len(ks) != 1 {
+		t.Errorf("due later %v", ks)
+	}
+}
+
+// TestAFailedPutKeepsWhatItWouldReplace.
+func TestAFailedPutKeepsWhatItWouldReplace(t *testing.T) {
+	n := start(t, Options{})
+	k := overlay.Key{1}
+	if _, err := n.Put(t.Context(), overlay.Value{Key: k, ID: 1, Data: []byte("old")}, true); err != nil {
+		t.Fatal(err)
+	}
+	n.own[k].turn <- struct{}{} // the key is being published all the time
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for id := range uint64(2) {
+		if _, err := n.Put(ctx, overlay.Value{Key: k, ID: id + 1, Data: []byte("new one")}, false); err == nil {
+			t.Fatal("put by one who has gone")
+		}
+	}
+	if vs := n.ownValues(k, time.Now()); len(vs) != 1 || string(vs[0].Data) != "old" || !n.own[k].values[1].permanent || n.count != 1 || n.bytes != 3 {
+		t.Errorf("%v, %d values of %d bytes", vs, n.count, n.bytes)
+	}
+	<-n.own[k].turn
+}
+
 func TestStartIsQuick(t *testing.T) {
 	at := time.Now()
 	start(t, Options{Listen: "127.0.0.1:0", Bootstrap: []string{"/ip4/192.0.2.1/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"}})
@@ -162,4 +226,28 @@ func TestNodeKey(t *testing.T) {
 			t.Errorf("%q was changed to %q, %v", text, b, err)
 		}
 	}
+}
+
+func FuzzNodeKey(f *testing.F) {
+	good, err := crypto.MarshalPrivateKey(newKey(f))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(good[:len(good)-1])
+	f.Add([]byte("\x08\x01\x12\x40"))
+	f.Add([]byte("\x08\x00\x12\x01\x00")) // RSA
+	f.Fuzz(func(t *testing.T, b []byte) {
+		k, err := parseNodeKey(b)
+		if err != nil {
+			return
+		}
+		again, err := crypto.MarshalPrivateKey(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if same, err := parseNodeKey(again); err != nil || !same.Equals(k) {
+			t.Errorf("another key after writing it: %v", err)
+		}
+	})
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -26,8 +28,12 @@ const refreshMost = time.Hour
 // publishTime bounds one publication that nobody waits for.
 const publishTime = 30 * time.Second
 
-// retryAfter is when a publication that failed is tried again.
-const retryAfter = 10 * time.Second
+// A publication that did not reach all is made again after the first of these, and
+// twice as long each time up to the second.
+const (
+	retryAfter = 10 * time.Second
+	retryMost  = 10 * time.Minute
+)
 
 // owned is what this node put under one key. Everything but turn is guarded by
 // the node's mu.
@@ -36,7 +42,9 @@ type owned struct {
 	values map[uint64]*ownValue
 	seq    uint64
 	due    time.Time // next refresh; zero: none
-	alone  bool      // no peer has it yet
+	alone  bool      // no peer has it yet, or not all that should
+	retry  time.Time // not published again before; set with alone
+	tries  int       // publications in vain
 }
 
 type ownValue struct {
@@ -45,27 +53,65 @@ type ownValue struct {
 }
 
 // Put stores a value in this node's record of the key and hands it to the
-// closest peers.
+// closest peers. When they don't all answer before ctx ends, the value stays ours and
+// is handed on later.
 func (n *Node) Put(ctx context.Context, v overlay.Value, permanent bool) (overlay.Stored, error) {
-	v, err := n.keep(v, permanent)
+	now, old, err := n.keep(v, permanent)
 	if err != nil {
 		return overlay.Stored{}, err
 	}
 	n.tell(v.Key)
 	peers, err := n.publish(ctx, v.Key)
 	if err != nil {
-		n.drop(v.Key, v.ID)
+		n.undo(now, old)
 		n.tell(v.Key)
 		return overlay.Stored{}, fmt.Errorf("put: %w", err)
 	}
 	n.poke()
-	return overlay.Stored{Value: v, Peers: peers}, nil
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return overlay.Stored{Value: now.Value, Peers: peers}, nil
 }
 
-// keep checks the quotas and takes the value in.
-func (n *Node) keep(v overlay.Value, permanent bool) (overlay.Value, error) {
+// Restore takes in permanent values of a process before this one. They are handed
+// on as soon as a peer is met, each key once.
+func (n *Node) Restore(vs []overlay.Value) error {
+	var errs []error
+	for _, v := range vs {
+		if _, _, err := n.keep(v, true); err != nil {
+			errs = append(errs, fmt.Errorf("value %d: %w", v.ID, err))
+			continue
+		}
+		n.mu.Lock()
+		n.own[v.Key].alone = true
+		n.mu.Unlock()
+		n.tell(v.Key)
+	}
+	n.poke()
+	return errors.Join(errs...)
+}
+
+// undo takes back a keep, unless something else has been kept since.
+func (n *Node) undo(now, old *ownValue) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	o := n.own[now.Key]
+	if o == nil || o.values[now.ID] != now {
+		return
+	}
+	n.dropLocked(o, now.ID)
+	if old != nil {
+		o.values[now.ID] = old
+		n.count++
+		n.bytes += len(old.Data)
+	}
+}
+
+// keep checks the quotas and takes the value in. It returns what it keeps and what
+// that replaces, or nil.
+func (n *Node) keep(v overlay.Value, permanent bool) (now, old *ownValue, err error) {
 	if len(v.Data) > overlay.MaxValue {
-		return v, fmt.Errorf("%w: %d bytes, at most %d", overlay.ErrTooLarge, len(v.Data), overlay.MaxValue)
+		return nil, nil, fmt.Errorf("%w: %d bytes, at most %d", overlay.ErrTooLarge, len(v.Data), overlay.MaxValue)
 	}
 	v.Data = slices.Clone(v.Data)
 	v.Writer = n.host.ID().String()
@@ -73,13 +119,13 @@ func (n *Node) keep(v overlay.Value, permanent bool) (overlay.Value, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
-		return v, overlay.ErrClosed
+		return nil, nil, overlay.ErrClosed
 	}
 	o := n.own[v.Key]
 	for v.ID == 0 {
 		var b [8]byte
 		if _, err := rand.Read(b[:]); err != nil {
-			return v, fmt.Errorf("value id: %w", err)
+			return nil, nil, fmt.Errorf("value id: %w", err)
 		}
 		if id := binary.BigEndian.Uint64(b[:]); o == nil || o.values[id] == nil {
 			v.ID = id
@@ -97,20 +143,21 @@ func (n *Node) keep(v overlay.Value, permanent bool) (overlay.Value, error) {
 	}
 	switch {
 	case o != nil && len(o.values)+add > maxValues:
-		return v, fmt.Errorf("%w: %d values under one key", overlay.ErrQuota, maxValues)
+		return nil, nil, fmt.Errorf("%w: %d values under one key", overlay.ErrQuota, maxValues)
 	case under+len(v.Data) > maxRecord-maxValues*64: // what a value takes in a record beside its data
-		return v, fmt.Errorf("%w: %d bytes under one key", overlay.ErrQuota, maxRecord-maxValues*64)
+		return nil, nil, fmt.Errorf("%w: %d bytes under one key", overlay.ErrQuota, maxRecord-maxValues*64)
 	case n.count+add > maxOwn || n.bytes+addBytes > maxOwnBytes:
-		return v, fmt.Errorf("%w: at most %d values and %d MiB in all", overlay.ErrQuota, maxOwn, maxOwnBytes>>20)
+		return nil, nil, fmt.Errorf("%w: at most %d values and %d MiB in all", overlay.ErrQuota, maxOwn, maxOwnBytes>>20)
 	}
 	if o == nil {
 		o = &owned{turn: make(chan struct{}, 1), values: map[uint64]*ownValue{}}
 		n.own[v.Key] = o
 	}
-	o.values[v.ID] = &ownValue{v, permanent}
+	now, old = &ownValue{v, permanent}, o.values[v.ID]
+	o.values[v.ID] = now
 	n.count += add
 	n.bytes += addBytes
-	return v, nil
+	return now, old, nil
 }
 
 // drop forgets one own value; false when there was none.
@@ -141,11 +188,14 @@ func (n *Node) Cancel(ctx context.Context, key overlay.Key, id uint64) bool {
 	if _, err := n.publish(ctx, key); err != nil {
 		n.log.Debug("cancelled value stays with peers until it expires", zap.Error(err))
 	}
+	n.poke()
 	return true
 }
 
 // publish hands the record of a key to the closest peers and says that we write
-// there. It returns how many peers were asked, 0 when none is known.
+// there. It returns how many peers were asked, 0 when none is known or when some did
+// not answer in time: then it is made again later. A peer that does not answer keeps
+// neither the others nor the second half from being done.
 func (n *Node) publish(ctx context.Context, key overlay.Key) (int, error) {
 	n.mu.Lock()
 	o := n.own[key]
@@ -153,10 +203,19 @@ func (n *Node) publish(ctx context.Context, key overlay.Key) (int, error) {
 	if o == nil {
 		return 0, nil
 	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, publishTime)
+		defer cancel()
+	}
 	select { // of two publications of one key the later has to be the newer
 	case o.turn <- struct{}{}:
 		defer func() { <-o.turn }()
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			n.late(o)
+			return 0, nil
+		}
 		return 0, ctx.Err()
 	}
 	peers := n.kad.RoutingTable().Size()
@@ -176,21 +235,50 @@ func (n *Node) publish(ctx context.Context, key overlay.Key) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err = n.kad.PutValue(ctx, recordKey(key, n.host.ID()), b); err == nil {
-		err = n.kad.Provide(ctx, c, true)
+	// kad-dht waits for all peers that it asks, so each half gets most of the time and
+	// they run at once; that one ran out of it is not said by the errors alone.
+	deadline, _ := ctx.Deadline()
+	hctx, cancel := context.WithTimeout(ctx, time.Until(deadline)*3/4)
+	defer cancel()
+	var putErr, provideErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { putErr = n.kad.PutValue(hctx, recordKey(key, n.host.ID()), b) })
+	wg.Go(func() { provideErr = n.kad.Provide(hctx, c, true) })
+	wg.Wait()
+	if err := ctx.Err(); errors.Is(err, context.Canceled) {
+		n.late(o)
+		return 0, err
+	}
+	late := hctx.Err() != nil || provideErr != nil || errors.Is(putErr, context.DeadlineExceeded) ||
+		n.kad.RoutingTable().Size() == 0 // they have gone
+	if putErr != nil && !late {
+		n.late(o)
+		return 0, putErr
+	}
+	if late {
+		n.log.Debug("not all peers have taken the values of a key; trying again", zap.NamedError("put", putErr), zap.NamedError("provide", provideErr))
+		n.late(o)
+		return 0, nil
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.scheduleLocked(o, time.Now())
-	o.alone = err != nil
-	if err != nil {
-		o.due = time.Now().Add(retryAfter)
-		return 0, err
-	}
+	o.alone, o.retry, o.tries = false, time.Time{}, 0
 	if len(o.values) == 0 {
 		delete(n.own, key)
 	}
 	return min(peers, 20), nil // kad-dht's bucket size: that many are asked
+}
+
+// late notes a publication that did not reach all.
+func (n *Node) late(o *owned) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	n.scheduleLocked(o, now)
+	o.alone = true
+	o.retry = now.Add(min(retryAfter<<min(o.tries, 10), retryMost))
+	o.tries++
 }
 
 // snapshot makes the next record of a key. Permanent values get a new lifetime,
@@ -280,10 +368,14 @@ func (n *Node) dueKeys(now time.Time) ([]overlay.Key, time.Duration) {
 				continue
 			}
 		}
-		switch {
-		case met && (o.alone || !o.due.IsZero() && !o.due.After(now)):
+		if met && (o.alone && !o.retry.After(now) || !o.due.IsZero() && !o.due.After(now)) {
 			keys = append(keys, k)
-		case !o.due.IsZero():
+			continue
+		}
+		if o.alone && met {
+			next = min(next, o.retry.Sub(now))
+		}
+		if !o.due.IsZero() {
 			next = min(next, o.due.Sub(now))
 		}
 	}

@@ -187,12 +187,21 @@ func parseBody(body []byte) (*record, error) {
 	return r, d.err
 }
 
-// fresh checks the clock's side.
+// fresh checks the clock's side: nothing lives longer than its type.
 func (r *record) fresh(now time.Time) error {
 	if !r.expires.After(now) {
 		return errExpired
 	}
-	if r.expires.After(now.Add(overlay.MaxLifetime + clockSlack)) {
+	most := overlay.Lifetime(0) // of a record without values
+	for i := range r.values {
+		v := &r.values[i]
+		life := overlay.Lifetime(v.Type)
+		if v.Expires.After(now.Add(life + clockSlack)) {
+			return fmt.Errorf("%w: value %d of type %d lives longer than %s", errRecord, v.ID, v.Type, life)
+		}
+		most = max(most, life)
+	}
+	if r.expires.After(now.Add(most + clockSlack)) {
 		return fmt.Errorf("%w: expires too late", errRecord)
 	}
 	return nil

@@ -2,11 +2,14 @@ package libp2p
 
 import (
 	"bytes"
+	"encoding/base32"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
 	ds "github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -133,9 +136,9 @@ func TestDiff(t *testing.T) {
 		return overlay.Value{ID: id, Data: []byte(data), Expires: testNow.Add(left)}
 	}
 	rec := func(seq uint64, vs ...overlay.Value) map[peer.ID]*record {
-		return map[peer.ID]*record{p: {seq: seq, values: vs}}
+		return map[peer.ID]*record{p: {seq: seq, expires: testNow.Add(time.Hour), values: vs}}
 	}
-	w := &watcher{known: map[valueID]overlay.Value{}, seqs: map[peer.ID]uint64{}}
+	w := newWatcher(overlay.Key{}, nil)
 	for _, x := range []struct {
 		name string
 		own  []overlay.Value
@@ -166,32 +169,150 @@ func TestDiff(t *testing.T) {
 	}
 }
 
+// TestAListenerIsBounded: strangers under a key cost it no more than its bounds, and
+// what did not fit at once is told later.
+func TestAListenerIsBounded(t *testing.T) {
+	w := newWatcher(overlay.Key{}, nil)
+	recs := map[peer.ID]*record{}
+	for i := range 2 * watchWriters {
+		p := peer.ID(fmt.Sprint("p", i))
+		recs[p] = &record{seq: 1, expires: testNow.Add(time.Hour)}
+		for id := range uint64(4) {
+			recs[p].values = append(recs[p].values, overlay.Value{ID: id + 1, Writer: p.String(), Data: make([]byte, 10_000), Expires: testNow.Add(time.Minute)})
+		}
+	}
+	told := 0
+	for range 20 {
+		got := len(w.diff(nil, "self", recs, testNow))
+		if got > watchChanges {
+			t.Fatalf("%d changes at once", got)
+		}
+		told += got
+	}
+	if told != len(w.known) || told != watchBytes/10_000 || len(w.seen) != watchWriters || w.bytes > watchBytes {
+		t.Errorf("%d told, %d known, %d writers, %d bytes", told, len(w.known), len(w.seen), w.bytes)
+	}
+	for range 20 { // all end, in their turn
+		told -= len(w.diff(nil, "self", nil, testNow.Add(2*time.Minute)))
+	}
+	if told != 0 || len(w.known) != 0 || w.bytes != 0 {
+		t.Errorf("%d not told of, %d known, %d bytes", told, len(w.known), w.bytes)
+	}
+	if w.diff(nil, "self", nil, testNow.Add(2*time.Hour)); len(w.seen) != 0 {
+		t.Errorf("%d writers remembered after their records ended", len(w.seen))
+	}
+}
+
+// TestNothingLivesLongerThanItsType: a stranger does not decide how long we keep it.
+func TestNothingLivesLongerThanItsType(t *testing.T) {
+	for name, x := range map[string]struct {
+		typ     uint16
+		value   time.Duration
+		record  time.Duration
+		refused bool
+	}{
+		"as it should be":          {0, 10 * time.Minute, 10 * time.Minute, false},
+		"clocks differ":            {0, 65 * time.Minute, 65 * time.Minute, false},
+		"a week for user data":     {0, 7 * 24 * time.Hour, 7 * 24 * time.Hour, true},
+		"a week for a record":      {0, 10 * time.Minute, 7 * 24 * time.Hour, true},
+		"a week for a request":     {4, 7 * 24 * time.Hour, 7 * 24 * time.Hour, false},
+		"a month for a request":    {4, 30 * 24 * time.Hour, 30 * 24 * time.Hour, true},
+		"a day for a call's start": {5, 24 * time.Hour, 24 * time.Hour, true},
+	} {
+		r := record{expires: testNow.Add(x.record), values: []overlay.Value{{ID: 1, Type: x.typ, Expires: testNow.Add(x.value)}}}
+		if err := r.fresh(testNow); (err != nil) != x.refused {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// placeOf is where kad-dht keeps a writer's record.
+func placeOf(k overlay.Key, writer peer.ID) ds.Key {
+	return ds.NewKey("/" + namespace + "/" + base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(recordKey(k, writer))))
+}
+
+func writerID(t testing.TB) peer.ID {
+	t.Helper()
+	id, err := peer.IDFromPrivateKey(newKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
 func TestStoreIsBounded(t *testing.T) {
-	s := newStore(10_000)
+	const limit = 80_000
+	self, few, many := writerID(t), writerID(t), writerID(t)
+	s := newStore(limit, self)
 	ctx := t.Context()
-	n := 0
-	var err error
-	for ; err == nil; n++ {
-		err = s.Put(ctx, ds.NewKey(string(rune('a'+n))), make([]byte, 1000))
+	put := func(i int, by peer.ID, size int) error {
+		return s.Put(ctx, placeOf(overlay.Key{byte(i), byte(i >> 8)}, by), make([]byte, size))
 	}
-	if !errors.Is(err, errFull) || n < 5 || n > 10 {
-		t.Fatalf("after %d entries: %v", n, err)
+	has := func(i int, by peer.ID) bool {
+		ok, err := s.Has(ctx, placeOf(overlay.Key{byte(i), byte(i >> 8)}, by))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok
 	}
-	if err := s.Put(ctx, ds.NewKey("a"), make([]byte, 1000)); err != nil {
-		t.Errorf("replacing with the same size: %v", err)
+	if err := put(1, few, 1000); err != nil {
+		t.Fatal(err)
 	}
-	if err := s.Put(ctx, ds.NewKey("a"), make([]byte, 9000)); !errors.Is(err, errFull) {
-		t.Errorf("replacing with more than fits: %v", err)
+	for i := range 100 {
+		if err := put(i, many, 1000); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for i := range n {
-		for range 2 { // a second delete counts nothing
-			if err := s.Delete(ctx, ds.NewKey(string(rune('a'+i)))); err != nil {
+	if s.writers[many].size > limit/writerShare || has(0, many) || !has(99, many) || !has(1, few) {
+		t.Errorf("one writer has %d bytes, oldest there %v, newest %v, another's %v", s.writers[many].size, has(0, many), has(99, many), has(1, few))
+	}
+	for range 200 { // strangers that one makes as one likes
+		by := writerID(t)
+		for i := range 3 {
+			if err := put(i, by, 1000); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if s.size != 0 {
-		t.Errorf("%d bytes left in an empty store", s.size)
+	if s.size > limit || !has(1, few) {
+		t.Errorf("%d bytes; who takes little is there: %v", s.size, has(1, few))
+	}
+	for i := range 200 { // more than there is room for
+		if err := put(i, self, 1000); err != nil {
+			t.Fatalf("own put %d into a full store: %v", i, err)
+		}
+	}
+	for i := range 200 {
+		if !has(i, self) {
+			t.Fatalf("own record %d was thrown out", i)
+		}
+	}
+	if err := put(1, few, limit); !errors.Is(err, errFull) {
+		t.Errorf("more than a share: %v", err)
+	}
+	if err := s.Put(ctx, ds.NewKey("/providers/AAAA/"+base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(few))), nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.writers[few].entries.Len(); n != 2 {
+		t.Errorf("a record and what it provides: %d entries", n)
+	}
+	res, err := s.Query(ctx, query.Query{KeysOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := res.Rest()
+	if err != nil || len(all) != len(s.entries) {
+		t.Fatalf("%d entries are there, %d counted, %v", len(all), len(s.entries), err)
+	}
+	for _, e := range all {
+		for range 2 { // a second delete counts nothing
+			if err := s.Delete(ctx, ds.NewKey(e.Key)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if s.size != 0 || len(s.writers) != 0 || len(s.heavy) != 0 || len(s.entries) != 0 {
+		t.Errorf("%d bytes, %d writers left in an empty store", s.size, len(s.writers))
 	}
 }
 

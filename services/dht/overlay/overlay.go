@@ -39,8 +39,9 @@ type Value struct {
 // Stored is what became of a put.
 type Stored struct {
 	Value Value
-	// Peers is how many peers were asked to keep it. 0: no peer is known; this node
-	// alone keeps it, answers for it, and hands it on as soon as it meets one.
+	// Peers is how many peers were asked to keep it. 0: no peer is known, or not all
+	// answered in time; this node keeps it, answers for it, and hands it on as soon as
+	// it can.
 	Peers int
 }
 
@@ -66,6 +67,9 @@ type Overlay interface {
 	// Put stores a value until it expires, or, when it is permanent, until it is
 	// cancelled; one of the same key and id is replaced.
 	Put(ctx context.Context, v Value, permanent bool) (Stored, error)
+	// Restore takes in permanent values that a process before this one put, and
+	// waits for nobody; the error tells of those that it could not take.
+	Restore(vs []Value) error
 	// Cancel removes a value that this node put; false when there was none.
 	Cancel(ctx context.Context, key Key, id uint64) bool
 	// Get returns the values of a key that are found until ctx ends.

@@ -105,6 +105,16 @@ func (l *List) All() []overlay.Value {
 	return slices.Clone(l.values)
 }
 
+// Get returns a value of the list.
+func (l *List) Get(key overlay.Key, id uint64) (overlay.Value, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := index(l.values, key, id); i >= 0 {
+		return l.values[i], true
+	}
+	return overlay.Value{}, false
+}
+
 // Set writes a value, in place of one with the same key and id.
 func (l *List) Set(v overlay.Value) error {
 	l.mu.Lock()
@@ -120,15 +130,15 @@ func (l *List) Set(v overlay.Value) error {
 	return l.writeLocked(next)
 }
 
-// Remove forgets a value; one that isn't there is no error.
-func (l *List) Remove(key overlay.Key, id uint64) error {
+// Remove forgets a value; had is false when it was not there, which is no error.
+func (l *List) Remove(key overlay.Key, id uint64) (had bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i := index(l.values, key, id)
 	if i < 0 {
-		return nil
+		return false, nil
 	}
-	return l.writeLocked(slices.Delete(slices.Clone(l.values), i, i+1))
+	return true, l.writeLocked(slices.Delete(slices.Clone(l.values), i, i+1))
 }
 
 func index(vs []overlay.Value, key overlay.Key, id uint64) int {

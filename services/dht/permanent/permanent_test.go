@@ -24,7 +24,7 @@ func TestList(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := l.Remove(k1, 9); err != nil {
+	if _, err := l.Remove(k1, 9); err != nil {
 		t.Errorf("removing what isn't there: %v", err)
 	}
 	if l, err = Open(path); err != nil {
@@ -34,7 +34,7 @@ func TestList(t *testing.T) {
 	if len(all) != 2 || string(all[0].Data) != "new" || all[1].Type != 8 || !bytes.Equal(all[1].Data, []byte{0, 255}) {
 		t.Errorf("after a restart: %+v", all)
 	}
-	if err := l.Remove(k1, 1); err != nil || len(l.All()) != 1 {
+	if _, err := l.Remove(k1, 1); err != nil || len(l.All()) != 1 {
 		t.Errorf("remove: %v, %v", l.All(), err)
 	}
 	for i := range maxList + 1 {

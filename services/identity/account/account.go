@@ -16,12 +16,14 @@ package account
 
 import (
 	"crypto/rsa"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/parley-jami/parley/internal/atomicfile"
 	"github.com/parley-jami/parley/internal/jami"
@@ -49,13 +51,18 @@ const maxFile = 32 << 20
 // ErrNone says that there is no account yet.
 var ErrNone = errors.New("no account")
 
-// DamagedError says that an account is there and cannot be used as it is.
+// DamagedError says that an account is there and cannot be used as it is. What a
+// disk or the permissions refuse for now is another error.
 type DamagedError struct {
-	Path string
-	Err  error
+	Path   string
+	Err    error
+	Advice string // empty: that of damaged files
 }
 
 func (e *DamagedError) Error() string {
+	if e.Advice != "" {
+		return fmt.Sprintf("%s: %v; nothing was changed: %s", e.Path, e.Err, e.Advice)
+	}
 	return fmt.Sprintf("%s is damaged (%v); nothing was changed: stop the node, put this file back from a backup, "+
 		"or move its directory away to start with a new account, and start again", e.Path, e.Err)
 }
@@ -79,6 +86,28 @@ type Account struct {
 	mu     sync.Mutex
 	config map[string]any
 	set    Settings
+}
+
+// clockSlack is how much before its certificates' start an account may be used:
+// clocks differ, and one may be set back.
+const clockSlack = 24 * time.Hour
+
+// Dates says what is wrong with the certificates' dates at now, or with now; nil:
+// nothing. The account works all the same, but peers may refuse it.
+func (a *Account) Dates(now time.Time) error {
+	for _, c := range []*x509.Certificate{a.Chain.Device, a.Chain.Account, a.Chain.CA} {
+		switch {
+		case c == nil:
+		case now.Before(c.NotBefore.Add(-clockSlack)):
+			return fmt.Errorf("the clock of this machine says %s, and the certificate %q begins on %s: set the clock",
+				now.UTC().Format(time.RFC3339), c.Subject.CommonName, c.NotBefore.UTC().Format(time.RFC3339))
+		case now.After(c.NotAfter):
+			return fmt.Errorf("the certificate %q ended on %s, and the clock of this machine says %s: if the clock is right, renew the "+
+				"certificate with a Jami client that has the account's archive, else set the clock",
+				c.Subject.CommonName, c.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		}
+	}
+	return nil
 }
 
 // DeviceKey returns the device's private key. It never leaves this process.

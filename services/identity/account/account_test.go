@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"errors"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,7 +46,7 @@ func create(t *testing.T) (root string, a *Account) {
 
 func TestCreateAndLoad(t *testing.T) {
 	root, made := create(t)
-	got, err := Load(root, time.Now())
+	got, err := Load(root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +113,7 @@ func TestChangeIsKept(t *testing.T) {
 	if _, err := a.Change(func(s *Settings) { *s = want }); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Load(root, time.Now())
+	got, err := Load(root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +126,7 @@ func TestChangeKeepsForeignSettings(t *testing.T) {
 	root, a := create(t)
 	path := filepath.Join(a.Dir, fileConfig)
 	edit(t, path, func(b []byte) []byte { return append(b, "ringtone:\n  path: /x.wav\n"...) })
-	a, err := Load(root, time.Now())
+	a, err := Load(root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +137,7 @@ func TestChangeKeepsForeignSettings(t *testing.T) {
 	if err != nil || !strings.Contains(string(b), "/x.wav") {
 		t.Errorf("foreign setting lost: %s, %v", b, err)
 	}
-	if _, err := Load(root, time.Now()); err != nil {
+	if _, err := Load(root); err != nil {
 		t.Error(err)
 	}
 }
@@ -152,7 +154,7 @@ func TestFailedChangeChangesNothing(t *testing.T) {
 }
 
 func TestNoAccount(t *testing.T) {
-	if _, err := Load(t.TempDir(), time.Now()); !errors.Is(err, ErrNone) {
+	if _, err := Load(t.TempDir()); !errors.Is(err, ErrNone) {
 		t.Errorf("got %v, want ErrNone", err)
 	}
 }
@@ -163,7 +165,7 @@ func TestHalfMadeAccountIsNoAccount(t *testing.T) {
 	if err := os.Rename(a.Dir, half); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(root, time.Now()); !errors.Is(err, ErrNone) {
+	if _, err := Load(root); !errors.Is(err, ErrNone) {
 		t.Errorf("got %v, want ErrNone", err)
 	}
 	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
@@ -215,7 +217,7 @@ func TestDamage(t *testing.T) {
 				edit(t, path, x.damage)
 			}
 			before := snapshot(t, root)
-			_, err := Load(root, time.Now())
+			_, err := Load(root)
 			var d *DamagedError
 			if !errors.As(err, &d) || !strings.Contains(err.Error(), path) {
 				t.Errorf("got %v; want a DamagedError that names %s", err, path)
@@ -227,13 +229,113 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestTheClockDamagesNothing: a step of the clock is no damage, and told with what to
+// do about it.
+func TestTheClockDamagesNothing(t *testing.T) {
+	root := t.TempDir()
+	at := time.Now().AddDate(30, 0, 0) // the clock was wrong when it was made
+	if _, err := Create(root, testKeys(), testSettings, at); err != nil {
+		t.Fatal(err)
+	}
+	a, err := Load(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		now  time.Time
+		want string
+	}{
+		{at, ""},
+		{at.Add(-time.Hour), ""}, // set back a little
+		{time.Now(), "set the clock"},
+		{time.Unix(0, 0), "set the clock"},
+		{at.Add(jami.Validity + time.Hour), "renew"},
+	} {
+		if err := a.Dates(x.now); (err == nil) != (x.want == "") || err != nil && !strings.Contains(err.Error(), x.want) {
+			t.Errorf("at %v: %v, want %q", x.now, err, x.want)
+		}
+	}
+}
+
+// TestARefusalOfTheDiskIsNoDamage: it may pass.
+func TestARefusalOfTheDiskIsNoDamage(t *testing.T) {
+	root, a := create(t)
+	path := filepath.Join(a.Dir, fileChain)
+	if err := os.Rename(path, path+".kept"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(fileChain, path); err != nil { // ELOOP, as any errno; root may read all
+		t.Fatal(err)
+	}
+	var d *DamagedError
+	if _, err := Load(root); err == nil || errors.As(err, &d) || errors.Is(err, ErrNone) || !strings.Contains(err.Error(), path) {
+		t.Fatalf("got %v, want an error of the system", err)
+	}
+	if err := os.Rename(path+".kept", path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(root); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRevokedDeviceIsRefused(t *testing.T) {
+	other := big.NewInt(4711)
+	for name, x := range map[string]struct {
+		serials func(a *Account) []*big.Int
+		signer  *rsa.PrivateKey
+		want    string // empty: it loads
+	}{
+		"another device": {func(*Account) []*big.Int { return []*big.Int{other} }, testKeys().Account, ""},
+		"this device":    {func(a *Account) []*big.Int { return []*big.Int{other, a.Chain.Device.SerialNumber} }, testKeys().Account, "was revoked"},
+		"not signed by the account": {func(*Account) []*big.Int { return nil }, testKeys().Device,
+			fileArchive + " is damaged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, a := create(t)
+			list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().AddDate(1, 0, 0)}
+			for _, n := range x.serials(a) {
+				list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: n, RevocationTime: time.Now()})
+			}
+			issuer := *a.Chain.Account
+			issuer.PublicKey = &x.signer.PublicKey
+			crl, err := x509.CreateRevocationList(rand.Reader, list, &issuer, x.signer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			edit(t, filepath.Join(a.Dir, fileArchive), func(b []byte) []byte {
+				archive, err := jami.ParseArchive(b, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				archive.CRL = crl
+				if b, err = archive.Pack(nil); err != nil {
+					t.Fatal(err)
+				}
+				return b
+			})
+			_, err = Load(root)
+			if x.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			var d *DamagedError
+			if !errors.As(err, &d) || !strings.Contains(err.Error(), x.want) {
+				t.Fatalf("got %v, want %q", err, x.want)
+			}
+		})
+	}
+}
+
 func TestTwoAccountsAreRefused(t *testing.T) {
 	root, _ := create(t)
 	if _, err := Create(root, testKeys(), testSettings, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	var d *DamagedError
-	if _, err := Load(root, time.Now()); !errors.As(err, &d) {
+	if _, err := Load(root); !errors.As(err, &d) {
 		t.Errorf("got %v, want a DamagedError", err)
 	}
 }
@@ -317,7 +419,7 @@ func BenchmarkLoad(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if _, err := Load(root, time.Now()); err != nil {
+		if _, err := Load(root); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -75,7 +75,7 @@ func Create(root string, keys *Keys, set Settings, now time.Time) (*Account, err
 	if err := atomicfile.SyncDir(root); err != nil {
 		return nil, fmt.Errorf("create account: %w", err)
 	}
-	return load(filepath.Join(root, name), now)
+	return load(filepath.Join(root, name))
 }
 
 func writeAll(dir string, files map[string][]byte) error {

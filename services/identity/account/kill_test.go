@@ -69,7 +69,7 @@ func TestKilledWhileCreating(t *testing.T) {
 		}
 		for _, r := range roots {
 			root := filepath.Join(dir, r.Name())
-			if _, err := Load(root, time.Now()); err != nil && !errors.Is(err, ErrNone) {
+			if _, err := Load(root); err != nil && !errors.Is(err, ErrNone) {
 				t.Errorf("%s: %v", r.Name(), err)
 			}
 		}

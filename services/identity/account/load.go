@@ -3,19 +3,22 @@ package account
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
-	"time"
+	"syscall"
 
 	"github.com/parley-jami/parley/internal/jami"
 )
 
 var dirName = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
-// Load loads the account below root. It returns [ErrNone] when there is none
-// and a [*DamagedError] when there is one that cannot be used.
-func Load(root string, now time.Time) (*Account, error) {
+// Load loads the account below root. It returns [ErrNone] when there is none, a
+// [*DamagedError] when there is one that cannot be used, and another error where
+// the disk or the permissions are at fault, which may pass. The clock is not looked
+// at: see [Account.Dates].
+func Load(root string) (*Account, error) {
 	if err := removeHalfMade(root); err != nil {
 		return nil, fmt.Errorf("load account: %w", err)
 	}
@@ -33,13 +36,13 @@ func Load(root string, now time.Time) (*Account, error) {
 	case 0:
 		return nil, ErrNone
 	case 1:
-		return load(filepath.Join(root, found[0]), now)
+		return load(filepath.Join(root, found[0]))
 	}
 	return nil, &DamagedError{Path: root, Err: fmt.Errorf("%d accounts %v, a node has one", len(found), found)}
 }
 
 // load reads and checks every file, in the order of §3.2.
-func load(dir string, now time.Time) (*Account, error) {
+func load(dir string) (*Account, error) {
 	a := &Account{Dir: dir}
 	var receipt, sig string
 	for _, f := range []struct {
@@ -55,7 +58,7 @@ func load(dir string, now time.Time) (*Account, error) {
 			return err
 		}},
 		{fileChain, func(b []byte) (err error) {
-			a.Chain, err = jami.ParseChain(b, now)
+			a.Chain, err = jami.ParseChainAnyTime(b)
 			return err
 		}},
 		{fileArchive, func(b []byte) error { return checkArchive(b, a.Chain) }},
@@ -70,8 +73,14 @@ func load(dir string, now time.Time) (*Account, error) {
 	} {
 		path := filepath.Join(dir, f.name)
 		b, err := readFile(path)
+		if mayPass(err) {
+			return nil, fmt.Errorf("load account: %w", err)
+		}
 		if err == nil {
 			err = f.read(b)
+		}
+		if errors.Is(err, jami.ErrRevoked) {
+			return nil, &DamagedError{Path: dir, Err: err, Advice: revokedAdvice}
 		}
 		if err != nil {
 			return nil, &DamagedError{Path: path, Err: err}
@@ -87,8 +96,19 @@ func load(dir string, now time.Time) (*Account, error) {
 	return a, nil
 }
 
+// revokedAdvice is for a device that another device of the account shut out.
+const revokedAdvice = "the account's archive says that this device was revoked; peers refuse it. Stop the node, and move the directory " +
+	"away to start with a new account, or import the account's archive anew"
+
+// mayPass reports whether it was the system that refused, other than for a file that
+// is not there: permissions, the disk, too many open files.
+func mayPass(err error) bool {
+	_, ok := errors.AsType[syscall.Errno](err)
+	return ok && !errors.Is(err, fs.ErrNotExist)
+}
+
 // checkArchive makes sure, while a backup may still be at hand, that the archive
-// opens and is this account's. Its keys are dropped again.
+// opens, is this account's and has not revoked the device. Its keys are dropped again.
 func checkArchive(b []byte, c *jami.Chain) error {
 	archive, err := jami.ParseArchive(b, nil)
 	if err != nil {
@@ -97,5 +117,12 @@ func checkArchive(b []byte, c *jami.Chain) error {
 	if id, _ := jami.CertIDs(archive.Account); id != c.JamiID() {
 		return fmt.Errorf("of account %s, the device is of %s", id, c.JamiID())
 	}
-	return nil
+	if archive.CRL == nil {
+		return nil
+	}
+	l, err := jami.ParseCRL(archive.CRL, archive.Account)
+	if err != nil {
+		return err
+	}
+	return jami.CheckRevoked(l, c.Device)
 }

@@ -14,10 +14,12 @@ import (
 	"github.com/parley-jami/parley/internal/atomicfile"
 )
 
-// maxFile bounds the file, and maxBots the list.
+// maxFile bounds the file, maxBots the bots that are let in, and keepRevoked how many
+// of the revoked ones are remembered: the list has to fit into a message of the bus.
 const (
-	maxFile = 8 << 20
-	maxBots = 10_000
+	maxFile     = 8 << 20
+	maxBots     = 2000
+	keepRevoked = 500
 )
 
 // Errors of the list.
@@ -48,6 +50,9 @@ type Bot struct {
 	UserKey string     `json:"user_key"` // public nkey
 	Created time.Time  `json:"created"`
 	Revoked *time.Time `json:"revoked,omitempty"`
+	// Pending says that the bus was about to be asked to let it in: whether it did is
+	// not known, and nobody has been given the credentials.
+	Pending bool `json:"pending,omitempty"`
 }
 
 // file is the format of bots.json.
@@ -108,11 +113,26 @@ func parse(b []byte) ([]Bot, error) {
 	return f.Bots, nil
 }
 
-// List returns a copy, oldest first.
+// List returns a copy without the pending ones, oldest first.
 func (r *Registry) List() []Bot {
+	return r.only(func(b *Bot) bool { return !b.Pending })
+}
+
+// Pending returns the bots that have to be shut out.
+func (r *Registry) Pending() []Bot {
+	return r.only(func(b *Bot) bool { return b.Pending })
+}
+
+func (r *Registry) only(want func(*Bot) bool) []Bot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.bots)
+	var out []Bot
+	for i := range r.bots {
+		if want(&r.bots[i]) {
+			out = append(out, r.bots[i])
+		}
+	}
+	return out
 }
 
 // Get returns one bot.
@@ -125,25 +145,54 @@ func (r *Registry) Get(name string) (Bot, error) {
 	return Bot{}, ErrNotFound
 }
 
-// CanAdd returns the error that Add would, without adding.
-func (r *Registry) CanAdd(name string) error {
+// Begin writes a new bot as pending; the name of a revoked or a pending one may be
+// used again.
+func (r *Registry) Begin(b Bot) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.canAddLocked(name)
+	if i := r.indexLocked(b.Name); i >= 0 && r.bots[i].Revoked == nil && !r.bots[i].Pending {
+		return ErrExists
+	}
+	next := r.withoutLocked(b.Name)
+	in := 0
+	for i := range next {
+		if next[i].Revoked == nil {
+			in++
+		}
+	}
+	if in >= maxBots {
+		return ErrFull
+	}
+	b.Pending = true
+	return r.writeLocked(append(next, b))
 }
 
-// Add writes a new bot; the name of a revoked one may be used again.
-func (r *Registry) Add(b Bot) error {
+// Done ends a Begin: the bot is let in.
+func (r *Registry) Done(name string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.canAddLocked(b.Name); err != nil {
-		return err
+	i := r.indexLocked(name)
+	if i < 0 {
+		return ErrNotFound
 	}
 	next := slices.Clone(r.bots)
-	if i := r.indexLocked(b.Name); i >= 0 {
-		next = slices.Delete(next, i, i+1)
+	next[i].Pending = false
+	return r.writeLocked(next)
+}
+
+// Drop forgets a pending bot; what is not pending is left.
+func (r *Registry) Drop(name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := r.indexLocked(name); i < 0 || !r.bots[i].Pending {
+		return nil
 	}
-	return r.writeLocked(append(next, b))
+	return r.writeLocked(r.withoutLocked(name))
+}
+
+// withoutLocked returns a copy without a name.
+func (r *Registry) withoutLocked(name string) []Bot {
+	return slices.DeleteFunc(slices.Clone(r.bots), func(b Bot) bool { return b.Name == name })
 }
 
 // Revoke marks a bot; once more changes nothing.
@@ -158,19 +207,26 @@ func (r *Registry) Revoke(name string, at time.Time) (Bot, error) {
 		return r.bots[i], nil
 	}
 	next := slices.Clone(r.bots)
-	next[i].Revoked = &at
-	return next[i], r.writeLocked(next)
+	next[i].Revoked, next[i].Pending = &at, false
+	b := next[i]
+	return b, r.writeLocked(forgetRevoked(next))
 }
 
-func (r *Registry) canAddLocked(name string) error {
-	i := r.indexLocked(name)
-	switch {
-	case i >= 0 && r.bots[i].Revoked == nil:
-		return ErrExists
-	case i < 0 && len(r.bots) >= maxBots:
-		return ErrFull
+// forgetRevoked drops the oldest revoked bots beyond keepRevoked.
+func forgetRevoked(bots []Bot) []Bot {
+	n := 0
+	for i := range bots {
+		if bots[i].Revoked != nil {
+			n++
+		}
 	}
-	return nil
+	return slices.DeleteFunc(bots, func(b Bot) bool {
+		if b.Revoked == nil || n <= keepRevoked {
+			return false
+		}
+		n--
+		return true
+	})
 }
 
 func (r *Registry) indexLocked(name string) int {

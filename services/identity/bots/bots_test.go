@@ -2,6 +2,7 @@ package bots
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,15 +23,67 @@ func open(t *testing.T, path string) *Registry {
 	return r
 }
 
+// add lets a bot in, as identity does.
+func (r *Registry) add(b Bot) error {
+	if err := r.Begin(b); err != nil {
+		return err
+	}
+	return r.Done(b.Name)
+}
+
+// TestPendingOutlivesTheProcess: what was begun is known at the next start.
+func TestPendingOutlivesTheProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bots.json")
+	r := open(t, path)
+	if err := r.Begin(bot("echo")); err != nil {
+		t.Fatal(err)
+	}
+	r = open(t, path)
+	if p := r.Pending(); len(p) != 1 || p[0].Name != "echo" || len(r.List()) != 0 {
+		t.Fatalf("pending %v, list %v", p, r.List())
+	}
+	if err := r.add(bot("echo")); err != nil {
+		t.Fatalf("the name of a pending one: %v", err)
+	}
+	if err := r.Drop("echo"); err != nil || len(r.List()) != 1 {
+		t.Fatalf("one that is let in was dropped: %v, %v", r.List(), err)
+	}
+}
+
+func TestRevokedOnesDoNotFillTheList(t *testing.T) {
+	r := open(t, filepath.Join(t.TempDir(), "bots.json"))
+	at := time.Unix(2, 0)
+	for i := range maxBots {
+		r.bots = append(r.bots, bot(fmt.Sprint("old", i)))
+		r.bots[i].Revoked = &at
+	}
+	if err := r.add(bot("new")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Revoke("new", at); err != nil {
+		t.Fatal(err)
+	}
+	if l := r.List(); len(l) != keepRevoked || l[len(l)-1].Name != "new" {
+		t.Fatalf("%d revoked ones are kept", len(l))
+	}
+	r.bots = nil
+	for i := range maxBots {
+		r.bots = append(r.bots, bot(fmt.Sprint("in", i)))
+	}
+	if err := r.Begin(bot("one more")); !errors.Is(err, ErrFull) {
+		t.Fatal(err)
+	}
+}
+
 func TestRegistry(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "bots.json")
 	r := open(t, path)
 	for _, name := range []string{"echo", "recorder"} {
-		if err := r.Add(bot(name)); err != nil {
+		if err := r.add(bot(name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := r.Add(bot("echo")); !errors.Is(err, ErrExists) {
+	if err := r.add(bot("echo")); !errors.Is(err, ErrExists) {
 		t.Errorf("same name again: %v", err)
 	}
 	if _, err := r.Revoke("nobody", time.Unix(2, 0)); !errors.Is(err, ErrNotFound) {
@@ -48,7 +101,7 @@ func TestRegistry(t *testing.T) {
 	if b, err := again.Get("echo"); err != nil || b.Revoked == nil {
 		t.Errorf("after a restart: %+v, %v", b, err)
 	}
-	if err := again.Add(bot("echo")); err != nil {
+	if err := again.add(bot("echo")); err != nil {
 		t.Errorf("the name of a revoked bot: %v", err)
 	}
 	if n := len(again.List()); n != 2 {
@@ -79,7 +132,7 @@ func TestDamagedFileIsKept(t *testing.T) {
 func TestFailedWriteChangesNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "identity")
 	r := open(t, filepath.Join(dir, "bots.json")) // the directory isn't there
-	if err := r.Add(bot("echo")); err == nil {
+	if err := r.add(bot("echo")); err == nil {
 		t.Fatal("added without a file")
 	}
 	if len(r.List()) != 0 {

@@ -19,6 +19,8 @@ type disk interface {
 	// replace puts data at path so that a crash leaves the old or the new file and
 	// a return without error outlives a power cut. tmp is in the same directory tree.
 	replace(path, tmp string, data []byte, mode fs.FileMode) error
+	// sync flushes a directory.
+	sync(dir string) error
 }
 
 type realDisk struct{}
@@ -56,6 +58,8 @@ func (realDisk) replace(path, tmp string, data []byte, mode fs.FileMode) (err er
 	}
 	return err
 }
+
+func (realDisk) sync(dir string) error { return syncDir(dir) }
 
 func ignoreMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
@@ -107,6 +111,8 @@ func putObject(d disk, gitDir string, typ plumbing.ObjectType, data []byte) (plu
 	}
 	tmp := filepath.Join(gitDir, "objects", "tmp_obj_"+hex)
 	if err := d.replace(path, tmp, b.Bytes(), 0o444); err != nil {
+		// It may be there and not be flushed: the next try shall not find it.
+		err = errors.Join(err, ignoreMissing(os.Remove(path)))
 		return plumbing.ZeroHash, fmt.Errorf("%w: object %s: %w", ErrStorage, hex, err)
 	}
 	return h, nil

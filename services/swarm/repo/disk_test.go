@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,8 @@ import (
 
 // fullDisk fails from the n-th write on.
 type fullDisk struct{ left int }
+
+func (d *fullDisk) sync(dir string) error { return realDisk{}.sync(dir) }
 
 var errNoSpace = errors.New("no space left on device")
 
@@ -54,3 +58,64 @@ func FullDisk(t *testing.T, r *Repo, a *Author) {
 		}
 	}
 }
+
+// unflushed moves the branch and cannot flush its directory: left times, then
+// not any more.
+type unflushed struct{ left int }
+
+func (d *unflushed) replace(path, tmp string, data []byte, mode fs.FileMode) error {
+	err := realDisk{}.replace(path, tmp, data, mode)
+	if filepath.Base(path) == "main" && err == nil && d.left > 0 {
+		d.left--
+		return errNoSpace
+	}
+	return err
+}
+
+func (d *unflushed) sync(dir string) error {
+	if d.left > 0 {
+		d.left--
+		return errNoSpace
+	}
+	return realDisk{}.sync(dir)
+}
+
+// Unflushed runs the scenario of a branch whose directory cannot be flushed: the
+// message is there once, however often it is sent.
+func Unflushed(t *testing.T, r *Repo, a *Author) {
+	m := func(key string) commit.Message {
+		return commit.Message{commit.KeyType: commit.TypeText, commit.KeyBody: "x", commit.KeyOnce: key}
+	}
+	head, count := r.Head(), r.Count()
+	r.disk = &unflushed{left: 1}
+	e, err := r.Append(a, m("once"), time.Now())
+	if err != nil || e.Parent != head.String() || r.Count() != count+1 {
+		t.Fatalf("flushed at the second try: %v, %v, %d messages", e, err, r.Count())
+	}
+	r.disk = &unflushed{left: 4}
+	for i := range 3 { // the first takes two
+		if _, err := r.Append(a, m("later"), time.Now()); !errors.Is(err, ErrStorage) {
+			t.Fatalf("try %d: acknowledged, and not safe: %v", i, err)
+		}
+	}
+	again, err := r.Append(a, m("later"), time.Now().Add(time.Minute))
+	if err != nil || again.Parent != e.ID || r.Count() != count+2 || r.Head().String() != again.ID {
+		t.Fatalf("%+v, %v, %d messages", again, err, r.Count())
+	}
+	r.heal()
+}
+
+// lazyDisk promises nothing; a benchmark fills a repository with it.
+type lazyDisk struct{}
+
+func (lazyDisk) replace(path, _ string, data []byte, mode fs.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, mode)
+}
+
+func (lazyDisk) sync(string) error { return nil }
+
+// NoSync makes writing fast.
+func (r *Repo) NoSync() { r.disk = lazyDisk{} }

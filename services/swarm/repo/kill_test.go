@@ -62,7 +62,7 @@ func TestKilledWriter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		page, _, err := r.Page("", 200, 1<<20)
+		page, _, err := r.Page("", 200, 1<<20, size)
 		if err != nil || len(page) < len(acked) || len(acked) == 0 {
 			t.Fatalf("%d acknowledged, %d there, %v", len(acked), len(page), err)
 		}

@@ -16,17 +16,18 @@ import (
 	"crypto/sha512"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/format/config"
-	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/parley-jami/parley/services/swarm/commit"
@@ -39,6 +40,13 @@ const mainRef = "refs/heads/main"
 // cacheSize bounds the objects that one repository keeps in memory, in bytes:
 // some hundred messages, what those who join late ask for.
 const cacheSize = 1 << 20
+
+// Bounds of a commit's tree, folders included, and of the trees kept in memory.
+const (
+	maxFiles = 4096
+	maxDepth = 4
+	maxTrees = 64
+)
 
 // The errors of a repository. ErrStorage is the disk's fault and may pass;
 // ErrDamaged is what is on the disk; ErrNotFound a commit that is not there.
@@ -81,6 +89,8 @@ type Repo struct {
 	trees   map[plumbing.Hash]*rules.Tree
 	keys    map[string]plumbing.Hash
 	count   int
+	// The branch moved, and its directory could not be flushed.
+	unsynced bool
 
 	mu    sync.Mutex // guards the fields below; go-git's storage is not concurrent
 	store *filesystem.Storage
@@ -197,21 +207,39 @@ func (r *Repo) tree(h plumbing.Hash) (*rules.Tree, error) {
 	}
 	t := &rules.Tree{ID: h, Blobs: map[string]plumbing.Hash{},
 		Read: func(b plumbing.Hash) ([]byte, error) { return r.object(plumbing.BlobObject, b) }}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	o, err := object.GetTree(r.store, h)
-	if err != nil {
-		return nil, r.damaged("tree %s: %v", h, err)
+	left := maxFiles
+	if err := r.folder(t, h, "", maxDepth, &left); err != nil {
+		return nil, r.missing(err)
 	}
-	err = o.Files().ForEach(func(f *object.File) error {
-		t.Blobs[f.Name] = f.Hash
-		return nil
-	})
-	if err != nil {
-		return nil, r.damaged("tree %s: %v", h, err)
+	if len(r.trees) >= maxTrees {
+		clear(r.trees)
 	}
 	r.trees[h] = t
 	return t, nil
+}
+
+// folder reads one folder and those in it into t.
+func (r *Repo) folder(t *rules.Tree, h plumbing.Hash, prefix string, depth int, left *int) error {
+	raw, err := r.object(plumbing.TreeObject, h)
+	if err != nil {
+		return err
+	}
+	entries, err := parseTree(raw)
+	if err != nil {
+		return r.damaged("tree %s: %v", h, err)
+	}
+	if *left -= len(entries); *left < 0 || depth == 0 {
+		return r.damaged("tree %s: more than %d files, or folders deeper than %d", h, maxFiles, maxDepth)
+	}
+	for _, e := range entries {
+		path := prefix + e.Name
+		if e.Mode == filemode.Regular {
+			t.Blobs[path] = e.Hash
+		} else if err := r.folder(t, e.Hash, path+"/", depth-1, left); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Load verifies every commit from the newest to the first and learns which
@@ -282,6 +310,11 @@ func onceKey(m commit.Message) string { return m[commit.KeyFrom] + "\x00" + m[co
 func (r *Repo) Append(a *Author, m commit.Message, now time.Time) (*Entry, error) {
 	if m[commit.KeyOnce] != "" {
 		if h, ok := r.keys[onceKey(m)]; ok {
+			if r.unsynced {
+				if err := r.syncRef(); err != nil {
+					return nil, err
+				}
+			}
 			return r.entry(h)
 		}
 	}
@@ -289,6 +322,11 @@ func (r *Repo) Append(a *Author, m commit.Message, now time.Time) (*Entry, error
 	parent, _, _, err := r.read(head)
 	if err != nil {
 		return nil, r.missing(err)
+	}
+	if r.unsynced { // a message is on the branch and not told to anybody: nothing stands on it before it is safe
+		if err := r.syncRef(); err != nil {
+			return nil, err
+		}
 	}
 	treeID, err := r.ownTree(a, parent.Tree)
 	if err != nil {
@@ -305,19 +343,42 @@ func (r *Repo) Append(a *Author, m commit.Message, now time.Time) (*Entry, error
 	}
 	if err := putRef(r.disk, r.git, h); err != nil {
 		// The branch may have moved all the same (its directory could not be
-		// flushed): look, so that the next commit gets the right parent.
-		return nil, errors.Join(err, r.readHead())
+		// flushed): then the message is there, and one more try makes it safe. Would
+		// it be refused, the sender's next try would be a second message.
+		if herr := r.readHead(); herr != nil || r.Head() != h {
+			return nil, errors.Join(err, herr)
+		}
+		r.took(h, m)
+		r.unsynced = true
+		if serr := r.syncRef(); serr != nil {
+			return nil, errors.Join(err, serr)
+		}
+		return newEntry(h, c, m), nil
 	}
 	r.mu.Lock()
 	r.head = h
 	r.mu.Unlock()
+	r.took(h, m)
+	return newEntry(h, c, m), nil
+}
+
+// took notes a message that the branch holds.
+func (r *Repo) took(h plumbing.Hash, m commit.Message) {
 	if m[commit.KeyOnce] != "" {
 		r.keys[onceKey(m)] = h
 	}
 	if m[commit.KeyType] == commit.TypeText {
 		r.count++
 	}
-	return newEntry(h, c, m), nil
+}
+
+// syncRef flushes where the branch lies.
+func (r *Repo) syncRef() error {
+	if err := r.disk.sync(filepath.Dir(filepath.Join(r.git, filepath.FromSlash(mainRef)))); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrStorage, mainRef, err)
+	}
+	r.unsynced = false
+	return nil
 }
 
 func sign(c *commit.Commit, s crypto.Signer) error {
@@ -347,9 +408,9 @@ func newEntry(h plumbing.Hash, c *commit.Commit, m commit.Message) *Entry {
 }
 
 // Page returns up to limit text messages older than before (empty: the newest),
-// oldest first, and whether there are more. It stops early when they come to
-// more than maxBytes of bodies and names.
-func (r *Repo) Page(before string, limit, maxBytes int) (page []*Entry, more bool, err error) {
+// oldest first, and whether there are more. It stops early, but not before the
+// first, when they come to more than maxBytes as size counts them.
+func (r *Repo) Page(before string, limit, maxBytes int, size func(*Entry) int) (page []*Entry, more bool, err error) {
 	h := r.Head()
 	if before != "" {
 		e, err := r.entry(plumbing.NewHash(before))
@@ -361,14 +422,14 @@ func (r *Repo) Page(before string, limit, maxBytes int) (page []*Entry, more boo
 		}
 		h = plumbing.NewHash(e.Parent)
 	}
-	for size := 0; ; {
+	for sum := 0; ; {
 		e, err := r.entry(h)
 		if err != nil {
 			return nil, false, r.missing(err)
 		}
 		if e.Message[commit.KeyType] == commit.TypeText {
-			size += len(e.Message.Encode())
-			if len(page) == limit || (len(page) > 0 && size > maxBytes) {
+			sum += size(e)
+			if len(page) == limit || (len(page) > 0 && sum > maxBytes) {
 				more = true
 				break
 			}
@@ -393,14 +454,62 @@ func (r *Repo) Has(id string) bool {
 
 // Room returns the room whose conversation this is, as its Git configuration
 // says: "parley.room". It lets a node find its rooms again without any other file.
+// It is empty after [Detach].
 func Room(path string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(path, ".git", "config"))
+	c, err := readConfig(path)
 	if err != nil {
 		return "", err
 	}
-	c := config.New()
-	if err := config.NewDecoder(strings.NewReader(string(text))).Decode(c); err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
 	return c.Section("parley").Option("room"), nil
+}
+
+// Detach has a conversation say that it was of its room: "parley.was". A
+// repository whose configuration is gone or damaged says nothing anyway.
+func Detach(path string) error {
+	c, err := readConfig(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrDamaged) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	room := c.Section("parley").Option("room")
+	if room == "" {
+		return nil
+	}
+	c.Section("parley").RemoveOption("room")
+	c.SetOption("parley", "", "was", room)
+	var b bytes.Buffer
+	if err := config.NewEncoder(&b).Encode(c); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return ReplaceFile(configFile(path), b.Bytes())
+}
+
+func configFile(path string) string { return filepath.Join(path, ".git", "config") }
+
+// maxConfig bounds a Git configuration; ours has 200 bytes.
+const maxConfig = 64 << 10
+
+func readConfig(path string) (*config.Config, error) {
+	f, err := os.Open(configFile(path))
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if len(text) > maxConfig {
+		return nil, fmt.Errorf("%w: %s: a configuration of more than %d bytes", ErrDamaged, path, maxConfig)
+	}
+	return parseConfig(text)
+}
+
+func parseConfig(text []byte) (*config.Config, error) {
+	c := config.New()
+	if err := config.NewDecoder(bytes.NewReader(text)).Decode(c); err != nil {
+		return nil, fmt.Errorf("%w: configuration: %w", ErrDamaged, err)
+	}
+	return c, nil
 }

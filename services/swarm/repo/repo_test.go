@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +24,8 @@ func text(body, key string) commit.Message {
 	}
 	return m
 }
+
+func size(e *repo.Entry) int { return len(e.Message.Encode()) }
 
 func create(t testing.TB, id *swarmtest.Identity) *repo.Repo {
 	t.Helper()
@@ -56,7 +59,7 @@ func TestPages(t *testing.T) {
 	} {
 		before := ""
 		for i, want := range tt.want {
-			page, more, err := r.Page(before, tt.limit, tt.bytes)
+			page, more, err := r.Page(before, tt.limit, tt.bytes, size)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,10 +73,10 @@ func TestPages(t *testing.T) {
 			before = page[0].ID
 		}
 	}
-	if _, _, err := r.Page("0123456789012345678901234567890123456789", 1, 1); !errors.Is(err, repo.ErrNotFound) {
+	if _, _, err := r.Page("0123456789012345678901234567890123456789", 1, 1, size); !errors.Is(err, repo.ErrNotFound) {
 		t.Fatalf("page before a commit that is not there: %v", err)
 	}
-	if page, more, err := r.Page(r.ID, 5, 1000); len(page) != 0 || more || err != nil {
+	if page, more, err := r.Page(r.ID, 5, 1000, size); len(page) != 0 || more || err != nil {
 		t.Fatalf("page before the first commit: %d %v %v", len(page), more, err)
 	}
 }
@@ -169,13 +172,32 @@ func TestDamage(t *testing.T) {
 		},
 		"no first commit": func(t *testing.T, r *repo.Repo) { remove(t, object(r, r.ID)) },
 		"a commit in the middle is gone": func(t *testing.T, r *repo.Repo) {
-			page, _, err := r.Page("", 2, 1<<20)
+			page, _, err := r.Page("", 2, 1<<20, size)
 			if err != nil {
 				t.Fatal(err)
 			}
 			remove(t, object(r, page[0].ID))
 		},
 		"a commit is cut": func(t *testing.T, r *repo.Repo) { write(t, object(r, r.Head().String()), []byte("x")) },
+		"other bytes under a tree's name": func(t *testing.T, r *repo.Repo) {
+			g, err := git.PlainOpen(r.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := g.CommitObject(r.Head())
+			if err != nil {
+				t.Fatal(err)
+			}
+			tree, err := c.Tree()
+			if err != nil {
+				t.Fatal(err)
+			}
+			other, err := os.ReadFile(object(r, tree.Entries[0].Hash.String())) // the folder of admins
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, object(r, tree.Entries[1].Hash.String()), other)
+		},
 		"a stranger's commit": func(t *testing.T, r *repo.Repo) {
 			bad := *id
 			bad.Signer = swarmtest.New(t).DeviceKey
@@ -244,10 +266,12 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-func BenchmarkLoad1000(b *testing.B) {
-	id := swarmtest.New(b)
+// BenchmarkLoad10000 opens a long chat as after a restart, with keys as Jami has.
+func BenchmarkLoad10000(b *testing.B) {
+	id := swarmtest.WithBits(b, 4096)
 	r := create(b, id)
-	post(b, r, id, 1000)
+	r.NoSync()
+	post(b, r, id, 10_000)
 	b.ReportAllocs()
 	for b.Loop() {
 		o, err := repo.Open(r.Path, r.ID)
@@ -257,7 +281,7 @@ func BenchmarkLoad1000(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, _, err := o.Page("", 50, 1<<20); err != nil {
+		if _, _, err := o.Page("", 50, 1<<20, size); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -269,7 +293,7 @@ func BenchmarkPage50(b *testing.B) {
 	post(b, r, id, 100)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := r.Page("", 50, 1<<20); err != nil {
+		if _, _, err := r.Page("", 50, 1<<20, size); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -278,6 +302,41 @@ func BenchmarkPage50(b *testing.B) {
 func TestFullDisk(t *testing.T) {
 	id := swarmtest.New(t)
 	repo.FullDisk(t, create(t, id), &id.Author)
+}
+
+func TestUnflushedBranch(t *testing.T) {
+	id := swarmtest.New(t)
+	repo.Unflushed(t, create(t, id), &id.Author)
+}
+
+func TestDetached(t *testing.T) {
+	id := swarmtest.New(t)
+	r := create(t, id)
+	post(t, r, id, 1)
+	for range 2 {
+		if err := repo.Detach(r.Path); err != nil {
+			t.Fatal(err)
+		}
+		if room, err := repo.Room(r.Path); room != "" || err != nil {
+			t.Fatalf("room %q, %v", room, err)
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join(r.Path, ".git", "config")); err != nil || !strings.Contains(string(text), "was = main") {
+		t.Fatalf("%s, %v", text, err)
+	}
+	if _, err := git.PlainOpen(r.Path); err != nil {
+		t.Fatal(err)
+	}
+	r, err := repo.Open(r.Path, r.ID)
+	if err == nil {
+		err = r.Load(context.Background())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := repo.Detach(t.TempDir()); err != nil {
+		t.Fatalf("nothing there: %v", err)
+	}
 }
 
 func TestRoomsOfOneSecondAreApart(t *testing.T) {

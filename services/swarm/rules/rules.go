@@ -52,11 +52,20 @@ func (t *Tree) changed(old *Tree) []string {
 // Checker checks commits. It belongs to one goroutine; the certificates that it
 // has read are kept for the next commit.
 type Checker struct {
-	certs map[plumbing.Hash]*Cert
+	certs  map[plumbing.Hash]*Cert
+	issued map[issue]struct{} // device certificates whose signature was checked
 }
 
+// issue is a device's and an account's certificate, by their blobs.
+type issue struct{ device, account plumbing.Hash }
+
+// maxCerts bounds the certificates that a Checker remembers.
+const maxCerts = 1024
+
 // NewChecker returns a Checker.
-func NewChecker() *Checker { return &Checker{certs: map[plumbing.Hash]*Cert{}} }
+func NewChecker() *Checker {
+	return &Checker{certs: map[plumbing.Hash]*Cert{}, issued: map[issue]struct{}{}}
+}
 
 func (k *Checker) cert(t *Tree, path string) (*Cert, error) {
 	h := t.Blobs[path]
@@ -70,6 +79,10 @@ func (k *Checker) cert(t *Tree, path string) (*Cert, error) {
 	c, err := ParseCert(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(k.certs) >= maxCerts {
+		clear(k.certs)
+		clear(k.issued)
 	}
 	k.certs[h] = c
 	return c, nil
@@ -136,8 +149,12 @@ func (k *Checker) author(c *commit.Commit, signed []byte, tree *Tree) (string, e
 	if c.Time.After(dev.NotAfter) || c.Time.After(acc.NotAfter) {
 		return "", fmt.Errorf("%w: written after the certificate ended", ErrInvalid)
 	}
-	if err := acc.CheckSignature(dev.SignatureAlgorithm, dev.RawTBSCertificate, dev.Signature); err != nil {
-		return "", fmt.Errorf("%w: device certificate: %w", ErrInvalid, err)
+	by := issue{tree.Blobs["devices/"+c.Device+".crt"], tree.Blobs[path]}
+	if _, ok := k.issued[by]; !ok {
+		if err := acc.CheckSignature(dev.SignatureAlgorithm, dev.RawTBSCertificate, dev.Signature); err != nil {
+			return "", fmt.Errorf("%w: device certificate: %w", ErrInvalid, err)
+		}
+		k.issued[by] = struct{}{}
 	}
 	if len(c.Signature) == 0 {
 		return "", fmt.Errorf("%w: not signed", ErrInvalid)

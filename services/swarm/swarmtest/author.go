@@ -27,7 +27,13 @@ type Identity struct {
 // New makes an account as Jami does, with keys of 2048 bits for speed.
 func New(tb testing.TB) *Identity {
 	tb.Helper()
-	ca, acc, dev := key(tb), key(tb), key(tb)
+	return WithBits(tb, 2048)
+}
+
+// WithBits makes an account whose keys have so many bits; Jami's have 4096.
+func WithBits(tb testing.TB, bits int) *Identity {
+	tb.Helper()
+	ca, acc, dev := key(tb, bits), key(tb, bits), key(tb, bits)
 	caName, accName := name(tb, "Jami CA", ca), name(tb, "", acc)
 	caPEM := cert(tb, caName, caName, ca, ca, true)
 	accPEM := cert(tb, accName, caName, acc, ca, true)
@@ -44,9 +50,9 @@ func (id *Identity) RenewDevice(tb testing.TB) {
 	id.DevicePEM = cert(tb, name(tb, "Jami device", id.DeviceKey), name(tb, "", id.Account), id.DeviceKey, id.Account, false)
 }
 
-func key(tb testing.TB) *rsa.PrivateKey {
+func key(tb testing.TB, bits int) *rsa.PrivateKey {
 	tb.Helper()
-	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	k, err := rsa.GenerateKey(rand.Reader, bits)
 	if err != nil {
 		tb.Fatal(err)
 	}

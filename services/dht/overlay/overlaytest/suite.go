@@ -31,6 +31,7 @@ func Run(t *testing.T, cluster Cluster) {
 		{"PutIsFoundByEveryNode", putGet},
 		{"ValuesOfSeveralWriters", writers},
 		{"ReplaceAndCancel", replace},
+		{"RestoreAndCancel", restore},
 		{"Listen", listen},
 		{"Expiry", expiry},
 		{"Refusals", refusals},
@@ -161,6 +162,27 @@ func replace(t *testing.T, cluster Cluster) {
 	waitValues(t, nodes[1], key("k"))
 	put(t, nodes[0], overlay.Value{Key: key("k"), ID: 1, Data: []byte("again")})
 	waitValues(t, nodes[2], key("k"), "again")
+}
+
+// restore: what was put permanently before is there at once, is found by others, and
+// none of it takes another's place under the same key.
+func restore(t *testing.T, cluster Cluster) {
+	nodes := cluster(t, 2)
+	err := nodes[0].Restore([]overlay.Value{{Key: key("k"), ID: 1, Data: []byte("a")}, {Key: key("k"), ID: 2, Data: []byte("b")},
+		{Key: key("k"), ID: 3, Data: make([]byte, overlay.MaxValue+1)}})
+	if !errors.Is(err, overlay.ErrTooLarge) {
+		t.Errorf("one that is too large: %v", err)
+	}
+	if vs, err := nodes[0].Get(ctx(t), key("k")); err != nil || len(vs) != 2 {
+		t.Errorf("%d values at once, %v", len(vs), err)
+	}
+	waitValues(t, nodes[1], key("k"), "a", "b")
+	put(t, nodes[0], overlay.Value{Key: key("k"), ID: 4, Data: []byte("c")})
+	waitValues(t, nodes[1], key("k"), "a", "b", "c")
+	if !nodes[0].Cancel(ctx(t), key("k"), 1) {
+		t.Error("a restored value cannot be cancelled")
+	}
+	waitValues(t, nodes[1], key("k"), "b", "c")
 }
 
 // recorder keeps what a listener was told.
