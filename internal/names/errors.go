@@ -17,9 +17,10 @@ type Error struct {
 }
 
 // The errors of this package. The two numbers are what stock Jami tells its users
-// after a look-up and after a registration (dht-and-identity §5.2).
+// after a look-up and after a registration (dht-and-identity §5.2; 2 for a name that
+// it refuses itself was seen with 13.7.0).
 var (
-	ErrInvalidName  = &Error{Code: "invalid_name"}  // 1, 1: not a name, not an id
+	ErrInvalidName  = &Error{Code: "invalid_name"}  // 1, 2: not a name, not an id
 	ErrNotFound     = &Error{Code: "not_found"}     // 2, 4: nobody has the name, the account has none
 	ErrTaken        = &Error{Code: "taken"}         // 3, 3: another account has it
 	ErrIncomplete   = &Error{Code: "incomplete"}    // 3, 5: the server misses something in the registration
@@ -76,7 +77,7 @@ func RegistrationResult(err error) int {
 	case err == nil:
 		return 0
 	case errors.Is(err, ErrInvalidName):
-		return 1
+		return 2
 	case errors.Is(err, ErrTaken):
 		return 3
 	case errors.Is(err, ErrIncomplete):

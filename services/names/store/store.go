@@ -9,16 +9,18 @@
 //
 // # A record
 //
-//	time 8 (unix seconds) | address 20 | length of the key 2 | key, DER | signature
+//	time 8 (unix seconds) | address 20 | length of the key 2 | key, DER | signature | check 4
 //
-// Numbers are big-endian.
+// Numbers are big-endian. The check is the CRC-32C of the name and of what is before.
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -51,9 +53,14 @@ const (
 	// mapped is address space, not memory: until the file is as large as this a
 	// registration never waits for a backup that is under way.
 	mapped = 1 << 30
+	// allocated is by how much the file grows, so that few registrations pay for that.
+	allocated = 1 << 20
 
 	recordHead = 8 + 20 + 2
+	recordTail = crc32.Size
 )
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var (
 	bucketNames = []byte("names")
@@ -81,16 +88,24 @@ func Open(path string) (*Store, error) {
 	return s, nil
 }
 
-// open turns what bbolt does with a file that is cut short, a panic or a fault in
-// mapped memory, into an error.
-func open(path string) (db *bolt.DB, err error) {
+// guard turns what bbolt does with a damaged file, a panic or a fault in mapped
+// memory, into an error.
+func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			db, err = nil, fmt.Errorf("%w (%v)", ErrDamaged, p)
+			err = fmt.Errorf("%w (%v)", ErrDamaged, p)
 		}
 	}()
-	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait, FreelistType: bolt.FreelistMapType, InitialMmapSize: mapped})
+	return fn()
+}
+
+// open leaves the file locked until the process ends if bbolt panics.
+func open(path string) (db *bolt.DB, err error) {
+	err = guard(func() error {
+		db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait, FreelistType: bolt.FreelistMapType, InitialMmapSize: mapped})
+		return err
+	})
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, ErrInUse
@@ -100,37 +115,31 @@ func open(path string) (db *bolt.DB, err error) {
 		return nil, err
 	}
 	db.MaxBatchDelay = batchDelay
+	db.AllocSize = allocated
 	return db, nil
 }
 
-// prepare checks the file and makes its buckets.
-func (s *Store) prepare(path string) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w (%v)", ErrDamaged, p)
-		}
-	}()
+// prepare checks the whole file, or makes the buckets of a new one.
+func (s *Store) prepare(path string) error {
 	fresh := false
-	err = s.db.View(func(tx *bolt.Tx) error {
-		st, err := os.Stat(path)
-		if err != nil {
-			return err
-		}
-		if tx.Size() > st.Size() {
-			return fmt.Errorf("%w (%d of %d bytes)", ErrDamaged, st.Size(), tx.Size())
-		}
-		about := tx.Bucket(bucketAbout)
-		if fresh = about == nil; fresh {
-			return nil
-		}
-		if v := about.Get(keyVersion); len(v) != 1 || v[0] != version {
-			return fmt.Errorf("the file is of version %d; this program knows version %d", v, version)
-		}
-		if tx.Bucket(bucketNames) == nil || tx.Bucket(bucketAddrs) == nil {
-			return ErrDamaged
-		}
-		return nil
+	err := guard(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			st, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			if tx.Size() > st.Size() {
+				return fmt.Errorf("%w (%d of %d bytes)", ErrDamaged, st.Size(), tx.Size())
+			}
+			about := tx.Bucket(bucketAbout)
+			if fresh = about == nil; fresh {
+				return nil
+			}
+			if v := about.Get(keyVersion); len(v) != 1 || v[0] != version {
+				return fmt.Errorf("the file is of version %d; this program knows version %d", v, version)
+			}
+			return checkAll(tx)
+		})
 	})
 	if err != nil || !fresh {
 		return err
@@ -149,29 +158,58 @@ func (s *Store) prepare(path string) (err error) {
 	return atomicfile.SyncDir(filepath.Dir(path))
 }
 
+// checkAll reads every record: it is whole, and its account has just this name.
+func checkAll(tx *bolt.Tx) error {
+	byName, byAddr := tx.Bucket(bucketNames), tx.Bucket(bucketAddrs)
+	if byName == nil || byAddr == nil {
+		return ErrDamaged
+	}
+	var n, m uint64
+	err := byName.ForEach(func(name, b []byte) error {
+		n++
+		r, ok := decode(string(name), b)
+		if !ok || !bytes.Equal(byAddr.Get(r.Addr[:]), name) {
+			return fmt.Errorf("%w (%s)", ErrDamaged, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = byAddr.ForEach(func(_, _ []byte) error { m++; return nil })
+	if err == nil && (n != m || n != byName.Sequence()) {
+		err = fmt.Errorf("%w (%d names, %d accounts, %d registrations)", ErrDamaged, n, m, byName.Sequence())
+	}
+	return err
+}
+
 // Close waits for what is under way and closes the file.
 func (s *Store) Close() error { return s.db.Close() }
 
 // ByName returns the record of a name, which is normalised.
 func (s *Store) ByName(name string) (r names.Record, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		r, err = byName(tx, name)
-		return err
+	err = guard(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			r, err = byName(tx, name)
+			return err
+		})
 	})
 	return r, err
 }
 
 // ByAddr returns the record of an account's name.
 func (s *Store) ByAddr(addr jami.ID) (r names.Record, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		name := tx.Bucket(bucketAddrs).Get(addr[:])
-		if name == nil {
-			return ErrNotFound
-		}
-		if r, err = byName(tx, string(name)); errors.Is(err, ErrNotFound) || err == nil && r.Addr != addr {
-			err = fmt.Errorf("%w (%s)", ErrDamaged, addr)
-		}
-		return err
+	err = guard(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			name := tx.Bucket(bucketAddrs).Get(addr[:])
+			if name == nil {
+				return ErrNotFound
+			}
+			if r, err = byName(tx, string(name)); errors.Is(err, ErrNotFound) || err == nil && r.Addr != addr {
+				err = fmt.Errorf("%w (%s)", ErrDamaged, addr)
+			}
+			return err
+		})
 	})
 	return r, err
 }
@@ -246,6 +284,9 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 		_, err := tx.WriteTo(&writer{ctx, f})
 		return err
 	})
+	if ctx.Err() != nil {
+		err = ctx.Err() // bbolt does not wrap it
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -273,18 +314,26 @@ func (w *writer) Write(b []byte) (int, error) {
 }
 
 func encode(r *names.Record, now time.Time) []byte {
-	b := make([]byte, 0, recordHead+len(r.Key)+len(r.Signature))
+	b := make([]byte, 0, recordHead+len(r.Key)+len(r.Signature)+recordTail)
 	b = binary.BigEndian.AppendUint64(b, uint64(now.Unix()))
 	b = append(b, r.Addr[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Key)))
 	b = append(b, r.Key...)
-	return append(b, r.Signature...)
+	b = append(b, r.Signature...)
+	return binary.BigEndian.AppendUint32(b, check(r.Name, b))
 }
 
-// decode copies: b is the file's memory. The address is the key's hash and tells
-// whether both are whole.
+func check(name string, b []byte) uint32 {
+	return crc32.Update(crc32.Checksum([]byte(name), castagnoli), castagnoli, b)
+}
+
+// decode copies: b is the file's memory.
 func decode(name string, b []byte) (names.Record, bool) {
-	if len(b) < recordHead {
+	if len(b) < recordHead+recordTail {
+		return names.Record{}, false
+	}
+	b, tail := b[:len(b)-recordTail], b[len(b)-recordTail:]
+	if binary.BigEndian.Uint32(tail) != check(name, b) {
 		return names.Record{}, false
 	}
 	r := names.Record{Name: name, Addr: jami.ID(b[8:28])}
@@ -295,5 +344,5 @@ func decode(name string, b []byte) (names.Record, bool) {
 	}
 	r.Key = append([]byte(nil), b[:n]...)
 	r.Signature = append([]byte(nil), b[n:]...)
-	return r, jami.KeyID(r.Key) == r.Addr
+	return r, true
 }
