@@ -20,14 +20,14 @@ type Error struct {
 // after a look-up and after a registration (dht-and-identity §5.2; 2 for a name that
 // it refuses itself was seen with 13.7.0).
 var (
-	ErrInvalidName  = &Error{Code: "invalid_name"}  // 1, 2: not a name, not an id
-	ErrNotFound     = &Error{Code: "not_found"}     // 2, 4: nobody has the name, the account has none
-	ErrTaken        = &Error{Code: "taken"}         // 3, 3: another account has it
-	ErrIncomplete   = &Error{Code: "incomplete"}    // 3, 5: the server misses something in the registration
-	ErrBadSignature = &Error{Code: "bad_signature"} // 3, 6: the server does not accept the signature
-	ErrUnsupported  = &Error{Code: "unsupported"}   // 3, 7: not an RSA account
-	ErrInvalidReply = &Error{Code: "invalid_reply"} // 3, 4: the server said what can't be true
-	ErrUnavailable  = &Error{Code: "unavailable"}   // 3, 4: unreachable, too slow, or out of order
+	ErrInvalidName  = &Error{Code: "invalid_name"}                                   // 1, 2: not a name, not an id
+	ErrNotFound     = &Error{Code: "not_found", Detail: "not registered"}            // 2, 4: nobody has the name, the account has none
+	ErrTaken        = &Error{Code: "taken", Detail: "another account has this name"} // 3, 3
+	ErrIncomplete   = &Error{Code: "incomplete"}                                     // 3, 5: the server misses something in the registration
+	ErrBadSignature = &Error{Code: "bad_signature"}                                  // 3, 6: the server does not accept the signature
+	ErrUnsupported  = &Error{Code: "unsupported"}                                    // 3, 7: not an RSA account
+	ErrInvalidReply = &Error{Code: "invalid_reply"}                                  // 3, 4: the server said what can't be true
+	ErrUnavailable  = &Error{Code: "unavailable"}                                    // 3, 4: unreachable, too slow, or out of order
 )
 
 func (e *Error) Error() string {

@@ -20,7 +20,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -418,9 +417,6 @@ func TestKilledInTheMiddle(t *testing.T) {
 // Figures, with keys as stock accounts have them: registrations and look-ups over
 // HTTP, client and server on one machine.
 func BenchmarkServer(b *testing.B) {
-	dir := b.TempDir()
-	c := startChild(b, dir)
-	defer c.kill(b)
 	keys := (&namestest.Pool{Bits: 4096}).Accounts(b, 600)
 	bodies := make([][]byte, len(keys))
 	for i, k := range keys {
@@ -456,24 +452,24 @@ func BenchmarkServer(b *testing.B) {
 		wg.Wait()
 		return time.Since(began)
 	}
-	for b.Loop() {
-		one := all(100, 1, func(i int) (*http.Response, error) {
+	for range b.N {
+		dir := b.TempDir()
+		c := startChild(b, dir)
+		post := func(i int) (*http.Response, error) {
 			return hc.Post(fmt.Sprintf("%s/name/name-%d", c.url, i), "application/json", bytes.NewReader(bodies[i]))
-		})
-		many := all(500, 64, func(i int) (*http.Response, error) {
-			return hc.Post(fmt.Sprintf("%s/name/name-%d", c.url, 100+i), "application/json", bytes.NewReader(bodies[100+i]))
-		})
+		}
+		one := all(100, 1, post)
+		many := all(500, 64, func(i int) (*http.Response, error) { return post(100 + i) })
 		const looks = 20_000
 		look := all(looks, 16, func(i int) (*http.Response, error) { return hc.Get(fmt.Sprintf("%s/name/name-%d", c.url, i%600)) })
 		b.ReportMetric(100/one.Seconds(), "registrations/s-one")
 		b.ReportMetric(500/many.Seconds(), "registrations/s-64")
 		b.ReportMetric(looks/look.Seconds(), "lookups/s")
-		break // the accounts have their names now
+		c.kill(b)
+		st, err := os.Stat(filepath.Join(dir, "names", fileNames))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(st.Size())/600, "file-B/name")
 	}
-	st, err := os.Stat(filepath.Join(dir, "names", fileNames))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportMetric(float64(st.Size())/600, "file-B/name")
-	runtime.KeepAlive(keys)
 }
