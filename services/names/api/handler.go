@@ -95,8 +95,7 @@ func (h *Handler) bounded(op string, l *limiter, fn func(*http.Request) answer) 
 		} else {
 			select {
 			case h.slots <- struct{}{}:
-				a = fn(r)
-				<-h.slots
+				a = h.work(fn, r)
 			default:
 				w.Header().Set("Retry-After", "1")
 				a = refuse(http.StatusServiceUnavailable, resultBusy, "too many requests at once")
@@ -110,6 +109,18 @@ func (h *Handler) bounded(op string, l *limiter, fn func(*http.Request) answer) 
 		}
 		h.metrics.count(op, a.result, time.Since(began))
 	})
+}
+
+// work answers in a slot. A mistake of ours costs one request and is told in the log.
+func (h *Handler) work(fn func(*http.Request) answer, r *http.Request) (a answer) {
+	defer func() {
+		<-h.slots
+		if p := recover(); p != nil {
+			h.log.Error("panic", zap.Any("value", p), zap.Stack("stack"))
+			a = refuse(http.StatusInternalServerError, resultError, "a mistake in the server")
+		}
+	}()
+	return fn(r)
 }
 
 func (h *Handler) lookup(r *http.Request) answer {

@@ -309,6 +309,20 @@ func TestBrokenStore(t *testing.T) {
 	}
 }
 
+// broken panics.
+type broken struct{ Store }
+
+func (broken) ByName(string) (names.Record, error) { panic("mistake") }
+
+func TestPanicCostsOneRequest(t *testing.T) {
+	h := newHandler(t, broken{})
+	for range 2 * atOnce {
+		if w := ask(h, local, "GET", "/name/alice", nil); w.Code != 500 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+	}
+}
+
 func FuzzHandler(f *testing.F) {
 	h := newHandler(f, nil)
 	f.Add("POST", "name", "alice", registration(f, "alice", 0))
