@@ -48,13 +48,9 @@ staticcheck: deps
 race: deps
 	$(GO) test -tags $(TAGS) -race ./...
 
-# Every fuzz target of every package, one after the other.
+# Every fuzz target of every package, FUZZTIME each.
 fuzz: deps
-	@set -e; for pkg in $$($(GO) list -tags $(TAGS) ./...); do \
-		for f in $$($(GO) test -tags $(TAGS) -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "fuzz $$pkg $$f"; \
-			$(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$pkg; \
-		done; done
+	FUZZTIME=$(FUZZTIME) test/fuzz.sh
 
 generate: deps
 	$(GO) run -tags $(TAGS) ./cmd/asyncapi

@@ -20,6 +20,7 @@ var rules = []struct {
 	{"services/media", others("media"), "a service reaches another over the bus"},
 	{"services/swarm", others("swarm"), "a service reaches another over the bus"},
 	{"services/conference", others("conference"), "a service reaches another over the bus"},
+	{"services/names", others("names"), "the name server is no part of a node"},
 	{"services/", []string{"bus/embed"}, "only the bus process runs a NATS server"},
 	{"internal/", []string{"services/"}, "what is shared knows no service"},
 	{"bus/", []string{"services/"}, "the bus knows no service"},
@@ -28,7 +29,7 @@ var rules = []struct {
 
 func others(name string) []string {
 	var out []string
-	for _, s := range []string{"identity", "dht", "connect", "media", "swarm", "conference"} {
+	for _, s := range []string{"identity", "dht", "connect", "media", "swarm", "conference", "names"} {
 		if s != name {
 			out = append(out, "services/"+s)
 		}

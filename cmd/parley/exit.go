@@ -26,10 +26,11 @@ const exitHelp = `Every command ends with one of these codes; errors are told on
   1  an error that is none of the following, such as a full disk
   2  the command line or the configuration is wrong
   3  no node is running there, or a part of it is away or does not answer in time;
-     the same command may succeed later ("parley status" shows what there is)
+     the same command may succeed later ("parley status" shows what there is); or
+     the name server does not answer
   4  refused: a right is missing, the PIN is wrong, the room is locked or full, or
      the name is taken
-  5  there is no such room, participant or bot
+  5  there is no such room, participant, bot or name
 `
 
 // exitError carries its exit code.

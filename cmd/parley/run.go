@@ -23,8 +23,9 @@ import (
 const traceFlush = 400 * time.Millisecond
 
 func newRun(a *app) *cobra.Command {
+	all := slices.Concat(processes, alone)
 	var names []string
-	for _, p := range processes {
+	for _, p := range all {
 		names = append(names, p.name)
 	}
 	cmd := &cobra.Command{
@@ -32,7 +33,8 @@ func newRun(a *app) *cobra.Command {
 		Long: "Run one process of the node alone: " + strings.Join(names, ", ") + `.
 
 The processes of one node share its data directory or, apart from each other, the
-credentials in DATA/creds; bus.url tells each where the bus is.`,
+credentials in DATA/creds; bus.url tells each where the bus is. names is a name
+server, which needs no node.`,
 		Args: takes("NAME"), ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			i := slices.Index(names, args[0])
@@ -43,7 +45,7 @@ credentials in DATA/creds; bus.url tells each where the bus is.`,
 			if err != nil {
 				return err
 			}
-			return runProcess(cmd.Context(), cfg, names[i], processes[i].build, a.err)
+			return runProcess(cmd.Context(), cfg, names[i], all[i].build, a.err)
 		},
 	}
 	addConfigFlags(cmd)

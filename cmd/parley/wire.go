@@ -8,15 +8,18 @@ import (
 	"github.com/parley-jami/parley/services/dht"
 	"github.com/parley-jami/parley/services/identity"
 	"github.com/parley-jami/parley/services/media"
+	"github.com/parley-jami/parley/services/names"
 	"github.com/parley-jami/parley/services/swarm"
 )
 
-// processes are what `parley run NAME` can run, in the order in which
-// `parley up` starts them.
-var processes = []struct {
+// process is what `parley run NAME` runs.
+type process struct {
 	name  string
 	build func(*host.Env) (host.Runner, error)
-}{
+}
+
+// processes are those of a node, in the order in which `parley up` starts them.
+var processes = []process{
 	{"bus", embed.New},
 	{"media", media.New},
 	{"identity", identity.New},
@@ -24,4 +27,9 @@ var processes = []struct {
 	{"connect", connect.New},
 	{"swarm", swarm.New},
 	{"dht", dht.New},
+}
+
+// alone are no part of a node and need none.
+var alone = []process{
+	{"names", names.New},
 }

@@ -90,11 +90,16 @@ func isWord(s string, limit int) bool {
 
 // together checks what a single key cannot say. It returns the key to blame.
 func together(c *Config) (key, why string) {
-	if (c.HTTP.Cert == "") != (c.HTTP.Key == "") {
-		if c.HTTP.Cert == "" {
-			return "http.key", "a key needs its certificate: set http.cert too"
+	for _, p := range []struct{ section, cert, key string }{
+		{"http", c.HTTP.Cert, c.HTTP.Key},
+		{"names", c.Names.Cert, c.Names.Key},
+	} {
+		switch {
+		case p.cert == "" && p.key != "":
+			return p.section + ".key", "a key needs its certificate: set " + p.section + ".cert too"
+		case p.cert != "" && p.key == "":
+			return p.section + ".cert", "a certificate needs its key: set " + p.section + ".key too"
 		}
-		return "http.cert", "a certificate needs its key: set http.key too"
 	}
 	_, port, _ := net.SplitHostPort(c.Media.Listen) // its syntax was checked
 	if n, err := strconv.Atoi(port); err == nil && n+MediaPorts-1 > 65535 {

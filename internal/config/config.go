@@ -18,6 +18,7 @@ type Config struct {
 	Log   Log   `koanf:"log"`
 	Trace Trace `koanf:"trace"`
 	Admin Admin `koanf:"admin"`
+	Names Names `koanf:"names"`
 }
 
 // Bus configures the NATS server, or which one to use.
@@ -76,6 +77,14 @@ type Trace struct {
 // Admin configures health and metrics.
 type Admin struct {
 	Listen string `koanf:"listen" default:"127.0.0.1:9090" check:"addr or off" doc:"address of /metrics, /healthz and /readyz; of one process where it runs alone"`
+}
+
+// Names configures the name server, which is no part of a node.
+type Names struct {
+	Listen string `koanf:"listen" default:":8090" check:"addr" doc:"address of the name server (\"parley run names\"): HTTP, or HTTPS with names.cert"`
+	Data   string `koanf:"data" default:"" doc:"directory of its database; without one it is names in the data directory"`
+	Cert   string `koanf:"cert" default:"" doc:"PEM file of its certificate, read again when it changes"`
+	Key    string `koanf:"key" default:"" doc:"PEM file of the certificate's key"`
 }
 
 // MediaPorts is how many UDP ports the media process uses: one for WebRTC and

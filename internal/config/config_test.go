@@ -74,6 +74,7 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		{name: "bus has no free port", file: "bus:\n  listen: 127.0.0.1:0\n", key: "bus.listen", line: 2, words: []string{"other processes must know"}},
 		{name: "ports run out", file: "media:\n  listen: ':65530'\n", key: "media.listen", line: 2, words: []string{"65278"}},
 		{name: "half a certificate", file: "http:\n  cert: /x.pem\n", key: "http.cert", line: 2, words: []string{"http.key"}},
+		{name: "half a certificate of names", file: "names:\n  key: /x.pem\n", key: "names.key", line: 2, words: []string{"names.cert"}},
 		{name: "data path too long for sockets", file: "data: /" + strings.Repeat("x", 120) + "\n", key: "data", line: 1, words: []string{"bytes, since"}},
 		{name: "syntax", file: "http:\n  listen: ':1\n", line: 2, words: []string{"parley.yaml:"}},
 		{name: "two documents", file: "{}\n---\n{}\n", words: []string{"more than one"}},

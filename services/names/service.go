@@ -1,0 +1,151 @@
+package names
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/bus/host"
+	"github.com/parley-jami/parley/services/names/api"
+	"github.com/parley-jami/parley/services/names/store"
+)
+
+// Files of the directory names.data.
+const (
+	fileNames  = "names.db"
+	fileBackup = "names.backup.db"
+)
+
+// Bounds of one connection. A request is smaller than 10 KiB and comes whole in
+// one round trip.
+const (
+	headerTime = 5 * time.Second
+	bodyTime   = 10 * time.Second
+	writeTime  = 10 * time.Second
+	idleTime   = time.Minute
+	maxHeader  = 8 << 10
+
+	// drainTime is for requests that are being answered at the end.
+	drainTime = 2 * time.Second
+
+	backupEvery = time.Hour
+)
+
+// Service is the name server.
+type Service struct {
+	env   *host.Env
+	store *store.Store
+	dir   string
+}
+
+// New builds the service; nothing starts before Run.
+func New(env *host.Env) (host.Runner, error) {
+	return &Service{env: env}, nil
+}
+
+// Run serves until ctx ends.
+func (s *Service) Run(ctx context.Context) (err error) {
+	c := s.env.Config.Names
+	if s.dir, err = s.makeDir(c.Data); err != nil {
+		return err
+	}
+	if s.store, err = store.Open(filepath.Join(s.dir, fileNames)); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.store.Close()) }()
+	metrics, err := api.NewMetrics(s.env.Registry, s.store.Count)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{
+		Handler:           api.NewHandler(s.store, s.env.Log, metrics),
+		ReadHeaderTimeout: headerTime, ReadTimeout: bodyTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		ErrorLog: zap.NewStdLog(s.env.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))), // strangers' mistakes are no news
+	}
+	if c.Cert != "" {
+		cert, err := newCertificate(c.Cert, c.Key, s.env.Log)
+		if err != nil {
+			return err
+		}
+		srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
+	}
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("names.listen: %w", err)
+	}
+	s.env.Log.Info("serving names", zap.Stringer("address", l.Addr()), zap.Bool("tls", c.Cert != ""), zap.String("data", s.dir), zap.Int("names", s.store.Count()))
+	s.env.SetReady(true)
+	return s.serve(ctx, srv, api.NewListener(l, metrics))
+}
+
+func (s *Service) makeDir(dir string) (string, error) {
+	if dir == "" {
+		return s.env.Dir()
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("names.data: %w", err)
+	}
+	return dir, nil
+}
+
+// serve ends after the requests that came before ctx's end are answered.
+func (s *Service) serve(ctx context.Context, srv *http.Server, l net.Listener) error {
+	served := make(chan error, 1)
+	go func() {
+		if srv.TLSConfig != nil {
+			served <- srv.ServeTLS(l, "", "")
+			return
+		}
+		served <- srv.Serve(l)
+	}()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { s.backups(ctx) })
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	s.env.SetReady(false)
+	limit, stop := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer stop()
+	if err := srv.Shutdown(limit); err != nil {
+		s.env.Log.Warn("requests cut off", zap.Error(errors.Join(err, srv.Close())))
+	}
+	return ctx.Err()
+}
+
+// backups copies the file from time to time, when names were added.
+func (s *Service) backups(ctx context.Context) {
+	tick := time.NewTicker(backupEvery)
+	defer tick.Stop()
+	for saved := -1; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		n := s.store.Count()
+		if n == saved {
+			continue
+		}
+		began := time.Now()
+		if err := s.store.Backup(ctx, filepath.Join(s.dir, fileBackup)); err != nil {
+			s.env.Log.Error("no backup", zap.Error(err))
+			continue
+		}
+		saved = n
+		s.env.Log.Info("backup written", zap.Int("names", n), zap.Duration("took", time.Since(began)))
+	}
+}
