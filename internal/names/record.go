@@ -155,6 +155,8 @@ func ParseReply(name string, body []byte) (Record, error) {
 		if m.Addr == "" { // all that stock's server says
 			return Record{Name: name}, nil
 		}
+	} else if name, err = Normalize(name); err != nil {
+		return Record{}, err
 	}
 	if m.Addr == "" {
 		return Record{}, ErrNotFound

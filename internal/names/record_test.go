@@ -247,15 +247,14 @@ func FuzzParseReply(f *testing.F) {
 	f.Add("alice", r.Reply())
 	f.Add("", r.Reply())
 	f.Add("", []byte(`{"name":"alice"}`))
+	f.Add(strings.Repeat("\xff", 9000), []byte(`{"addr":"271130a0ab1459f07ccb6cdfe6ec2c0eba084acd"}`))
 	f.Add("alice", []byte(`{"addr":"0x4f891b21a87d5e3c41f96563e358a295aba4e960"}`))
 	f.Fuzz(func(t *testing.T, name string, body []byte) {
 		r, err := names.ParseReply(name, body)
 		if err != nil {
 			return
 		}
-		if name == "" {
-			name = r.Name
-		}
+		name = r.Name
 		if r.Verified() && r.Verify() != nil {
 			t.Error("verified, and does not verify")
 		}
