@@ -3,8 +3,11 @@
 package conference
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"time"
 	"unicode/utf8"
 
@@ -60,8 +63,8 @@ func (s *Service) chat(ctx context.Context, r *bus.Request[contract.ChatPost]) (
 	if q.Body == "" || len(q.Body) > maxChat || !utf8.ValidString(q.Body) {
 		return nil, contract.ErrBadRequest.With("a message has 1 to %d bytes of UTF-8", maxChat)
 	}
-	if q.Key == "" {
-		q.Key = r.Key
+	if q.Key = cmp.Or(q.Key, r.Key); q.Key == "" {
+		q.Key = rand.Text()
 	}
 	q.From = id
 	w, err := ask(ctx, s, name, func(l *live) (writer, error) {
@@ -82,7 +85,7 @@ func (s *Service) chat(ctx context.Context, r *bus.Request[contract.ChatPost]) (
 	q.Name = w.name
 	// The key goes in the body alone, where swarm tells senders apart; as the
 	// command's own key it would be one for all who write in the room.
-	m, err := bus.Call(ctx, s.bus, contract.SwarmPost, &q, name)
+	m, err := s.post(ctx, name, &q)
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +96,32 @@ func (s *Service) chat(ctx context.Context, r *bus.Request[contract.ChatPost]) (
 	// It is committed: the answer is yes whatever becomes of the event.
 	s.toRoom(name, func(l *live) { l.r.Said(s.now(), id, body) })
 	return m, nil
+}
+
+// How long swarm has to commit a message before it is asked again, and the pause
+// while it is not there at all: one that dies with a message in hand is back sooner
+// than a caller gives up.
+const (
+	postTry   = 1500 * time.Millisecond
+	postPause = 100 * time.Millisecond
+)
+
+// post has swarm commit a message. It asks until the caller's time ends; the
+// message's key lets that have one effect.
+func (s *Service) post(ctx context.Context, name string, q *contract.ChatPost) (*contract.ChatMessage, error) {
+	for {
+		try, cancel := context.WithTimeout(ctx, postTry)
+		m, err := bus.Call(try, s.bus, contract.SwarmPost, q, name)
+		cancel()
+		if !errors.Is(err, contract.ErrUnavailable) && !errors.Is(err, contract.ErrTimeout) {
+			return m, err
+		}
+		select {
+		case <-time.After(postPause):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // writer is who writes, and what he has to wait for; nil: nothing.

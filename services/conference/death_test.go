@@ -266,3 +266,21 @@ func TestBusDeath(t *testing.T) {
 		t.Errorf("last event %+v", all[2])
 	}
 }
+
+// TestSwarmDiesWithAMessageInHand: the message is posted again, under the same key,
+// and acknowledged before its writer gives up.
+func TestSwarmDiesWithAMessageInHand(t *testing.T) {
+	w := newWorld(t)
+	w.join("main", "ann")
+	w.swarm.mu.Lock()
+	w.swarm.mute = 1
+	w.swarm.mu.Unlock()
+	if m := must(w, contract.RoomChat, &contract.ChatPost{Body: "hello"}, "main", "ann"); m.Body != "hello" {
+		t.Errorf("%+v", m)
+	}
+	w.swarm.mu.Lock()
+	defer w.swarm.mu.Unlock()
+	if k := w.swarm.keys; len(k) != 2 || k[0] == "" || k[0] != k[1] {
+		t.Errorf("posted under the keys %q", k)
+	}
+}

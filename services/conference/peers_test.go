@@ -218,6 +218,8 @@ type fakeSwarm struct {
 	posts    map[string][]contract.ChatMessage
 	fail     *contract.Error // posts
 	stuck    *contract.Error // detaching
+	mute     int             // posts that get no answer
+	keys     []string        // of all posts
 	detached map[string]int
 }
 
@@ -238,8 +240,15 @@ func startSwarm(t testing.TB, s *bustest.Server) *fakeSwarm {
 		f.detached[r.Param(1)]++
 		return &contract.None{}, nil
 	}))
-	check(t, bus.Serve(svc, contract.SwarmPost, func(_ context.Context, r *bus.Request[contract.ChatPost]) (*contract.ChatMessage, error) {
+	check(t, bus.Serve(svc, contract.SwarmPost, func(ctx context.Context, r *bus.Request[contract.ChatPost]) (*contract.ChatMessage, error) {
 		f.mu.Lock()
+		f.keys = append(f.keys, r.Body.Key)
+		if f.mute > 0 {
+			f.mute--
+			f.mu.Unlock()
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
 		defer f.mu.Unlock()
 		if f.fail != nil {
 			return nil, f.fail
