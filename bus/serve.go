@@ -319,6 +319,12 @@ func (s *Service) run(ctx context.Context, d *contract.Def, toks []string, key s
 	if e, ok := errors.AsType[*contract.Error](err); ok {
 		return nil, e
 	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil:
+		return nil, contract.ErrTimeout.With("%s: it was not done in the time that its caller gave", d.Name)
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return nil, contract.ErrUnavailable.With("%s: %s is ending", d.Name, d.Service)
+	}
 	// Its text is for the operator: it may name files and addresses.
 	s.c.log.Error("command failed", zap.String("command", d.Name), zap.String("reference", ref), zap.Error(err))
 	return nil, contract.ErrInternal.With("%s", internal)

@@ -3,6 +3,7 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -100,5 +101,19 @@ func TestAHandlerKnowsHowLongItsCallerWaits(t *testing.T) {
 	}
 	if got := <-left; got > bus.DefaultTimeout || got <= 0 {
 		t.Errorf("without the header: %v", got)
+	}
+}
+
+// TestAHandlerOutOfTime answers what its caller can act on.
+func TestAHandlerOutOfTime(t *testing.T) {
+	s := bustest.Start(t)
+	serve(t, s, contract.RoomListCmd, func(ctx context.Context, _ *bus.Request[contract.None]) (*contract.RoomList, error) {
+		<-ctx.Done()
+		return nil, fmt.Errorf("looking at rooms: %w", ctx.Err())
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := list(ctx, s.Conn("cli")); !errors.Is(err, contract.ErrTimeout) {
+		t.Fatal(err)
 	}
 }
