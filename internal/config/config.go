@@ -47,7 +47,7 @@ type SIP struct {
 // Media configures where audio travels.
 type Media struct {
 	Worker  string   `koanf:"worker" default:"m1" check:"word" doc:"name of this media process"`
-	Listen  string   `koanf:"listen" default:":40000" check:"fixed" doc:"first UDP port; the node uses this one and the next 257"`
+	Listen  string   `koanf:"listen" default:":24000" check:"fixed" doc:"first UDP port; the node uses this one and the next 257. The default is below the ports that systems give to outgoing connections"`
 	Public  []string `koanf:"public" check:"ip" doc:"addresses to name in SDP, when they differ from what the node sees"`
 	Loudest int      `koanf:"loudest" default:"4" range:"1-8" doc:"how many speakers are mixed at once"`
 }

@@ -13,8 +13,8 @@ func TestMediaSpecs(t *testing.T) {
 		listen, first, last string // addresses of the first and the last
 		err                 string
 	}{
-		{listen: ":40000", first: ":40002", last: ":40257"},
-		{listen: "127.0.0.1:40001", first: "127.0.0.1:40002", last: "127.0.0.1:40257"},
+		{listen: ":24000", first: ":24002", last: ":24257"},
+		{listen: "127.0.0.1:24001", first: "127.0.0.1:24002", last: "127.0.0.1:24257"},
 		{listen: "[::1]:65278", first: "[::1]:65280", last: "[::1]:65535"},
 		{listen: ":65279", err: "media.listen"},
 		{listen: ":0", err: "media.listen"},
