@@ -316,10 +316,10 @@ func revoking(t testing.TB, i int, by string) func([]*x509.Certificate, *Rules) 
 
 // negative gives the device a serial below zero, which x509 reads but does not write.
 func negative(t testing.TB) func([]*x509.Certificate, *Rules) []*x509.Certificate {
-	return func(c []*x509.Certificate, _ *Rules) []*x509.Certificate {
+	return func([]*x509.Certificate, *Rules) []*x509.Certificate {
 		s := good()
 		s[0].t.SerialNumber = big.NewInt(0x1122334455667788)
-		c = build(t, s)
+		c := build(t, s)
 		c[0] = signedAgain(t, c[0], "account", crypto.SHA256, func(tbs []byte) {
 			tbs[bytes.Index(tbs, s[0].t.SerialNumber.Bytes())] |= 0x80
 		})
