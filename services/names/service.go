@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -58,6 +59,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	if s.dir, err = s.makeDir(c.Data); err != nil {
 		return err
 	}
+	if err := s.checkFiles(); err != nil {
+		return err
+	}
 	if s.store, err = store.Open(filepath.Join(s.dir, fileNames)); err != nil {
 		return err
 	}
@@ -97,6 +101,21 @@ func (s *Service) makeDir(dir string) (string, error) {
 	return dir, nil
 }
 
+// checkFiles refuses to begin anew beside a backup, which the first new name would
+// replace.
+func (s *Service) checkFiles() error {
+	_, err := os.Stat(filepath.Join(s.dir, fileNames))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(s.dir, fileBackup)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s has a backup and no %s: copy %s to that name, or move it away to begin anew", s.dir, fileNames, fileBackup)
+}
+
 // serve ends after the requests that came before ctx's end are answered.
 func (s *Service) serve(ctx context.Context, srv *http.Server, l net.Listener) error {
 	served := make(chan error, 1)
@@ -130,22 +149,28 @@ func (s *Service) serve(ctx context.Context, srv *http.Server, l net.Listener) e
 func (s *Service) backups(ctx context.Context) {
 	tick := time.NewTicker(backupEvery)
 	defer tick.Stop()
-	for saved := -1; ; {
+	for saved := 0; ; {
+		if n := s.store.Count(); n != saved && s.backup(ctx, n) {
+			saved = n
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		n := s.store.Count()
-		if n == saved {
-			continue
-		}
-		began := time.Now()
-		if err := s.store.Backup(ctx, filepath.Join(s.dir, fileBackup)); err != nil {
-			s.env.Log.Error("no backup", zap.Error(err))
-			continue
-		}
-		saved = n
-		s.env.Log.Info("backup written", zap.Int("names", n), zap.Duration("took", time.Since(began)))
 	}
+}
+
+func (s *Service) backup(ctx context.Context, names int) bool {
+	began := time.Now()
+	err := s.store.Backup(ctx, filepath.Join(s.dir, fileBackup))
+	switch {
+	case ctx.Err() != nil:
+		return false
+	case err != nil:
+		s.env.Log.Error("no backup", zap.Error(err))
+		return false
+	}
+	s.env.Log.Info("backup written", zap.Int("names", names), zap.Duration("took", time.Since(began)))
+	return true
 }

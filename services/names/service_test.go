@@ -147,6 +147,57 @@ func TestClientAndServer(t *testing.T) {
 	}
 }
 
+// The backup is there after a start, and a server whose file is gone does not begin
+// anew beside it.
+func TestBackupIsNotLost(t *testing.T) {
+	s := start(t, config.Names{})
+	c := ask(t, "http://"+s.addr)
+	if err := c.Register(t.Context(), "alice", "00", namestest.Accounts(t, 1)[0]); err != nil {
+		t.Fatal(err)
+	}
+	s.end()
+	file, backup := filepath.Join(s.dir, fileNames), filepath.Join(s.dir, fileBackup)
+	run := func(ctx context.Context) error {
+		return (&Service{env: env(s.env.Config.Data, config.Names{Listen: "127.0.0.1:0"}, zap.NewNop())}).Run(ctx)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(backup); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("no backup")
+		}
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context()); err == nil || !strings.Contains(err.Error(), fileBackup) {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+		t.Error("a new file was made")
+	}
+	if err := os.Rename(backup, file); err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if r, err := st.ByName("alice"); err != nil || r.Verify() != nil {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // What was asked before the end is answered.
 func TestGracefulEnd(t *testing.T) {
 	s := start(t, config.Names{})

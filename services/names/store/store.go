@@ -274,9 +274,10 @@ func (s *Store) Count() (n int) {
 
 // Backup writes a copy of the whole as it is at this moment; the file at path is
 // the old one or the new one. Registrations go on meanwhile. The end of ctx ends it.
+// One backup of a path runs at a time.
 func (s *Store) Backup(ctx context.Context, path string) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".tmp-*")
+	// One name, or every process that dies here would leave a file.
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
@@ -297,7 +298,7 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("backup: %w", err), os.Remove(f.Name()))
 	}
-	return atomicfile.SyncDir(dir)
+	return atomicfile.SyncDir(filepath.Dir(path))
 }
 
 // writer refuses to go on after the end of ctx.
