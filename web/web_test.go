@@ -2,7 +2,6 @@ package web
 
 import (
 	"io/fs"
-	"os/exec"
 	"path"
 	"regexp"
 	"testing"
@@ -37,16 +36,5 @@ func TestReferences(t *testing.T) {
 	})
 	if err != nil || count < 20 {
 		t.Errorf("%d references, %v", count, err)
-	}
-}
-
-// TestModules runs the tests of the modules that need no page.
-func TestModules(t *testing.T) {
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("node is not there")
-	}
-	if out, err := exec.Command(node, "--test", "test/").CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// rig is a private network of stock Jami daemons, made by a script beside the
-// project: PARLEY_RIG says where it is, else it is ../shared/rig. It needs root.
+// rig is a private network of stock Jami daemons, made by rig/rig.sh or another
+// that PARLEY_RIG names. It needs root.
 // The namespace rpsut has the address rigSUT and is for what is tested.
 type rig struct {
 	t      *testing.T
@@ -33,7 +33,7 @@ func startRig(t *testing.T, peers int) *rig {
 	t.Helper()
 	dir := os.Getenv("PARLEY_RIG")
 	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "rig")
+		dir = "rig"
 	}
 	script, err := filepath.Abs(filepath.Join(dir, "rig.sh"))
 	if err != nil {

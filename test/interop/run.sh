@@ -23,4 +23,6 @@ for dir in test/interop sdk/js examples/js; do
   (cd "$dir" && npm ci --no-audit --no-fund --silent)
 done
 make build
+# What needs root or Node.js beside its own package.
+(($#)) || go test -tags "nolibopusfile interop" -count=1 -v -run '^(TestFullDisk|TestModules)$' ./services/names ./web
 exec go test -tags "nolibopusfile interop" -count=1 -timeout 20m -v "$@" ./test/interop
