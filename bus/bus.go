@@ -30,6 +30,9 @@ import (
 	"github.com/parley-jami/parley/bus/contract"
 )
 
+// flushTime bounds how long the server may take to read what was sent.
+const flushTime = time.Second
+
 // DefaultTimeout bounds a command whose context has no deadline.
 const DefaultTimeout = 5 * time.Second
 
@@ -187,7 +190,7 @@ func (c *Conn) WaitAccount(ctx context.Context) (contract.Account, error) {
 // Close flushes what is queued and disconnects; subscriptions end.
 func (c *Conn) Close() {
 	if c.nc.IsConnected() {
-		if err := c.nc.FlushTimeout(time.Second); err != nil {
+		if err := c.nc.FlushTimeout(flushTime); err != nil {
 			c.log.Warn("bus flush at close", zap.Error(err))
 		}
 	}
@@ -358,7 +361,8 @@ func (s *Subscription) Stop() {
 
 // Subscribe calls fn for each event, one at a time and in order. Missing params
 // match anything; fn gets the tokens of the subject, {account} first where the
-// pattern has it. A payload that does not parse is logged and passed over.
+// pattern has it. A payload that does not parse is logged and passed over. With
+// the bus there, what is published after Subscribe has returned arrives.
 func Subscribe[E any](c *Conn, ev contract.Event[E], fn func(ctx context.Context, params []string, e *E), params ...string) (*Subscription, error) {
 	sub, err := c.nc.Subscribe(ev.Subject(c.params(ev.Def, params)...), func(m *nats.Msg) {
 		e := new(E)
@@ -378,6 +382,11 @@ func Subscribe[E any](c *Conn, ev contract.Event[E], fn func(ctx context.Context
 	}
 	if err := sub.SetPendingLimits(pendingLimit, pendingLimit<<10); err != nil {
 		return nil, fmt.Errorf("subscribe %s: %w", ev.Name, err)
+	}
+	if c.Connected() {
+		if err := c.nc.FlushTimeout(flushTime); err != nil { // lost meanwhile: it is subscribed when it is back
+			c.log.Debug("subscribed later", zap.String("event", ev.Name), zap.Error(err))
+		}
 	}
 	return &Subscription{sub}, nil
 }

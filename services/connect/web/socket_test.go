@@ -115,6 +115,9 @@ func TestMalformedFramesAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.closed()
+	for deadline := time.Now().Add(5 * time.Second); r.s.refused.Load() == 0 && time.Now().Before(deadline); { // counted after the close
+		time.Sleep(time.Millisecond)
+	}
 	if n := r.s.refused.Load(); n != 1 {
 		t.Errorf("%d counted, want 1", n)
 	}
@@ -130,6 +133,7 @@ func TestEventsComeAfterJoinedAndNoneIsMissed(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the socket never took its place in the room")
 		}
+		time.Sleep(time.Millisecond)
 	}
 	r.s.Publish(event("joined", "bob", "", 8)) // while conference still answers
 	close(hold)
