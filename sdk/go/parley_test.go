@@ -126,6 +126,9 @@ func TestEventsHaveNoGapAndNoDuplicate(t *testing.T) {
 func TestEventsFromNowOn(t *testing.T) {
 	r, bot, _ := start(t)
 	r.happen(7, func(uint64) bool { return true }) // before it looks
+	if err := r.conf.NATS().Flush(); err != nil {
+		t.Fatal(err)
+	}
 	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
 	var got []uint64
