@@ -267,6 +267,9 @@ func FuzzBuffer(f *testing.F) {
 			if b.count < 0 || b.count > slotCount || b.have < 0 || b.have > pcmSize {
 				t.Fatalf("%d packets and %d samples wait", b.count, b.have)
 			}
+			if (b.firstLocked() == nil) != (b.count == 0) {
+				t.Fatalf("%d packets wait and none is the first", b.count)
+			}
 		}
 		b.Reset(6)
 	})

@@ -94,18 +94,16 @@ func (b *Buffer) Put(ssrc uint32, seq uint16, ts uint32, payload []byte, samples
 		ext, res = b.highSeq, Restarted
 	}
 	b.oddSet = false
-	if b.started && ext < b.next {
+	if b.started && ext < b.next || b.count > 0 && ext <= b.highSeq-slotCount {
 		b.lateInWindow++
 		return Late
 	}
 	i := ext & (slotCount - 1)
-	if old := b.slots[i]; old != nil {
-		if old.seq == ext {
-			return Duplicate
-		}
-		b.flushLocked() // more than slotCount ahead: what waits is stale
-	} else if b.count > 0 && ext >= b.next+slotCount && b.started {
-		b.flushLocked()
+	switch old := b.slots[i]; {
+	case old != nil && old.seq == ext:
+		return Duplicate
+	case old != nil || b.count > 0 && ext > b.highSeq+1 && ext >= b.firstLocked().seq+slotCount:
+		b.flushLocked() // so far ahead that what waits is stale
 	}
 	pos := b.highTS + int64(int32(ts-b.rawTS))*int64(b.scale)
 	b.jitterLocked(pos, arrival)
@@ -142,7 +140,8 @@ func (b *Buffer) flushLocked() {
 	b.count, b.playing, b.started = 0, false, false
 }
 
-// firstLocked returns the waiting packet with the lowest number, or nil.
+// firstLocked returns the waiting packet with the lowest number; nil when none
+// waits. All that wait are within slotCount of one another.
 func (b *Buffer) firstLocked() *slot {
 	if b.count == 0 {
 		return nil
