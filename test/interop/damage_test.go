@@ -5,6 +5,7 @@ package interop
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -103,8 +104,8 @@ func TestDamagedState(t *testing.T) {
 		}},
 		{name: "room's journal", file: "conference/rooms/main.log", do: flip, says: []string{"move the file away"}, joins: true, ready: true, refused: join},
 		{name: "room's settings", file: "conference/rooms/main.json", do: half, says: []string{"backup", "main.prev"}, joins: true, ready: true, refused: join},
-		{name: "chat's last commit", file: "swarm/*/conversations/*/.git/HEAD*", do: half, says: []string{"backup"}, joins: true, ready: true, refused: history},
-		{name: "chats of the rooms", file: "swarm/*/rooms.json", do: half, says: []string{"backup"}, joins: true, ready: true, dies: "swarm"},
+		{name: "chat's last commit", file: "swarm/*/conversations/MAIN/.git/HEAD*", do: half, says: []string{"backup"}, joins: true, ready: true, refused: history},
+		{name: "chats of the rooms", file: "swarm/*/rooms.json", do: half, says: []string{"backup"}, joins: true, ready: true},
 		{name: "overlay's key", file: "dht/node.key", do: half, says: []string{"backup"}, joins: true, ready: true},
 		{name: "overlay's values", file: "dht/permanent.json", says: []string{"backup"}, joins: true, ready: true},
 		{name: "session key", file: "connect/session.key", do: half, says: []string{"restore"}, dies: "connect"},
@@ -178,6 +179,24 @@ func TestDamagedState(t *testing.T) {
 	}
 }
 
+// conversation returns the id of a room's chat.
+func conversation(t *testing.T, data, room string) string {
+	t.Helper()
+	maps, err := filepath.Glob(filepath.Join(data, "swarm/*/rooms.json"))
+	if err != nil || len(maps) != 1 {
+		t.Fatalf("rooms.json: %v %v", maps, err)
+	}
+	text, err := os.ReadFile(maps[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]string{}
+	if err := json.Unmarshal(text, &ids); err != nil || ids[room] == "" {
+		t.Fatalf("%s: %s, %v", maps[0], text, err)
+	}
+	return ids[room]
+}
+
 // spoil does the damage and returns the file with its new content.
 func (d *damage) spoil(t *testing.T, data string) (path string, bad []byte) {
 	t.Helper()
@@ -188,6 +207,9 @@ func (d *damage) spoil(t *testing.T, data string) (path string, bad []byte) {
 			t.Fatal(err)
 		}
 	} else {
+		if strings.Contains(pattern, "MAIN") {
+			pattern = strings.Replace(pattern, "MAIN", conversation(t, data, "main"), 1)
+		}
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) != 1 {
 			t.Fatalf("%s: %v %v", pattern, files, err)
