@@ -42,15 +42,15 @@ func TestFirstStart(t *testing.T) {
 	}
 }
 
-// keySeconds finds identity's line about the new account in the node's log.
+// keySeconds finds how long the keys took in the node's log.
 func keySeconds(log string) float64 {
 	for _, line := range strings.Split(log, "\n") {
 		var l struct {
 			Msg  string  `json:"msg"`
-			Keys float64 `json:"keys"`
+			Took float64 `json:"took"`
 		}
-		if json.Unmarshal([]byte(line), &l) == nil && l.Msg == "account made" {
-			return l.Keys
+		if json.Unmarshal([]byte(line), &l) == nil && l.Msg == "keys made" {
+			return l.Took
 		}
 	}
 	return 0
