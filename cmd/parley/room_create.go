@@ -30,7 +30,8 @@ func newRoomCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create ROOM", Short: "Make a room",
 		Long: `Make a room. A PIN is 4 to 12 digits and never stands on the command line, where
-other users of the machine could read it.`,
+other users of the machine could read it; with --generate-pin it is printed, once. The
+moderator's link makes a moderator of who opens it and stands for the PIN.`,
 		Args: takes("ROOM"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q.Name, q.DefaultRole = args[0], contract.Role(role)
@@ -55,7 +56,7 @@ other users of the machine could read it.`,
 				if err != nil {
 					return err
 				}
-				return a.printCreated(r, q.PIN, pin.generate)
+				return a.printCreated(r, a.roomLinks(ctx, s, r), q.PIN, pin.generate)
 			})
 		},
 	}
@@ -72,11 +73,12 @@ other users of the machine could read it.`,
 }
 
 // printCreated shows the room and a PIN that nobody but the node knows yet.
-func (a *app) printCreated(r *contract.Room, pin string, generated bool) error {
+func (a *app) printCreated(r *contract.Room, links contract.RoomLinks, pin string, generated bool) error {
 	answer := struct {
 		*contract.Room
-		PIN string `json:"pin,omitempty"`
-	}{Room: r}
+		PIN   string             `json:"pin,omitempty"`
+		Links contract.RoomLinks `json:"links"`
+	}{Room: r, Links: links}
 	if generated {
 		answer.PIN = pin
 	}
@@ -85,6 +87,7 @@ func (a *app) printCreated(r *contract.Room, pin string, generated bool) error {
 		if generated {
 			fmt.Fprintf(w, "PIN\t%s\n", pin)
 		}
+		showLinks(w, links)
 	})
 }
 

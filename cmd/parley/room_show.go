@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/parley-jami/parley/bus/contract"
 )
 
 func newRoomShow(a *app) *cobra.Command {
@@ -17,7 +19,11 @@ func newRoomShow(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.print(r, func(w io.Writer) {
+				links := a.roomLinks(ctx, s, r)
+				return a.print(struct {
+					*contract.Room
+					Links contract.RoomLinks `json:"links"`
+				}{r, links}, func(w io.Writer) {
 					fmt.Fprintf(w, "room\t%s\n", r.Name)
 					fmt.Fprintf(w, "title\t%s\n", dash(printable(r.Title)))
 					fmt.Fprintf(w, "PIN\t%s\n", yes(r.HasPIN))
@@ -27,7 +33,9 @@ func newRoomShow(a *app) *cobra.Command {
 					if r.Max > 0 {
 						fmt.Fprintf(w, "at most\t%d\n", r.Max)
 					}
-					fmt.Fprintf(w, "created\t%s\n\n", r.Created.Local().Format("2006-01-02 15:04:05"))
+					fmt.Fprintf(w, "created\t%s\n", r.Created.Local().Format("2006-01-02 15:04:05"))
+					showLinks(w, links)
+					fmt.Fprintln(w)
 					showParticipants(w, r.Participants, r.Total)
 				})
 			})

@@ -111,7 +111,7 @@ func (st *status) miss(what string, err error) {
 // fromSupervisor takes what is known without the bus.
 func (st *status) fromSupervisor(l *localStatus) {
 	st.Account.ID, st.Account.Alias = l.Node.Account, l.Node.Alias
-	st.Links = contract.Links{Join: l.Node.Links["join"], Operator: l.Node.Links["operator"], SIP: l.Node.Links["sip"], Jami: l.Node.Links["jami"]}
+	st.Links = contract.Links{Join: l.Node.Links["join"], Others: l.Node.Links["others"], Operator: l.Node.Links["operator"], SIP: l.Node.Links["sip"], Jami: l.Node.Links["jami"]}
 	st.Joinable = l.Joinable
 	for _, p := range l.Processes {
 		st.Processes = append(st.Processes, contract.Process(p))
@@ -185,7 +185,11 @@ func (st *status) fill() {
 
 func (st *status) show(w io.Writer) {
 	fmt.Fprintf(w, "account\t%s  %s\n", dash(st.Account.ID), printable(st.Account.Alias))
-	fmt.Fprintf(w, "join\t%s\noperator\t%s\nSIP\t%s\n", dash(st.Links.Join), dash(st.Links.Operator), dash(st.Links.SIP))
+	fmt.Fprintf(w, "join\t%s\n", dash(st.Links.Join))
+	if st.Links.Others != "" {
+		fmt.Fprintf(w, "others\t%s\n", st.Links.Others)
+	}
+	fmt.Fprintf(w, "operator\t%s\nSIP\t%s\n", dash(st.Links.Operator), dash(st.Links.SIP))
 	if st.Links.Jami != "" {
 		fmt.Fprintf(w, "Jami\t%s\n", st.Links.Jami)
 	}

@@ -101,7 +101,7 @@ func (l *nodeLink) announce(ctx context.Context, conn *bus.Conn) error {
 	}
 	l.mu.Lock()
 	l.node.Account, l.node.Alias = acc.ID, acc.Alias
-	l.node.Links = map[string]string{"join": eps.Links.Join, "operator": eps.Links.Operator, "sip": eps.Links.SIP, "jami": eps.Links.Jami}
+	l.node.Links = map[string]string{"join": eps.Links.Join, "others": eps.Links.Others, "operator": eps.Links.Operator, "sip": eps.Links.SIP, "jami": eps.Links.Jami}
 	l.mu.Unlock()
 	l.log.Info("joinable", zap.Duration("after", took), zap.String("account", acc.ID))
 	if err := notifySystemd("READY=1"); err != nil {
@@ -167,18 +167,22 @@ func (l *nodeLink) waitLinks(ctx context.Context, conn *bus.Conn) (*contract.End
 func (t teller) block(took time.Duration, acc contract.Account, links contract.Links, data string, pid int) {
 	operator := links.Operator
 	if !t.terminal {
-		operator = "(its link holds a token; `parley status` shows it)"
+		operator = "(its link holds a token; it is shown by: bin/parley status --data " + data + ")"
+	}
+	others := ""
+	if links.Others != "" {
+		others = fmt.Sprintf("  others     %s  (from other machines; browsers warn of the node's own certificate)\n", links.Others)
 	}
 	fmt.Fprintf(t.out, `
 Parley is up after %.1f s.
 
   join       %s
-  operator   %s
+%s  operator   %s
   SIP        %s
   account    %s  %s
   data       %s
 
 Stop it with Ctrl-C or: kill %d
 
-`, took.Seconds(), links.Join, operator, links.SIP, acc.ID, acc.Alias, data, pid)
+`, took.Seconds(), links.Join, others, operator, links.SIP, acc.ID, acc.Alias, data, pid)
 }

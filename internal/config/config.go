@@ -42,6 +42,7 @@ type SIP struct {
 	Listen    string `koanf:"listen" default:":5060" check:"addr or off" doc:"UDP and TCP"`
 	TLSListen string `koanf:"tls_listen" default:":5061" check:"addr or off" doc:"TLS"`
 	Host      string `koanf:"host" default:"" check:"host" doc:"host name or address in sip:ROOM@HOST, when it differs from what the node sees"`
+	Digest    string `koanf:"digest" default:"md5" enum:"md5,both" doc:"what a room with a PIN asks phones for. md5 is what all of them know; both offers SHA-256 first, at which some (baresip before 3.0) give up"`
 }
 
 // Media configures where audio travels.

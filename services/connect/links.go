@@ -24,6 +24,9 @@ func links(c *config.Config, listeners map[string]string, account, token string)
 			// A fragment stays in the browser: no server and no log sees it.
 			l.Operator += "#" + token
 		}
+		if u, err := url.Parse(base); err == nil && u.Hostname() == "localhost" && listeners["https"] != "" {
+			l.Others = "https://" + joinDefault(hostFor("", listeners["https"]), portOf(listeners["https"]), "443") + strings.TrimPrefix(l.Join, base)
+		}
 	}
 	if addr := firstOf(listeners, "sip/udp", "sip/tcp"); addr != "" {
 		l.SIP = "sip:" + joinDefault(hostFor(c.SIP.Host, addr), portOf(addr), "5060")

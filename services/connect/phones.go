@@ -27,7 +27,7 @@ const (
 // before [sip.Server.Run] waits in them.
 func (s *Service) openPhones(dir string, tlsConf *tls.Config) (sip.Config, error) {
 	c := s.env.Config.SIP
-	cfg := sip.Config{Host: c.Host, Dir: filepath.Join(dir, "sip"), Version: s.env.Version, TLSConf: tlsConf,
+	cfg := sip.Config{Host: c.Host, SHA256: c.Digest == "both", Dir: filepath.Join(dir, "sip"), Version: s.env.Version, TLSConf: tlsConf,
 		Code: errorCode, Log: s.env.Log.Named("sip")}
 	if c.Listen != "" {
 		udp, err := sockets.UDP(sockets.SIPUDP, c.Listen)

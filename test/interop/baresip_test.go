@@ -3,6 +3,7 @@
 package interop
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,6 +27,7 @@ type phone struct {
 	freq      float64
 	codec     string // "opus/48000/1", "PCMU/8000/1"
 	transport string // "udp" or "tcp"
+	room, pin string // empty: main, without a PIN
 	srtp      bool
 }
 
@@ -40,6 +42,10 @@ func (n *node) call(p phone, port int) *baresip {
 	enc := ""
 	if p.srtp {
 		enc = ";mediaenc=srtp-mand"
+	}
+	room, auth := cmp.Or(p.room, "main"), ""
+	if p.pin != "" {
+		auth = fmt.Sprintf(";auth_user=%s;auth_pass=%s", room, p.pin)
 	}
 	files := map[string]string{
 		"config": fmt.Sprintf(`poll_method epoll
@@ -69,7 +75,7 @@ opus_bitrate 32000
 opus_stereo no
 opus_sprop_stereo no
 `, port, b.dir, port+2, port+12, b.dir),
-		"accounts": fmt.Sprintf("\"%s\" <sip:%s@127.0.0.1:%d;transport=%s>;regint=0;audio_codecs=%s%s\n", p.name, p.name, port, p.transport, p.codec, enc),
+		"accounts": fmt.Sprintf("\"%s\" <sip:%s@127.0.0.1:%d;transport=%s>;regint=0;audio_codecs=%s%s%s\n", p.name, p.name, port, p.transport, p.codec, enc, auth),
 		"contacts": "",
 	}
 	for name, text := range files {
@@ -77,7 +83,7 @@ opus_sprop_stereo no
 			n.t.Fatal(err)
 		}
 	}
-	b.cmd = exec.Command("baresip", "-4", "-f", b.dir, "-e", fmt.Sprintf("/dial sip:main@%s;transport=%s", n.sipAddr(), p.transport))
+	b.cmd = exec.Command("baresip", "-4", "-f", b.dir, "-e", fmt.Sprintf("/dial sip:%s@%s;transport=%s", room, n.sipAddr(), p.transport))
 	b.cmd.Stdout, b.cmd.Stderr = b.out, b.out
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := b.cmd.Start(); err != nil {

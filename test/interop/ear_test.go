@@ -3,7 +3,9 @@
 package interop
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -118,4 +120,31 @@ func TestEachHearsTheOthers(t *testing.T) {
 	for _, part := range n.status().Rooms[0].Participants {
 		fmt.Printf("ear: %-10s %-8s %-8s %s\n", part.Name, part.Kind, part.Transport, part.Codec)
 	}
+}
+
+// A phone gives the PIN by digest; with a wrong one it does not get in.
+func TestPhoneWithPIN(t *testing.T) {
+	n := startNode(t)
+	var made struct {
+		PIN string `json:"pin"`
+	}
+	if err := json.Unmarshal([]byte(n.parley("room", "create", "standup", "--generate-pin", "--json")), &made); err != nil || made.PIN == "" {
+		t.Fatalf("no PIN: %v", err)
+	}
+	in := func() (names []string) {
+		for _, r := range n.status().Rooms {
+			if r.Name == "standup" {
+				for _, p := range r.Participants {
+					names = append(names, p.Name)
+				}
+			}
+		}
+		return names
+	}
+	wrong := n.call(phone{name: "wrong", freq: 700, codec: "opus/48000/1", transport: "udp", room: "standup", pin: "0000"}, n.base+30)
+	n.wait("the phone with a wrong PIN gives up", 15*time.Second, func() bool { return strings.Contains(wrong.out.String(), "session closed") })
+	right := n.call(phone{name: "right", freq: 700, codec: "opus/48000/1", transport: "udp", room: "standup", pin: made.PIN}, n.base+50)
+	n.wait("the phone with the right PIN is in", 15*time.Second, func() bool { return slices.Equal(in(), []string{"right"}) })
+	n.wait("it has audio", 10*time.Second, func() bool { _, err := right.recording(); return err == nil })
+	fmt.Println("ear: a phone with the PIN is in the room, one with another is not")
 }

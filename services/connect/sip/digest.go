@@ -24,12 +24,16 @@ const nonceLife = 60 * time.Second
 // it is bound to, the Call-ID and the source, so that an answer is worth nothing in
 // another call or from elsewhere.
 type challenger struct {
-	key [32]byte
-	now func() time.Time
+	key        [32]byte
+	algorithms []string // in the order in which they are offered
+	now        func() time.Time
 }
 
-func newChallenger(now func() time.Time) (*challenger, error) {
-	c := &challenger{now: now}
+func newChallenger(sha256 bool, now func() time.Time) (*challenger, error) {
+	c := &challenger{now: now, algorithms: []string{"MD5"}}
+	if sha256 {
+		c.algorithms = []string{"SHA-256", "MD5"} // the stronger first (RFC 8760 §2.4)
+	}
 	if _, err := rand.Read(c.key[:]); err != nil {
 		return nil, err
 	}
@@ -59,10 +63,10 @@ func (c *challenger) fresh(nonce, bound string) bool {
 	return age >= 0 && age <= nonceLife
 }
 
-// challenges returns the WWW-Authenticate values, the stronger first (RFC 8760 §2.4).
+// challenges returns the WWW-Authenticate values.
 func (c *challenger) challenges(bound string, stale bool) []string {
-	out := make([]string, 0, 2)
-	for _, alg := range []string{"SHA-256", "MD5"} {
+	out := make([]string, 0, len(c.algorithms))
+	for _, alg := range c.algorithms {
 		ch := digest.Challenge{Realm: Realm, Nonce: c.nonce(bound), Algorithm: alg, QOP: []string{"auth"}, Stale: stale}
 		out = append(out, ch.String())
 	}

@@ -30,6 +30,7 @@ type Config struct {
 	TLS     net.Listener // plain; the server adds TLS
 	TLSConf *tls.Config
 	Host    string // advertised in Contact; empty: the address that the caller reached
+	SHA256  bool   // challenges offer it beside MD5; an answer with either is taken
 	Dir     string // where dialogs are kept
 	Version string
 	Rooms   Rooms
@@ -63,7 +64,7 @@ type Server struct {
 // New builds the server and reads the dialogs that were left; nothing is
 // received before Run.
 func New(cfg Config) (*Server, error) {
-	auth, err := newChallenger(time.Now)
+	auth, err := newChallenger(cfg.SHA256, time.Now)
 	if err != nil {
 		return nil, fmt.Errorf("sip: %w", err)
 	}

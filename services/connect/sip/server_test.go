@@ -122,7 +122,7 @@ func start(t *testing.T, r Rooms, dir string) (*Server, *net.UDPAddr, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(Config{UDP: udp, TCP: tcp, Dir: dir, Version: "test", Rooms: r, Code: code, Log: zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))})
+	s, err := New(Config{UDP: udp, TCP: tcp, Dir: dir, Version: "test", SHA256: true, Rooms: r, Code: code, Log: zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -471,7 +471,7 @@ func TestAnswerForAnotherURI(t *testing.T) {
 }
 
 func TestNoncesAreBoundToTheSource(t *testing.T) {
-	c, err := newChallenger(time.Now)
+	c, err := newChallenger(true, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -630,7 +630,7 @@ func FuzzLooksLikeSIP(f *testing.F) {
 }
 
 func FuzzAuthorization(f *testing.F) {
-	c, err := newChallenger(time.Now)
+	c, err := newChallenger(true, time.Now)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -659,4 +659,18 @@ func FuzzDialogFile(f *testing.F) {
 			t.Errorf("read %+v", d.record)
 		}
 	})
+}
+
+// Old phones give up at a challenge that they don't know, even beside one that they do.
+func TestOnlyMD5IsAskedForUnlessTold(t *testing.T) {
+	for _, both := range []bool{false, true} {
+		c, err := newChallenger(both, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Join(c.challenges("x", false), "\n")
+		if !strings.Contains(got, "MD5") || strings.Contains(got, "SHA-256") != both || both && strings.Index(got, "MD5") < strings.Index(got, "SHA-256") {
+			t.Errorf("both %t: %s", both, got)
+		}
+	}
 }

@@ -121,8 +121,7 @@ function account(st) {
   box.disabled = !a;
   if (a && document.activeElement !== box) box.checked = a.rendezvous;
   const l = st.endpoints?.links ?? {};
-  const ways = [["Browser", l.join], ["SIP", l.sip], ["Jami", l.jami]].filter(([, v]) => v);
-  for (const [k, v] of Object.entries(st.endpoints?.listeners ?? {})) if (k === "https") ways.push(["HTTPS", `https://${location.hostname}:${v.split(":").pop()}/`]);
+  const ways = [["Browser", l.join], ["Others", l.others], ["SIP", l.sip], ["Jami", l.jami]].filter(([, v]) => v);
   const shape = JSON.stringify(ways);
   if ($("#links").dataset.shape === shape) return;
   $("#links").dataset.shape = shape;

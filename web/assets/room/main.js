@@ -63,7 +63,7 @@ const chat = new Chat({ ask, self: () => model.selfID, onnew: chatNew });
 const follow = new Follow({ model, happened, read: reread });
 const sheet = new Sheet({ model, act, own: () => call.stats() });
 const controls = new Controls({ model, mic, call, act, ask, leave, onmic: useMic });
-const prejoin = new Prejoin(roomName, mic, join);
+const prejoin = new Prejoin(roomName, mic, Boolean(token), join);
 
 // The page's hook for tests and for the curious.
 window.parley = {

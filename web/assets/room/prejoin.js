@@ -4,8 +4,11 @@ import { devices, meter, micPossible, micProblem } from "./mic.js";
 
 export class Prejoin {
   // onjoin({name, pin, muted, listen}) is called when somebody wants in.
-  constructor(room, mic, onjoin) {
+  // moderator: the link holds a moderator's token, which stands for the PIN and opens
+  // a locked room.
+  constructor(room, mic, moderator, onjoin) {
     this.room = room;
+    this.moderator = moderator;
     this.mic = mic;
     this.onjoin = onjoin;
     $("#name").value = store.get("name");
@@ -60,8 +63,9 @@ export class Prejoin {
     }
     setText($("#pre-title"), f.title || f.name);
     document.title = `${f.title || f.name} · Parley`;
-    setText($("#pre-sub"), f.locked ? "This room is locked. A moderator has to open it before you can join." : "Check your name and microphone, then join.");
-    $("#pin-field").hidden = !f.pin;
+    if (this.moderator) setText($("#pre-sub"), f.locked ? "You join as a moderator; the room is locked for others." : "You join as a moderator. Check your name and microphone.");
+    else setText($("#pre-sub"), f.locked ? "This room is locked. A moderator has to open it before you can join." : "Check your name and microphone, then join.");
+    $("#pin-field").hidden = !f.pin || this.moderator;
     if (!window.isSecureContext && f.https_port) this.offerSecure(f.https_port);
   }
 
