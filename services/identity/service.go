@@ -147,7 +147,7 @@ func (s *Service) load(dir string) error {
 	if err := s.loadBots(dir); err != nil {
 		return err
 	}
-	s.env.Log.Info("account loaded", zap.String("id", acc.Chain.JamiID().String()), zap.Duration("took", time.Since(start)))
+	s.env.Log.Info("account loaded", zap.String("id", acc.Chain.JamiID.String()), zap.Duration("took", time.Since(start)))
 	return nil
 }
 
@@ -186,7 +186,7 @@ func (s *Service) create(dir string, keys *account.Keys) error {
 	if err := s.loadBots(dir); err != nil {
 		return err
 	}
-	s.env.Log.Info("account made", zap.String("id", s.acc.Chain.JamiID().String()), zap.Duration("took", time.Since(start)))
+	s.env.Log.Info("account made", zap.String("id", s.acc.Chain.JamiID.String()), zap.Duration("took", time.Since(start)))
 	return nil
 }
 
@@ -201,7 +201,7 @@ func (s *Service) stayDamaged(ctx context.Context, err error) error {
 
 // serve answers the account's commands and tells that it is there.
 func (s *Service) serve(svc *bus.Service) error {
-	s.conn.SetAccount(s.acc.Chain.JamiID().String())
+	s.conn.SetAccount(s.acc.Chain.JamiID.String())
 	err := errors.Join(
 		bus.Serve(svc, contract.AccountSet, s.set),
 		bus.Serve(svc, contract.IdentityCerts, s.certs),
@@ -254,6 +254,6 @@ func (s *Service) get(context.Context, *bus.Request[contract.None]) (*contract.I
 // account is the public view.
 func (s *Service) account(set account.Settings) contract.Account {
 	short, long := jami.CertIDs(s.acc.Chain.Device)
-	return contract.Account{ID: s.acc.Chain.JamiID().String(), Alias: set.Alias, Rendezvous: set.Rendezvous,
+	return contract.Account{ID: s.acc.Chain.JamiID.String(), Alias: set.Alias, Rendezvous: set.Rendezvous,
 		DeviceID: long.String(), DeviceShort: short.String()}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/jami"
+	"github.com/parley-jami/parley/internal/trust"
 	"github.com/parley-jami/parley/services/identity/account"
 	"github.com/parley-jami/parley/services/identity/bots"
 )
@@ -113,15 +114,15 @@ func TestCommandsOverTheBus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, err := jami.ParseChain([]byte(certs.DevicePEM+certs.AccountPEM), time.Now())
-	if err != nil || chain.JamiID().String() != acc.ID {
+	chain, err := new(trust.Rules).Parse([]byte(certs.DevicePEM + certs.AccountPEM))
+	if err != nil || chain.JamiID.String() != acc.ID {
 		t.Errorf("chain of %v, %v", chain, err)
 	}
 	v, err := jami.ParseValue(certs.Announcement)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := jami.VerifyAnnouncement(v, chain.JamiID()); err != nil {
+	if _, err := jami.VerifyAnnouncement(v, chain.JamiID); err != nil {
 		t.Errorf("announcement: %v", err)
 	}
 
@@ -320,7 +321,7 @@ func TestTheDiskRefusesForAWhile(t *testing.T) {
 	if err := os.Remove(filepath.Join(root, "bots.json")); err != nil {
 		t.Fatal(err)
 	}
-	if st := waitState(t, c, stateReady); st.Account.ID != acc.Chain.JamiID().String() {
+	if st := waitState(t, c, stateReady); st.Account.ID != acc.Chain.JamiID.String() {
 		t.Errorf("account %+v", st.Account)
 	}
 }

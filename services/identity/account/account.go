@@ -16,7 +16,6 @@ package account
 
 import (
 	"crypto/rsa"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -27,6 +26,7 @@ import (
 
 	"github.com/parley-jami/parley/internal/atomicfile"
 	"github.com/parley-jami/parley/internal/jami"
+	"github.com/parley-jami/parley/internal/trust"
 )
 
 // File names within the directory.
@@ -79,7 +79,7 @@ type Settings struct {
 // the CA's private keys are not in memory: they stay in the archive.
 type Account struct {
 	Dir     string
-	Chain   *jami.Chain
+	Chain   *trust.Chain
 	Receipt *jami.Receipt
 	key     *rsa.PrivateKey
 
@@ -95,9 +95,8 @@ const clockSlack = 24 * time.Hour
 // Dates says what is wrong with the certificates' dates at now, or with now; nil:
 // nothing. The account works all the same, but peers may refuse it.
 func (a *Account) Dates(now time.Time) error {
-	for _, c := range []*x509.Certificate{a.Chain.Device, a.Chain.Account, a.Chain.CA} {
+	for _, c := range a.Chain.Certs() {
 		switch {
-		case c == nil:
 		case now.Before(c.NotBefore.Add(-clockSlack)):
 			return fmt.Errorf("the clock of this machine says %s, and the certificate %q begins on %s: set the clock",
 				now.UTC().Format(time.RFC3339), c.Subject.CommonName, c.NotBefore.UTC().Format(time.RFC3339))

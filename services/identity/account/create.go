@@ -104,7 +104,7 @@ func build(keys *Keys, set Settings, now time.Time) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain := jami.Chain{Device: dev, Account: acc, CA: ca}
+	id, _ := jami.CertIDs(acc)
 	eth, err := jami.NewEthKey()
 	if err != nil {
 		return nil, err
@@ -127,7 +127,7 @@ func build(keys *Keys, set Settings, now time.Time) (map[string][]byte, error) {
 		return nil, err
 	}
 	config := map[string]any{
-		keyType: "RING", keyUsername: chain.JamiID().String(), keyDeviceName: set.Alias,
+		keyType: "RING", keyUsername: id.String(), keyDeviceName: set.Alias,
 		keyReceipt: receipt.Text, keyReceiptSig: binary(receipt.Sig),
 		keyTLS: map[string]any{keyTLSCert: fileChain, keyTLSKey: fileKey},
 	}
@@ -146,7 +146,7 @@ func build(keys *Keys, set Settings, now time.Time) (map[string][]byte, error) {
 		return nil, err
 	}
 	return map[string][]byte{
-		fileArchive: archive, fileConfig: configYML, fileKey: keyPEM, fileChain: chain.PEM(),
+		fileArchive: archive, fileConfig: configYML, fileKey: keyPEM, fileChain: jami.MarshalChain(dev, acc, ca),
 		fileContacts: contacts, fileRequests: contacts, fileKnown: known, // an empty map each, but the last
 	}, nil
 }

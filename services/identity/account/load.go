@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/parley-jami/parley/internal/jami"
+	"github.com/parley-jami/parley/internal/trust"
 )
 
 var dirName = regexp.MustCompile(`^[0-9a-f]{16}$`)
@@ -58,7 +59,7 @@ func load(dir string) (*Account, error) {
 			return err
 		}},
 		{fileChain, func(b []byte) (err error) {
-			a.Chain, err = jami.ParseChainAnyTime(b)
+			a.Chain, err = (&trust.Rules{AnyTime: true}).Parse(b)
 			return err
 		}},
 		{fileArchive, func(b []byte) error { return checkArchive(b, a.Chain) }},
@@ -79,7 +80,7 @@ func load(dir string) (*Account, error) {
 		if err == nil {
 			err = f.read(b)
 		}
-		if errors.Is(err, jami.ErrRevoked) {
+		if errors.Is(err, errRevoked) {
 			return nil, &DamagedError{Path: dir, Err: err, Advice: revokedAdvice}
 		}
 		if err != nil {
@@ -90,11 +91,13 @@ func load(dir string) (*Account, error) {
 		return nil, &DamagedError{Path: filepath.Join(dir, fileKey), Err: errors.New("not the key of " + fileChain)}
 	}
 	var err error
-	if a.Receipt, err = jami.ParseReceipt(receipt, []byte(sig), a.Chain); err != nil {
+	if a.Receipt, err = jami.ParseReceipt(receipt, []byte(sig), a.Chain.Device, a.Chain.Account); err != nil {
 		return nil, &DamagedError{Path: filepath.Join(dir, fileConfig), Err: err}
 	}
 	return a, nil
 }
+
+var errRevoked = &trust.Error{Reason: trust.Revoked}
 
 // revokedAdvice is for a device that another device of the account shut out.
 const revokedAdvice = "the account's archive says that this device was revoked; peers refuse it. Stop the node, and move the directory " +
@@ -109,20 +112,21 @@ func mayPass(err error) bool {
 
 // checkArchive makes sure, while a backup may still be at hand, that the archive
 // opens, is this account's and has not revoked the device. Its keys are dropped again.
-func checkArchive(b []byte, c *jami.Chain) error {
+func checkArchive(b []byte, c *trust.Chain) error {
 	archive, err := jami.ParseArchive(b, nil)
 	if err != nil {
 		return err
 	}
-	if id, _ := jami.CertIDs(archive.Account); id != c.JamiID() {
-		return fmt.Errorf("of account %s, the device is of %s", id, c.JamiID())
+	if id, _ := jami.CertIDs(archive.Account); id != c.JamiID {
+		return fmt.Errorf("of account %s, the device is of %s", id, c.JamiID)
 	}
 	if archive.CRL == nil {
 		return nil
 	}
-	l, err := jami.ParseCRL(archive.CRL, archive.Account)
-	if err != nil {
+	revoked := new(trust.Revocations)
+	if _, err := revoked.Add(archive.CRL, archive.Account); err != nil {
 		return err
 	}
-	return jami.CheckRevoked(l, c.Device)
+	_, err = (&trust.Rules{AnyTime: true, Revoked: revoked}).Check(c.Certs())
+	return err
 }
