@@ -2,11 +2,15 @@ package jami
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -250,4 +254,116 @@ func unhex(t *testing.T, s string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestArchiveKeepsWhatIsNotKnown: a newer version's entries are not lost.
+func TestArchiveKeepsWhatIsNotKnown(t *testing.T) {
+	a, err := ParseArchive(vector(t, "archive_password_contacts_crl.gz"), []byte(vecPassword))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := a.json()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(text, &m); err != nil {
+		t.Fatal(err)
+	}
+	m["newer"], m["newer list"], m["nothing"] = map[string]any{"a": 1.0}, []any{"x"}, nil
+	for _, c := range m[entryContacts].(map[string]any) {
+		c.(map[string]any)["newer"] = []any{1.0}
+	}
+	if text, err = json.Marshal(m); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if a, err = ParseArchive(b.Bytes(), nil); err != nil {
+		t.Fatal(err)
+	}
+	packed, err := a.Pack(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err = inflate(packed); err != nil {
+		t.Fatal(err)
+	}
+	var again map[string]any
+	if err := json.Unmarshal(text, &again); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(m, again) {
+		t.Errorf("kept %v\nof %v", again, m)
+	}
+}
+
+// TestHostileArchives: cut, flipped and swollen ones are refused, or are the same.
+func TestHostileArchives(t *testing.T) {
+	for _, x := range []struct{ file, password string }{{"archive_plain.gz", ""}, {"archive_password_contacts_crl.gz", vecPassword}} {
+		good := vector(t, x.file)
+		want, err := ParseArchive(good, []byte(x.password))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var key []byte
+		if x.password != "" {
+			key = StretchKey([]byte(x.password), good[:saltSize])
+		}
+		for at := 0; at < len(good); at += 1000 {
+			b := bytes.Clone(good)
+			b[at] ^= 0x10
+			if x.password != "" && at > 0 { // without the half second of each
+				if _, err := Open(key, b[saltSize:]); err == nil {
+					t.Errorf("%s: byte %d flipped: opened", x.file, at)
+				}
+				if _, err := Open(key, good[saltSize:max(at, saltSize)]); err == nil {
+					t.Errorf("%s: cut at %d: opened", x.file, at)
+				}
+				continue
+			}
+			if got, err := ParseArchive(b, []byte(x.password)); err == nil && !reflect.DeepEqual(got, want) {
+				t.Errorf("%s: byte %d flipped: taken for another archive", x.file, at)
+			} else if x.password != "" && !errors.Is(err, ErrPassword) {
+				t.Errorf("%s: byte %d flipped: %v", x.file, at, err)
+			}
+			if _, err := ParseArchive(good[:at], []byte(x.password)); err == nil {
+				t.Errorf("%s: cut at %d: taken", x.file, at)
+			}
+		}
+	}
+	var bomb bytes.Buffer
+	w := gzip.NewWriter(&bomb)
+	for range 40 { // of 10 MiB
+		if _, err := w.Write(make([]byte, 10<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ParseArchive(bomb.Bytes(), nil); err == nil || !strings.Contains(err.Error(), "beyond") {
+		t.Errorf("a bomb of %d bytes: %v", bomb.Len(), err)
+	}
+	wrong, none := error(nil), error(nil)
+	_, wrong = ParseArchive(vector(t, "archive_password_contacts_crl.gz"), []byte("wrong"))
+	_, none = ParseArchive(vector(t, "archive_password_contacts_crl.gz"), nil)
+	if wrong == nil || none == nil || wrong.Error() != none.Error() {
+		t.Errorf("a wrong password: %v, none: %v", wrong, none)
+	}
+}
+
+func BenchmarkOpenArchiveWithPassword(b *testing.B) {
+	text := vector(b, "archive_password_contacts_crl.gz")
+	for b.Loop() {
+		if _, err := ParseArchive(text, []byte(vecPassword)); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
