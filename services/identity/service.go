@@ -14,6 +14,7 @@ import (
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/jami"
+	"github.com/parley-jami/parley/internal/secret"
 	"github.com/parley-jami/parley/services/identity/account"
 	"github.com/parley-jami/parley/services/identity/bots"
 )
@@ -136,10 +137,24 @@ func (s *Service) ready(ctx context.Context, dir string, err error) error {
 	}
 }
 
+// password is that of the archive, where the operator named a file; nil: none, or it
+// cannot be read, which the state tells.
+func (s *Service) password() []byte {
+	path := s.env.Config.Identity.PasswordFile
+	if path == "" {
+		return nil
+	}
+	pw, err := secret.File(path)
+	if err != nil {
+		s.env.Log.Error("password of the archive (identity.password_file)", zap.Error(err))
+	}
+	return pw
+}
+
 // load reads the account and the bots.
 func (s *Service) load(dir string) error {
 	start := time.Now()
-	acc, err := account.Load(dir)
+	acc, err := account.Load(dir, s.password())
 	if err != nil {
 		return err
 	}

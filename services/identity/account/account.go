@@ -3,7 +3,7 @@
 //
 // # Files of an account directory
 //
-//	archive.gz               the account: its keys, certificates, contacts; without a password
+//	archive.gz               the account: its keys, certificates, contacts; with a password or without
 //	config.yml               settings that are not Jami's default, and the device receipt
 //	ring_device.key          PEM PKCS#8, this device's key
 //	ring_device.crt          PEM chain device, account, CA
@@ -12,6 +12,10 @@
 // The directory appears as a whole: it is built beside its place and renamed.
 // Every later change replaces one file atomically. A damaged file is never
 // overwritten; the error names it.
+//
+// The archive alone may have a password (as with Jami, where the device's key has
+// none). Without it the account works; what changes or exports the archive asks
+// for it. Passwords are not told apart from damage: the cipher can't.
 package account
 
 import (
@@ -86,6 +90,11 @@ type Account struct {
 	mu     sync.Mutex
 	config map[string]any
 	set    Settings
+
+	archive sync.Mutex // held while the archive is read to be changed; before mu
+	// Under mu: what protects the archive, and its password where that is known.
+	guard    Guard
+	password []byte
 }
 
 // clockSlack is how much before its certificates' start an account may be used:
@@ -131,15 +140,24 @@ func (a *Account) Change(fn func(*Settings)) (Settings, error) {
 	}
 	config := maps.Clone(a.config)
 	putSettings(config, next)
+	if err := a.writeConfigLocked(config); err != nil {
+		return a.set, err
+	}
+	a.set = next
+	return next, nil
+}
+
+// writeConfigLocked replaces config.yml and then what is in memory of it.
+func (a *Account) writeConfigLocked(config map[string]any) error {
 	b, err := marshalConfig(config)
 	if err != nil {
-		return a.set, err
+		return err
 	}
 	if err := atomicfile.Write(filepath.Join(a.Dir, fileConfig), b, fileMode); err != nil {
-		return a.set, err
+		return err
 	}
-	a.config, a.set = config, next
-	return next, nil
+	a.config = config
+	return nil
 }
 
 // readFile reads a file of at most maxFile bytes.
