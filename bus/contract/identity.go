@@ -9,6 +9,7 @@ type Account struct {
 	DeviceID    string `json:"device"` // long device id, 64 hex
 	DeviceShort string `json:"device_short"`
 	Rendezvous  bool   `json:"rendezvous"` // may anyone call a room at any time
+	Archive     string `json:"archive"`    // "plain", "password", or "locked": with one that the node doesn't have
 }
 
 // AccountChange sets what is not nil.

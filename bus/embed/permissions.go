@@ -81,7 +81,7 @@ var table = map[string]access{
 	"cli": {
 		calls: []string{"room.create", "room.remove", "room.list", "room.get", "room.mute", "room.kick", "room.lock",
 			"room.join", "room.leave", "room.hand", "room.chat", // of bench and sim
-			"identity.state", "account.set", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status"},
+			"identity.state", "identity.certificates", "account.set", "archive.export", "archive.password", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status"},
 		says:  []string{"audio.say"},
 		micro: true, // for `nats micro ls`
 	},

@@ -13,7 +13,6 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
-	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/internal/secret"
 	"github.com/parley-jami/parley/services/identity/account"
 	"github.com/parley-jami/parley/services/identity/bots"
@@ -220,6 +219,8 @@ func (s *Service) serve(svc *bus.Service) error {
 	err := errors.Join(
 		bus.Serve(svc, contract.AccountSet, s.set),
 		bus.Serve(svc, contract.IdentityCerts, s.certs),
+		bus.Serve(svc, contract.ArchiveExport, s.archiveExport),
+		bus.Serve(svc, contract.ArchivePassword, s.archivePassword),
 		bus.Serve(svc, contract.IdentitySign, s.sign),
 		bus.Serve(svc, contract.IdentityOpen, s.open),
 		bus.Serve(svc, contract.BotCreateCmd, s.botCreate),
@@ -239,12 +240,12 @@ func (s *Service) serve(svc *bus.Service) error {
 // setReady tells of the account as it is. The caller holds s.changing: of two
 // changes the later is told last.
 func (s *Service) setReady(set account.Settings) contract.Account {
-	msg := "the account is ready"
+	msg := "the account is ready" + s.archiveState()
 	if err := s.acc.Dates(s.now()); err != nil {
 		s.env.Log.Warn("dates of the account's certificates", zap.Error(err))
-		msg += ", but peers may refuse it: " + err.Error()
+		msg += "; peers may refuse it: " + err.Error()
 	}
-	acc := s.account(set)
+	acc := publicView(s.acc, set)
 	s.setState(contract.IdentityState{State: stateReady, Message: msg, Account: acc})
 	return acc
 }
@@ -266,9 +267,8 @@ func (s *Service) get(context.Context, *bus.Request[contract.None]) (*contract.I
 	return &st, nil
 }
 
-// account is the public view.
-func (s *Service) account(set account.Settings) contract.Account {
-	short, long := jami.CertIDs(s.acc.Chain.Device)
-	return contract.Account{ID: s.acc.Chain.JamiID.String(), Alias: set.Alias, Rendezvous: set.Rendezvous,
-		DeviceID: long.String(), DeviceShort: short.String()}
+// publicView is what others may know of an account.
+func publicView(a *account.Account, set account.Settings) contract.Account {
+	return contract.Account{ID: a.Chain.JamiID.String(), Alias: set.Alias, Rendezvous: set.Rendezvous,
+		DeviceID: a.Chain.DeviceID.String(), DeviceShort: a.Chain.DeviceShort.String(), Archive: string(a.Guard())}
 }

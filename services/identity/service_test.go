@@ -28,7 +28,7 @@ import (
 const patience = 10 * time.Second
 
 // start runs the service against a bus of the test and returns its environment.
-func start(t *testing.T, srv *bustest.Server, keys func(context.Context) (*account.Keys, error)) *host.Env {
+func start(t *testing.T, srv *bustest.Server, keys func(context.Context) (*account.Keys, error), set ...func(*Service)) *host.Env {
 	t.Helper()
 	env := srv.Env("identity")
 	r, err := New(env)
@@ -36,6 +36,9 @@ func start(t *testing.T, srv *bustest.Server, keys func(context.Context) (*accou
 		t.Fatal(err)
 	}
 	r.(*Service).keys, r.(*Service).pause = keys, 20*time.Millisecond
+	for _, fn := range set {
+		fn(r.(*Service))
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
