@@ -17,7 +17,9 @@ type Secret struct {
 	Password []byte `json:"password,omitempty"` // opens the account's archive; empty: identity has it, or there is none
 	New      []byte `json:"new,omitempty"`      // of the exported file, or from now on; empty: none
 	Reply    []byte `json:"reply,omitempty"`    // AES-256 key for the answer
-	Device   string `json:"device,omitempty"`   // that is revoked
+	Device   string `json:"device,omitempty"`   // that is revoked, by its long or short id
+	// Certificate is PEM of that device, for one that the node has not heard of.
+	Certificate string `json:"certificate,omitempty"`
 }
 
 // The commands of the archive.

@@ -63,8 +63,9 @@ type DecryptReply struct {
 // signed about this device. All of it is public.
 type Certificates struct {
 	DevicePEM    string `json:"device_pem"`
-	AccountPEM   string `json:"account_pem"`  // account certificate, then its CA
-	Announcement []byte `json:"announcement"` // packed DHT value with id 0, from the device receipt
+	AccountPEM   string `json:"account_pem"`   // account certificate, then its CA
+	Announcement []byte `json:"announcement"`  // packed DHT value with id 0, from the device receipt
+	CRL          []byte `json:"crl,omitempty"` // the account's newest revocation list, in DER
 }
 
 // Bot is a bot that the operator made.

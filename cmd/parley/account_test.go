@@ -106,11 +106,33 @@ func archives(t *testing.T, n *node) {
 	ends(t, n.env, "", exitRefused, "a node runs", "account", "import", file("plain.gz"), "--replace")
 
 	// What one node exported, another imports.
-	other := []string{"PARLEY_DATA=" + t.TempDir()}
+	data := t.TempDir()
+	other := []string{"PARLEY_DATA=" + data}
 	r = ends(t, other, "", exitOK, shown.ID, "account", "import", file("pw.gz"), "--password-file", pw, "--json")
 	var made contract.Account
 	if err := json.Unmarshal([]byte(r.out), &made); err != nil || made.ID != shown.ID || made.DeviceID == shown.DeviceID || made.Alias != shown.Alias {
 		t.Errorf("imported %+v of %+v, %v", made, shown, err)
+	}
+
+	// And can be shut out.
+	ends(t, n.env, "", exitOK, "Saal", "account", "device", "rename", "Saal")
+	ends(t, n.env, "", exitOK, "this one", "account", "devices")
+	ends(t, n.env, "", exitRefused, "device of this node", "account", "device", "revoke", shown.DeviceID)
+	ends(t, n.env, "", exitNotFound, "--certificate", "account", "device", "revoke", made.DeviceID)
+	found, err := filepath.Glob(filepath.Join(data, "identity", "*", "ring_device.crt"))
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	ends(t, n.env, "", exitOK, `"revoked": true`, "account", "device", "revoke", made.DeviceShort, "--certificate", found[0], "--json")
+	ends(t, n.env, "", exitOK, "revoked", "account", "devices")
+	// Its own archive doesn't know; one that is exported now does.
+	ends(t, n.env, "", exitOK, "", "account", "export", file("crl.gz"))
+	b, err := os.ReadFile(file("crl.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := jami.ParseArchive(b, nil); err != nil || a.CRL == nil {
+		t.Errorf("no revocation list in the archive, %v", err)
 	}
 }
 

@@ -56,6 +56,8 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{args: "account export f --password-file /nowhere", code: exitError, words: "/nowhere"},
 		{args: "account password --remove --password-file x", code: exitUsage, words: "give one of"},
 		{args: "account import f", code: exitError, words: "no such file"},
+		{args: "account device rename", code: exitUsage, words: "takes NAME"},
+		{args: "account device revoke x --certificate /nowhere", code: exitError, words: "/nowhere"},
 		{args: "account backup", code: exitUsage, words: "takes DIR|FILE"},
 		{args: "bot create b", code: exitUsage, words: "--room ROOM"},
 		{args: "bot create b --room main --allow sing", code: exitUsage, words: "listen,speak,chat,moderate"},

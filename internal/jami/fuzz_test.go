@@ -102,3 +102,18 @@ func FuzzFiles(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseBin(f *testing.F) {
+	for _, s := range []string{"\xc4\x02hi", "\xc5\x01\x00", "\xc6\xff\xff\xff\xff", "\xc4\x01ab", "\xa2hi", ""} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		in, err := ParseBin(b)
+		if err != nil {
+			return
+		}
+		if again, err := PackBin(in); err != nil || !bytes.Equal(again, b) {
+			t.Errorf("%x became %x, %v", b, again, err)
+		}
+	})
+}

@@ -56,5 +56,5 @@ func (s *Service) certs(context.Context, *bus.Request[contract.None]) (*contract
 		return nil, err
 	}
 	return &contract.Certificates{DevicePEM: string(jami.MarshalChain(c.Device)), AccountPEM: string(jami.MarshalChain(c.Certs()[1:]...)),
-		Announcement: ann}, nil
+		Announcement: ann, CRL: s.acc.CRL()}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -44,6 +45,9 @@ type Service struct {
 	now     func() time.Time
 	pause   time.Duration // before the first retry
 
+	lookEvery time.Duration // how often the overlay is looked at
+	isPut     atomic.Bool   // is what the account has to put there put
+
 	changing sync.Mutex // held while the settings are changed and that is told
 	mu       sync.Mutex
 	state    contract.IdentityState
@@ -57,7 +61,7 @@ type Service struct {
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	return &Service{env: env, botTurn: make(chan struct{}, 1), keys: account.MakeKeys, now: time.Now, pause: retryFirst,
+	return &Service{env: env, botTurn: make(chan struct{}, 1), keys: account.MakeKeys, now: time.Now, pause: retryFirst, lookEvery: lookAgain,
 		state: contract.IdentityState{State: stateCreating, Message: "the account is being loaded"}}, nil
 }
 
@@ -97,11 +101,12 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.serve(svc); err != nil {
 		return err
 	}
-	done := make(chan struct{})
-	go func() { defer close(done); s.reconcile(ctx) }()
+	var wg sync.WaitGroup
+	wg.Go(func() { s.reconcile(ctx) })
+	wg.Go(func() { s.overlay(ctx) })
 	<-ctx.Done()
 	s.env.SetReady(false)
-	<-done
+	wg.Wait()
 	return ctx.Err()
 }
 
@@ -221,6 +226,9 @@ func (s *Service) serve(svc *bus.Service) error {
 		bus.Serve(svc, contract.IdentityCerts, s.certs),
 		bus.Serve(svc, contract.ArchiveExport, s.archiveExport),
 		bus.Serve(svc, contract.ArchivePassword, s.archivePassword),
+		bus.Serve(svc, contract.DeviceList, s.deviceList),
+		bus.Serve(svc, contract.DeviceRename, s.deviceRename),
+		bus.Serve(svc, contract.DeviceRevoke, s.deviceRevoke),
 		bus.Serve(svc, contract.IdentitySign, s.sign),
 		bus.Serve(svc, contract.IdentityOpen, s.open),
 		bus.Serve(svc, contract.BotCreateCmd, s.botCreate),
@@ -246,6 +254,9 @@ func (s *Service) setReady(set account.Settings) contract.Account {
 		msg += "; peers may refuse it: " + err.Error()
 	}
 	acc := publicView(s.acc, set)
+	if s.acc.Revoked() != nil { // told already
+		return acc
+	}
 	s.setState(contract.IdentityState{State: stateReady, Message: msg, Account: acc})
 	return acc
 }

@@ -9,6 +9,9 @@
 //	ring_device.crt          PEM chain device, account, CA
 //	contacts, incomingTrustRequests, knownDevices   msgpack
 //
+// Beside it lie certificates/LONGID, the PEM chains of the account's other devices, and
+// crls/JAMIID/NUMBER, revocation lists.
+//
 // The directory appears as a whole: it is built beside its place and renamed.
 // Every later change replaces one file atomically. A damaged file is never
 // overwritten; the error names it.
@@ -23,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/big"
 	"os"
 	"path/filepath"
 	"sync"
@@ -95,6 +99,14 @@ type Account struct {
 	// Under mu: what protects the archive, and its password where that is known.
 	guard    Guard
 	password []byte
+
+	// Under mu too: the account's devices, and the newest revocation list.
+	known     map[jami.LongID]jami.KnownDevice
+	others    map[jami.LongID]*trust.Chain
+	crl       []byte
+	crlNumber *big.Int
+
+	revoked *trust.Revocations
 }
 
 // clockSlack is how much before its certificates' start an account may be used:

@@ -159,9 +159,17 @@ func (a *Account) mayHavePassword(yes bool) error {
 	return a.writeConfigLocked(config)
 }
 
-// fill puts the settings and contacts of the other files into the archive: they may
-// be newer.
+// fill puts the settings, contacts and revocations of the other files into the archive:
+// they may be newer. A revocation list that stands in the archive alone goes to its file.
 func (a *Account) fill(archive *jami.Archive) error {
+	if archive.CRL != nil {
+		if _, err := a.AddCRL(archive.CRL); err != nil {
+			return err
+		}
+	}
+	if der := a.CRL(); der != nil {
+		archive.CRL = der
+	}
 	set := a.Settings()
 	maps.Copy(archive.Settings, archiveSettings(set))
 	b, err := readFile(filepath.Join(a.Dir, fileContacts))
@@ -226,6 +234,11 @@ func Import(root string, file, password []byte, key *rsa.PrivateKey, replace boo
 			err = d.Err // the path is gone, and so is what to do about it
 		}
 		return nil, nil, fmt.Errorf("import: %w", err)
+	}
+	if archive.CRL != nil {
+		if _, err := a.AddCRL(archive.CRL); err != nil {
+			return nil, nil, fmt.Errorf("import: the account is there, and its revocation list is not in its file: %w", err)
+		}
 	}
 	// A node that finds two accounts refuses both; one that finds none would make one.
 	for _, name := range old {

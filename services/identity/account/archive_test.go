@@ -180,18 +180,18 @@ func TestPassword(t *testing.T) {
 
 func TestChangeArchive(t *testing.T) {
 	_, a := create(t)
-	crl := []byte("list")
-	if err := a.ChangeArchive(nil, func(x *jami.Archive) error { x.CRL = crl; return nil }); err != nil {
+	eth := bytes.Repeat([]byte{7}, 32)
+	if err := a.ChangeArchive(nil, func(x *jami.Archive) error { x.EthKey = eth; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	before := snapshot(t, a.Dir)
 	no := errors.New("no")
-	if err := a.ChangeArchive(nil, func(x *jami.Archive) error { x.CRL = nil; return no }); !errors.Is(err, no) || snapshot(t, a.Dir) != before {
+	if err := a.ChangeArchive(nil, func(x *jami.Archive) error { x.EthKey = nil; return no }); !errors.Is(err, no) || snapshot(t, a.Dir) != before {
 		t.Errorf("%v", err)
 	}
 	if err := a.ChangeArchive(nil, func(x *jami.Archive) error {
-		if !bytes.Equal(x.CRL, crl) {
-			t.Errorf("kept %q", x.CRL)
+		if !bytes.Equal(x.EthKey, eth) {
+			t.Errorf("kept %q", x.EthKey)
 		}
 		return nil
 	}); err != nil {

@@ -54,7 +54,7 @@ func list(root string) ([]string, error) {
 
 // load reads and checks every file, in the order of §3.2.
 func load(dir string, password []byte) (*Account, error) {
-	a := &Account{Dir: dir}
+	a := &Account{Dir: dir, revoked: new(trust.Revocations)}
 	if left, err := filepath.Glob(filepath.Join(dir, ".*.tmp-*")); err == nil {
 		for _, path := range left { // of a killed process
 			os.Remove(path) // an error: the disk is read-only, and that is told when it matters
@@ -82,8 +82,8 @@ func load(dir string, password []byte) (*Account, error) {
 			_, err := jami.ParseContacts(b)
 			return err
 		}},
-		{fileKnown, func(b []byte) error {
-			_, err := jami.ParseKnownDevices(b)
+		{fileKnown, func(b []byte) (err error) {
+			a.known, err = jami.ParseKnownDevices(b)
 			return err
 		}},
 	} {
@@ -108,6 +108,12 @@ func load(dir string, password []byte) (*Account, error) {
 	var err error
 	if a.Receipt, err = jami.ParseReceipt(receipt, []byte(sig), a.Chain.Device, a.Chain.Account); err != nil {
 		return nil, &DamagedError{Path: filepath.Join(dir, fileConfig), Err: err}
+	}
+	if err = a.loadDevices(); err != nil {
+		if _, damaged := errors.AsType[*DamagedError](err); !damaged {
+			err = fmt.Errorf("load account: %w", err)
+		}
+		return nil, err
 	}
 	return a, nil
 }
@@ -148,10 +154,10 @@ func (a *Account) checkArchive(b, password []byte) error {
 	if archive.CRL == nil {
 		return nil
 	}
-	revoked := new(trust.Revocations)
-	if _, err := revoked.Add(archive.CRL, archive.Account); err != nil {
+	if _, err := a.revoked.Add(archive.CRL, archive.Account); err != nil {
 		return err
 	}
-	_, err = (&trust.Rules{AnyTime: true, Revoked: revoked}).Check(a.Chain.Certs())
+	a.keepList(archive.CRL)
+	_, err = (&trust.Rules{AnyTime: true, Revoked: a.revoked}).Check(a.Chain.Certs())
 	return err
 }
