@@ -82,7 +82,7 @@ var table = map[string]access{
 		calls: []string{"room.create", "room.remove", "room.list", "room.get", "room.mute", "room.kick", "room.lock",
 			"room.join", "room.leave", "room.hand", "room.chat", // of bench and sim
 			"identity.state", "identity.certificates", "account.set", "archive.export", "archive.password",
-			"device.list", "device.rename", "device.revoke", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status"},
+			"device.list", "device.rename", "device.revoke", "contact.list", "contact.set", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status"},
 		says:  []string{"audio.say"},
 		micro: true, // for `nats micro ls`
 	},

@@ -34,6 +34,8 @@ var reach = map[string]struct{ send, receive string }{
 	"device.rename":         {"cli", "identity"},
 	"device.revoke":         {"cli", "identity"},
 	"identity.revoked":      {"identity", ""},
+	"contact.list":          {"cli", "identity"},
+	"contact.set":           {"cli", "identity"},
 	"identity.sign":         {"swarm", "identity"},
 	"identity.decrypt":      {"", "identity"},
 	"bot.create":            {"cli", "identity"},

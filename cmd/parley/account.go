@@ -13,7 +13,7 @@ func newAccount(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "account", Short: "The account of the node"}
 	group(cmd)
 	cmd.AddCommand(newAccountShow(a), newAccountSet(a), newAccountExport(a), newAccountImport(a), newAccountPassword(a), newAccountBackup(a),
-		newAccountDevices(a), newAccountDevice(a))
+		newAccountDevices(a), newAccountDevice(a), newAccountContacts(a), newAccountContact(a))
 	return cmd
 }
 

@@ -114,6 +114,13 @@ func archives(t *testing.T, n *node) {
 		t.Errorf("imported %+v of %+v, %v", made, shown, err)
 	}
 
+	who := strings.Repeat("ab", 20)
+	ends(t, n.env, "", exitOK, "no contacts", "account", "contacts")
+	ends(t, n.env, "", exitOK, "blocked", "account", "contact", "block", "jami:"+who)
+	ends(t, n.env, "", exitNotFound, "no contact", "account", "contact", "remove", who)
+	ends(t, n.env, "", exitOK, `"active": true`, "account", "contact", "add", who, "--json")
+	ends(t, n.env, "", exitUsage, "40 hex", "account", "contact", "add", "x")
+
 	// And can be shut out.
 	ends(t, n.env, "", exitOK, "Saal", "account", "device", "rename", "Saal")
 	ends(t, n.env, "", exitOK, "this one", "account", "devices")

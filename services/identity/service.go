@@ -229,6 +229,8 @@ func (s *Service) serve(svc *bus.Service) error {
 		bus.Serve(svc, contract.DeviceList, s.deviceList),
 		bus.Serve(svc, contract.DeviceRename, s.deviceRename),
 		bus.Serve(svc, contract.DeviceRevoke, s.deviceRevoke),
+		bus.Serve(svc, contract.ContactList, s.contactList),
+		bus.Serve(svc, contract.ContactSetCmd, s.contactSet),
 		bus.Serve(svc, contract.IdentitySign, s.sign),
 		bus.Serve(svc, contract.IdentityOpen, s.open),
 		bus.Serve(svc, contract.BotCreateCmd, s.botCreate),

@@ -100,9 +100,10 @@ type Account struct {
 	guard    Guard
 	password []byte
 
-	// Under mu too: the account's devices, and the newest revocation list.
+	// Under mu too: the account's devices and contacts, and the newest revocation list.
 	known     map[jami.LongID]jami.KnownDevice
 	others    map[jami.LongID]*trust.Chain
+	contacts  map[jami.ID]jami.Contact
 	crl       []byte
 	crlNumber *big.Int
 

@@ -172,18 +172,10 @@ func (a *Account) fill(archive *jami.Archive) error {
 	}
 	set := a.Settings()
 	maps.Copy(archive.Settings, archiveSettings(set))
-	b, err := readFile(filepath.Join(a.Dir, fileContacts))
-	if err != nil {
-		return fmt.Errorf("contacts: %w", err)
-	}
-	contacts, err := jami.ParseContacts(b)
-	if err != nil {
-		return err
-	}
 	if archive.Contacts == nil {
 		archive.Contacts = map[string]jami.Contact{}
 	}
-	for id, c := range contacts {
+	for id, c := range a.Contacts() {
 		archive.Contacts[id.String()] = c
 	}
 	return nil

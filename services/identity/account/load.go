@@ -78,8 +78,8 @@ func load(dir string, password []byte) (*Account, error) {
 			return err
 		}},
 		{fileArchive, func(b []byte) error { return a.checkArchive(b, password) }},
-		{fileContacts, func(b []byte) error {
-			_, err := jami.ParseContacts(b)
+		{fileContacts, func(b []byte) (err error) {
+			a.contacts, err = jami.ParseContacts(b)
 			return err
 		}},
 		{fileKnown, func(b []byte) (err error) {
