@@ -143,6 +143,7 @@ func newAccountImport(a *app) *cobra.Command {
 node becomes a new device of that account, with a key of its own; contacts, conversations,
 settings and revocations stay as the archive has them. An archive with a password keeps
 it: name a file with it as identity.password_file, so that the node can change the archive.
+An account that takes no calls at any time stays so: "parley account set --rendezvous".
 
 No node may run on the data directory; this command holds its lock. (Processes that run
 apart, as "parley run identity", don't take it: stop them.) With --replace an account that is

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -187,6 +189,27 @@ func TestValueBounds(t *testing.T) {
 	} {
 		if _, err := ParseValue(b); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestKeyBounds(t *testing.T) {
+	small, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := MarshalKey(small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{
+		"small":     text,
+		"absurd":    pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: make([]byte, maxKeyBytes+1)}),
+		"not a key": pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: []byte("x")}),
+		"empty":     nil,
+	} {
+		if _, err := ParseKey(b); !errors.Is(err, ErrKey) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
