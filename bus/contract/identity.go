@@ -9,6 +9,7 @@ type Account struct {
 	DeviceID    string `json:"device"` // long device id, 64 hex
 	DeviceShort string `json:"device_short"`
 	Rendezvous  bool   `json:"rendezvous"` // may anyone call a room at any time
+	Archive     string `json:"archive"`    // "plain", "password", or "locked": with one that the node doesn't have
 }
 
 // AccountChange sets what is not nil.
@@ -62,8 +63,9 @@ type DecryptReply struct {
 // signed about this device. All of it is public.
 type Certificates struct {
 	DevicePEM    string `json:"device_pem"`
-	AccountPEM   string `json:"account_pem"`  // account certificate, then its CA
-	Announcement []byte `json:"announcement"` // packed DHT value with id 0, from the device receipt
+	AccountPEM   string `json:"account_pem"`   // account certificate, then its CA
+	Announcement []byte `json:"announcement"`  // packed DHT value with id 0, from the device receipt
+	CRL          []byte `json:"crl,omitempty"` // the account's newest revocation list, in DER
 }
 
 // Bot is a bot that the operator made.

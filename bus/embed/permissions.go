@@ -46,7 +46,7 @@ var table = map[string]access{
 	},
 	"bus": {},
 	"identity": {
-		calls: []string{"bus.bot.grant", "bus.bot.revoke"},
+		calls: []string{"bus.bot.grant", "bus.bot.revoke", "dht.put", "dht.get"},
 	},
 	"dht": {
 		calls: []string{"identity.state", "identity.certificates"},
@@ -81,7 +81,8 @@ var table = map[string]access{
 	"cli": {
 		calls: []string{"room.create", "room.remove", "room.list", "room.get", "room.mute", "room.kick", "room.lock",
 			"room.join", "room.leave", "room.hand", "room.chat", // of bench and sim
-			"identity.state", "account.set", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status"},
+			"identity.state", "identity.certificates", "account.set", "archive.export", "archive.password",
+			"device.list", "device.rename", "device.revoke", "contact.list", "contact.set", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status"},
 		says:  []string{"audio.say"},
 		micro: true, // for `nats micro ls`
 	},

@@ -5,15 +5,27 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/parley-jami/parley/bus/contract"
 )
 
 func newAccountShow(a *app) *cobra.Command {
-	return &cobra.Command{
+	var certificates bool
+	cmd := &cobra.Command{
 		Use: "show", Short: "Show the account's id and settings", Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.inNode(cmd, func(_ context.Context, s *session) error {
-				return a.print(s.acc, func(w io.Writer) { showAccount(w, &s.acc) })
+			return a.inNode(cmd, func(ctx context.Context, s *session) error {
+				if !certificates {
+					return a.print(s.acc, func(w io.Writer) { showAccount(w, &s.acc) })
+				}
+				c, err := call(ctx, s, contract.IdentityCerts, &contract.None{})
+				if err != nil {
+					return err
+				}
+				return a.print(c, func(w io.Writer) { io.WriteString(w, c.DevicePEM+c.AccountPEM) })
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&certificates, "certificates", false, "print the PEM chain instead: device, account, authority")
+	return cmd
 }

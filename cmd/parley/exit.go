@@ -28,9 +28,10 @@ const exitHelp = `Every command ends with one of these codes; errors are told on
   3  no node is running there, or a part of it is away or does not answer in time;
      the same command may succeed later ("parley status" shows what there is); or
      the name server does not answer
-  4  refused: a right is missing, the PIN is wrong, the room is locked or full, or
-     the name is taken
-  5  there is no such room, participant, bot or name
+  4  refused: a right is missing, the PIN or the password is wrong, the room is locked
+     or full, the name is taken, what would be written is there already, or a node runs
+     where none may
+  5  there is no such room, participant, bot, device, contact, account or name
 `
 
 // exitError carries its exit code.

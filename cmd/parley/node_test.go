@@ -88,6 +88,8 @@ func TestNode(t *testing.T) {
 		}
 	})
 
+	t.Run("its archive", func(t *testing.T) { archives(t, n) })
+
 	t.Run("an interrupted sim and bench leave the room", func(t *testing.T) { interrupts(t, n) })
 	t.Run("each process comes back alone", func(t *testing.T) {
 		for _, name := range allProcesses {

@@ -33,3 +33,9 @@ var processes = []process{
 var alone = []process{
 	{"names", names.New},
 }
+
+// What identity does where no node has to run.
+var (
+	importAccount = identity.Import
+	accountFiles  = identity.Files
+)

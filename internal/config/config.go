@@ -19,6 +19,8 @@ type Config struct {
 	Trace Trace `koanf:"trace"`
 	Admin Admin `koanf:"admin"`
 	Names Names `koanf:"names"`
+
+	Identity Identity `koanf:"identity"`
 }
 
 // Bus configures the NATS server, or which one to use.
@@ -57,6 +59,11 @@ type Media struct {
 type DHT struct {
 	Listen    string   `koanf:"listen" default:"0.0.0.0:4222" check:"addr or off" doc:"address of the overlay (libp2p: TCP and QUIC)"`
 	Bootstrap []string `koanf:"bootstrap" check:"multiaddr" doc:"peers to start from"`
+}
+
+// Identity configures the account.
+type Identity struct {
+	PasswordFile string `koanf:"password_file" default:"" doc:"file whose first line is the password of the account's archive, if it has one"`
 }
 
 // Rooms configures rooms.

@@ -48,6 +48,17 @@ type Archive struct {
 	Conversations         json.RawMessage    // the swarm's business; nil: none
 	ConversationsRequests json.RawMessage
 	Settings              map[string]string // "Account.displayName" and the like
+
+	// Unknown are entries of newer versions that are no text, and UnknownOf what
+	// their contacts have beside. They are kept as they are.
+	Unknown   map[string]json.RawMessage
+	UnknownOf map[string]map[string]json.RawMessage // by Jami Id
+}
+
+// ID is the account's Jami Id.
+func (a *Archive) ID() ID {
+	id, _ := CertIDs(a.Account)
+	return id
 }
 
 // Contact is one entry of the contact list; times are unix seconds (§3.8).
@@ -86,7 +97,10 @@ func (a *Archive) Pack(password []byte) ([]byte, error) {
 }
 
 func (a *Archive) json() ([]byte, error) {
-	m := make(map[string]any, len(a.Settings)+8)
+	m := make(map[string]any, len(a.Settings)+len(a.Unknown)+8)
+	for k, v := range a.Unknown {
+		m[k] = v
+	}
 	for k, v := range a.Settings {
 		m[k] = v
 	}
@@ -109,7 +123,11 @@ func (a *Archive) json() ([]byte, error) {
 		}
 	}
 	if len(a.Contacts) > 0 {
-		m[entryContacts] = a.Contacts
+		contacts, err := a.contacts()
+		if err != nil {
+			return nil, err
+		}
+		m[entryContacts] = contacts
 	}
 	for name, raw := range map[string]json.RawMessage{entryConvs: a.Conversations, entryConvReqs: a.ConversationsRequests} {
 		if raw != nil {
@@ -122,6 +140,29 @@ func (a *Archive) json() ([]byte, error) {
 	}
 	return text, nil
 }
+
+// contacts puts what is not known of them back.
+func (a *Archive) contacts() (map[string]any, error) {
+	out := make(map[string]any, len(a.Contacts))
+	for id, c := range a.Contacts {
+		if out[id] = c; a.UnknownOf[id] == nil {
+			continue
+		}
+		text, err := json.Marshal(c)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrArchive, err)
+		}
+		all := maps.Clone(a.UnknownOf[id])
+		if err := json.Unmarshal(text, &all); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrArchive, err)
+		}
+		out[id] = all
+	}
+	return out, nil
+}
+
+// Encrypted reports whether an archive file has a password, by its form alone.
+func Encrypted(b []byte) bool { return !isGzip(b) && !looksJSON(b) }
 
 // ParseArchive reads an archive file. An empty password is for the plain form.
 // The error never shows bytes of a key. Dates and signatures of the certificates
@@ -151,9 +192,7 @@ func ParseArchive(b, password []byte) (*Archive, error) {
 		_, r.err = EthAddress(a.EthKey)
 	}
 	if raw := r.take(entryContacts); raw != nil && r.err == nil {
-		if r.err = json.Unmarshal(raw, &a.Contacts); r.err == nil {
-			r.err = checkContacts(a.Contacts)
-		}
+		r.err = a.setContacts(raw)
 	}
 	a.Conversations, a.ConversationsRequests = r.take(entryConvs), r.take(entryConvReqs)
 	if r.err != nil {
@@ -161,10 +200,14 @@ func ParseArchive(b, password []byte) (*Archive, error) {
 	}
 	for k, raw := range m {
 		var s string
-		if json.Unmarshal(raw, &s) != nil {
-			continue // a setting is a string; what newer versions add beside is not ours
+		if json.Unmarshal(raw, &s) == nil && !bytes.Equal(raw, []byte("null")) {
+			a.Settings[k] = s
+			continue
 		}
-		a.Settings[k] = s
+		if a.Unknown == nil {
+			a.Unknown = map[string]json.RawMessage{}
+		}
+		a.Unknown[k] = raw
 	}
 	return a, nil
 }
@@ -185,11 +228,26 @@ func (a *Archive) setCerts(pem []byte) error {
 	return nil
 }
 
-func checkContacts(m map[string]Contact) error {
-	for id := range maps.Keys(m) {
+// setContacts takes the contact list and, apart, what this version doesn't know.
+func (a *Archive) setContacts(raw json.RawMessage) error {
+	var all map[string]map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal(raw, &a.Contacts), json.Unmarshal(raw, &all)); err != nil {
+		return fmt.Errorf("contacts: %w", err)
+	}
+	for id, fields := range all {
 		if _, err := ParseID(id); err != nil {
 			return fmt.Errorf("contact: %w", err)
 		}
+		for _, known := range []string{"added", "removed", "confirmed", "banned", "conversationId"} {
+			delete(fields, known)
+		}
+		if len(fields) == 0 {
+			continue
+		}
+		if a.UnknownOf == nil {
+			a.UnknownOf = map[string]map[string]json.RawMessage{}
+		}
+		a.UnknownOf[id] = fields
 	}
 	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"slices"
 	"time"
 )
 
@@ -26,7 +25,7 @@ const (
 // Validity is how long a certificate of ours is valid: ten years of 365 days.
 const Validity = 10 * 365 * 24 * time.Hour
 
-// maxChain bounds what [ParseChain] accepts, in certificates and in bytes.
+// maxChain bounds what [ParseCerts] accepts, in certificates and in bytes.
 const (
 	maxChain      = 8
 	maxChainBytes = 64 << 10
@@ -39,11 +38,8 @@ var (
 	oidUID        = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}
 )
 
-// Errors of certificates.
-var (
-	ErrCert    = errors.New("certificate")
-	ErrRevoked = errors.New("certificate is revoked")
-)
+// ErrCert says that a certificate cannot be read or made.
+var ErrCert = errors.New("certificate")
 
 // NewCA makes the self-signed certificate of an account's CA key.
 func NewCA(key *rsa.PrivateKey, now time.Time) (*x509.Certificate, error) {
@@ -126,12 +122,6 @@ func create(t, issuer *x509.Certificate, pub *rsa.PublicKey, key crypto.Signer) 
 	return x509.ParseCertificate(der)
 }
 
-// Chain is a device's certificates in the order in which Jami stores them.
-type Chain struct {
-	Device, Account *x509.Certificate
-	CA              *x509.Certificate // nil where the account signed itself
-}
-
 // MarshalChain returns the certificates as concatenated PEM, in the given order.
 func MarshalChain(certs ...*x509.Certificate) []byte {
 	var b bytes.Buffer
@@ -143,13 +133,8 @@ func MarshalChain(certs ...*x509.Certificate) []byte {
 	return b.Bytes()
 }
 
-// PEM returns device, account and CA.
-func (c *Chain) PEM() []byte { return MarshalChain(c.Device, c.Account, c.CA) }
-
-// JamiID is the key id of the device's direct issuer (§3.4).
-func (c *Chain) JamiID() ID { return KeyID(c.Account.RawSubjectPublicKeyInfo) }
-
-// ParseCerts reads concatenated PEM certificates; at least one, at most eight.
+// ParseCerts reads concatenated PEM certificates; at least one, at most eight. It
+// judges none of them: that is internal/trust's.
 func ParseCerts(b []byte) ([]*x509.Certificate, error) {
 	if len(b) > maxChainBytes {
 		return nil, fmt.Errorf("%w: chain of %d bytes", ErrCert, len(b))
@@ -175,121 +160,4 @@ func ParseCerts(b []byte) ([]*x509.Certificate, error) {
 		return nil, fmt.Errorf("%w: no PEM certificate", ErrCert)
 	}
 	return out, nil
-}
-
-// ParseChain reads device, account and CA and verifies that each signed the one
-// before it and that all are valid at now (§3.4).
-func ParseChain(b []byte, now time.Time) (*Chain, error) {
-	c, err := parseChain(b)
-	if err != nil {
-		return nil, err
-	}
-	return c, c.Verify(now)
-}
-
-func parseChain(b []byte) (*Chain, error) {
-	certs, err := ParseCerts(b)
-	if err != nil {
-		return nil, err
-	}
-	if len(certs) < 2 {
-		return nil, fmt.Errorf("%w: the device's issuer is missing", ErrCert)
-	}
-	c := &Chain{Device: certs[0], Account: certs[1]}
-	if len(certs) > 2 {
-		c.CA = certs[2]
-	}
-	if len(certs) > 3 {
-		return nil, fmt.Errorf("%w: chain of %d, want device, account, CA", ErrCert, len(certs))
-	}
-	return c, nil
-}
-
-// Verify checks the chain at a time: signatures, dates, CA flags, key sizes. The
-// top of the chain is its only trusted root: a name is bound to a key by the
-// Jami Id alone.
-func (c *Chain) Verify(now time.Time) error {
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
-	all := []*x509.Certificate{c.Device, c.Account}
-	if c.CA != nil {
-		all = append(all, c.CA)
-		roots.AddCert(c.CA)
-		between.AddCert(c.Account)
-	} else {
-		roots.AddCert(c.Account)
-	}
-	for _, x := range all {
-		k, ok := x.PublicKey.(*rsa.PublicKey)
-		if !ok || k.N.BitLen() < minKeyBits {
-			return fmt.Errorf("%w: key of %q is not RSA of %d bits or more", ErrCert, x.Subject.CommonName, minKeyBits)
-		}
-	}
-	chains, err := c.Device.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrCert, err)
-	}
-	// The Jami Id is that of Account: it has to be the device's direct issuer, not
-	// something that stands in the file beside a chain without it.
-	for _, got := range chains {
-		if slices.EqualFunc(got, all, (*x509.Certificate).Equal) {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: the chain is not device, account, CA", ErrCert)
-}
-
-// During returns a time at which all of the chain's certificates are valid: one to
-// check its signatures at where the clock may be wrong. ok is false when there is
-// none.
-func (c *Chain) During() (at time.Time, ok bool) {
-	from, to := c.Device.NotBefore, c.Device.NotAfter
-	for _, x := range []*x509.Certificate{c.Account, c.CA} {
-		if x == nil {
-			continue
-		}
-		if x.NotBefore.After(from) {
-			from = x.NotBefore
-		}
-		if x.NotAfter.Before(to) {
-			to = x.NotAfter
-		}
-	}
-	return from, !from.After(to)
-}
-
-// ParseChainAnyTime is [ParseChain] without a look at the clock.
-func ParseChainAnyTime(b []byte) (*Chain, error) {
-	c, err := parseChain(b)
-	if err != nil {
-		return nil, err
-	}
-	at, ok := c.During()
-	if !ok {
-		return nil, fmt.Errorf("%w: the chain's certificates are at no time valid together", ErrCert)
-	}
-	return c, c.Verify(at)
-}
-
-// ParseCRL reads a revocation list and checks that issuer signed it.
-func ParseCRL(der []byte, issuer *x509.Certificate) (*x509.RevocationList, error) {
-	l, err := x509.ParseRevocationList(der)
-	if err != nil {
-		return nil, fmt.Errorf("revocation list: %w", err)
-	}
-	if err := l.CheckSignatureFrom(issuer); err != nil {
-		return nil, fmt.Errorf("revocation list: %w", err)
-	}
-	return l, nil
-}
-
-// CheckRevoked returns ErrRevoked when the list names the certificate.
-func CheckRevoked(l *x509.RevocationList, c *x509.Certificate) error {
-	for i := range l.RevokedCertificateEntries {
-		// Serials may be negative (§2); big.Int compares them as the INTEGER they are.
-		if l.RevokedCertificateEntries[i].SerialNumber.Cmp(c.SerialNumber) == 0 {
-			return ErrRevoked
-		}
-	}
-	return nil
 }

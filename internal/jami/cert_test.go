@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +26,7 @@ var testKeys = sync.OnceValue(func() [3]*rsa.PrivateKey {
 	return k
 })
 
-func newChain(t testing.TB, now time.Time) *Chain {
+func newChain(t testing.TB, now time.Time) *chain {
 	t.Helper()
 	k := testKeys()
 	ca, err := NewCA(k[0], now)
@@ -39,7 +41,7 @@ func newChain(t testing.TB, now time.Time) *Chain {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Chain{Device: dev, Account: acc, CA: ca}
+	return &chain{Device: dev, Account: acc, CA: ca}
 }
 
 // TestCertificatesAreLikeJamis compares ours with those of jamid 13.7, field by
@@ -93,38 +95,6 @@ func TestCertificatesAreLikeJamis(t *testing.T) {
 	}
 }
 
-func TestParseChain(t *testing.T) {
-	now := time.Now()
-	c := newChain(t, now)
-	if _, err := ParseChain(c.PEM(), now); err != nil {
-		t.Fatal(err)
-	}
-	stock := vecChain(t)
-	junk := append([]byte("-----BEGIN CERTIFICATE-----\n"), bytes.Repeat([]byte("AAAA\n"), 100)...)
-	for name, b := range map[string][]byte{
-		"empty":            nil,
-		"device alone":     MarshalChain(c.Device),
-		"unsorted":         MarshalChain(c.Account, c.Device, c.CA),
-		"another's device": MarshalChain(stock.Device, c.Account, c.CA),
-		"another's CA":     MarshalChain(c.Device, c.Account, stock.CA),
-		"a device signs":   MarshalChain(c.Device, c.Device, c.CA),
-		"four":             MarshalChain(c.Device, c.Account, c.CA, c.CA),
-		"too many":         bytes.Repeat(MarshalChain(c.Device), 9),
-		"too long":         bytes.Repeat([]byte("x"), 65<<10),
-		"junk":             junk,
-		"a key":            vector(t, "recipient_device.key.pem"),
-	} {
-		if _, err := ParseChain(b, now); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
-	}
-	for name, at := range map[string]time.Time{"before": now.Add(-time.Hour), "after": now.Add(Validity + time.Hour)} {
-		if _, err := ParseChain(c.PEM(), at); err == nil {
-			t.Errorf("accepted %s its validity", name)
-		}
-	}
-}
-
 func TestReceiptIsForThisDeviceAlone(t *testing.T) {
 	c := newChain(t, time.Now())
 	k := testKeys()
@@ -132,7 +102,7 @@ func TestReceiptIsForThisDeviceAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ParseReceipt(r.Text, r.Sig, c); err != nil {
+	if _, err := ParseReceipt(r.Text, r.Sig, c.Device, c.Account); err != nil {
 		t.Fatal(err)
 	}
 	if want := string(vector(t, "receipt.json")); r.Text[:7] != want[:7] || strings.Count(r.Text, `"`) != strings.Count(want, `"`) {
@@ -142,14 +112,14 @@ func TestReceiptIsForThisDeviceAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ParseReceipt(other.Text, other.Sig, c); err == nil {
+	if _, err := ParseReceipt(other.Text, other.Sig, c.Device, c.Account); err == nil {
 		t.Error("accepted the receipt of another device")
 	}
 	foreign, err := NewReceipt(k[0], k[2].Public(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ParseReceipt(foreign.Text, foreign.Sig, c); err == nil {
+	if _, err := ParseReceipt(foreign.Text, foreign.Sig, c.Device, c.Account); err == nil {
 		t.Error("accepted the receipt of another account")
 	}
 }
@@ -219,6 +189,27 @@ func TestValueBounds(t *testing.T) {
 	} {
 		if _, err := ParseValue(b); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestKeyBounds(t *testing.T) {
+	small, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := MarshalKey(small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{
+		"small":     text,
+		"absurd":    pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: make([]byte, maxKeyBytes+1)}),
+		"not a key": pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: []byte("x")}),
+		"empty":     nil,
+	} {
+		if _, err := ParseKey(b); !errors.Is(err, ErrKey) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -92,3 +92,25 @@ func ParseKnownDevices(b []byte) (map[LongID]KnownDevice, error) {
 	}
 	return m, nil
 }
+
+// PackBin wraps bytes as one msgpack bin: the form of certificates and revocation
+// lists in the DHT (§2, §3.7).
+func PackBin(b []byte) ([]byte, error) {
+	p := newPacker(len(b) + 8)
+	p.bin(b)
+	return p.done()
+}
+
+// ParseBin unwraps what [PackBin] made.
+func ParseBin(b []byte) ([]byte, error) {
+	d := msgpack.NewDecoder(bytes.NewReader(b))
+	n, err := d.DecodeBytesLen()
+	if err != nil || n < 0 {
+		return nil, fmt.Errorf("%w: not a bin", ErrFile)
+	}
+	head := len(b) - n
+	if again, err := PackBin(b[max(head, 0):]); err != nil || !bytes.Equal(again, b) {
+		return nil, fmt.Errorf("%w: a bin of %d bytes in %d", ErrFile, n, len(b))
+	}
+	return b[head:], nil
+}

@@ -19,6 +19,10 @@ const KeyBits = 4096
 // minKeyBits is what GnuTLS's "medium" profile asks of a peer's key (§2).
 const minKeyBits = 2048
 
+// maxKeyBytes bounds a key in PKCS#8, far above the 4.7 KB of RSA-8192: checking one of
+// absurd size takes minutes.
+const maxKeyBytes = 8 << 10
+
 // pemKey is the label of an unencrypted PKCS#8 key.
 const pemKey = "PRIVATE KEY"
 
@@ -40,6 +44,9 @@ func ParseKey(b []byte) (*rsa.PrivateKey, error) {
 	block, _ := pem.Decode(b)
 	if block == nil || block.Type != pemKey {
 		return nil, fmt.Errorf("%w: no PEM block %q", ErrKey, pemKey)
+	}
+	if len(block.Bytes) > maxKeyBytes {
+		return nil, fmt.Errorf("%w: %d bytes, %d are allowed", ErrKey, len(block.Bytes), maxKeyBytes)
 	}
 	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {

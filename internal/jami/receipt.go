@@ -68,27 +68,29 @@ func NewReceipt(account crypto.Signer, device crypto.PublicKey, eth string) (*Re
 	return r, err
 }
 
-// ParseReceipt reads a receipt and checks all of it against the chain of the
-// device, in the order of §3.2. The chain itself is verified by [ParseChain].
-func ParseReceipt(text string, sig []byte, c *Chain) (*Receipt, error) {
+// ParseReceipt reads a receipt and checks all of it against the certificates of the
+// device and its account, in the order of §3.2. That those are good is for
+// internal/trust to say.
+func ParseReceipt(text string, sig []byte, dev, acc *x509.Certificate) (*Receipt, error) {
 	if text == "" || len(sig) == 0 {
 		return nil, fmt.Errorf("%w: missing", ErrReceipt)
 	}
 	if len(text) > maxReceipt {
 		return nil, fmt.Errorf("%w: %d bytes", ErrReceipt, len(text))
 	}
-	if err := VerifyBytes(c.Account.PublicKey, []byte(text), sig); err != nil {
+	if err := VerifyBytes(acc.PublicKey, []byte(text), sig); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrReceipt, err)
 	}
 	var j receiptJSON
 	if err := json.Unmarshal([]byte(text), &j); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrReceipt, err)
 	}
-	device, _ := CertIDs(c.Device)
+	device, _ := CertIDs(dev)
+	account, _ := CertIDs(acc)
 	if j.Dev != device.String() {
 		return nil, fmt.Errorf("%w: for device %q", ErrReceipt, j.Dev)
 	}
-	if j.ID != c.JamiID().String() {
+	if j.ID != account.String() {
 		return nil, fmt.Errorf("%w: of account %q", ErrReceipt, j.ID)
 	}
 	packed, err := base64.StdEncoding.DecodeString(j.Announce)
@@ -99,12 +101,12 @@ func ParseReceipt(text string, sig []byte, c *Chain) (*Receipt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: announcement: %w", ErrReceipt, err)
 	}
-	a, err := VerifyAnnouncement(v, c.JamiID())
+	a, err := VerifyAnnouncement(v, account)
 	if err != nil {
 		return nil, fmt.Errorf("%w: announcement: %w", ErrReceipt, err)
 	}
 	if a.Device != device {
 		return nil, fmt.Errorf("%w: announces device %s", ErrReceipt, a.Device)
 	}
-	return &Receipt{Text: text, Sig: sig, Account: c.JamiID(), Device: device, Eth: j.Eth, Announcement: v}, nil
+	return &Receipt{Text: text, Sig: sig, Account: account, Device: device, Eth: j.Eth, Announcement: v}, nil
 }

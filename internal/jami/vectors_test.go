@@ -2,12 +2,16 @@ package jami
 
 import (
 	"bytes"
+	"compress/gzip"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
-	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
@@ -20,9 +24,6 @@ const (
 	vecPassword = "s3cret pw"
 )
 
-// vecTime lies within the validity of the vectors' certificates.
-var vecTime = time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
-
 func vector(t testing.TB, name string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", name))
@@ -32,13 +33,21 @@ func vector(t testing.TB, name string) []byte {
 	return b
 }
 
-func vecChain(t testing.TB) *Chain {
+// chain is a device's certificates.
+type chain struct{ Device, Account, CA *x509.Certificate }
+
+func (c *chain) JamiID() ID {
+	id, _ := CertIDs(c.Account)
+	return id
+}
+
+func vecChain(t testing.TB) *chain {
 	t.Helper()
-	c, err := ParseChain(vector(t, "recipient_device.chain.pem"), vecTime)
-	if err != nil {
-		t.Fatal(err)
+	c, err := ParseCerts(vector(t, "recipient_device.chain.pem"))
+	if err != nil || len(c) != 3 {
+		t.Fatal(len(c), err)
 	}
-	return c
+	return &chain{c[0], c[1], c[2]}
 }
 
 func TestVectorIDs(t *testing.T) {
@@ -68,7 +77,7 @@ func TestVectorIDs(t *testing.T) {
 func TestVectorReceipt(t *testing.T) {
 	c := vecChain(t)
 	text, sig := vector(t, "receipt.json"), vector(t, "receipt.sig")
-	r, err := ParseReceipt(string(text), sig, c)
+	r, err := ParseReceipt(string(text), sig, c.Device, c.Account)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +95,7 @@ func TestVectorReceipt(t *testing.T) {
 		"bad signature": {string(text), bad},
 		"changed text":  {string(text[:len(text)-1]) + " }", sig},
 	} {
-		if _, err := ParseReceipt(x.text, x.sig, c); err == nil {
+		if _, err := ParseReceipt(x.text, x.sig, c.Device, c.Account); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -143,28 +152,6 @@ func TestVectorEthAddress(t *testing.T) {
 	}
 	if got, err := EthAddress(a.EthKey); err != nil || got != "85c4d63e24982777261f5ee46813ddcd4a6819e1" {
 		t.Errorf("eth address %s, %v", got, err)
-	}
-}
-
-func TestVectorCRL(t *testing.T) {
-	c := vecChain(t)
-	l, err := ParseCRL(vector(t, "account.crl.der"), c.Account)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(l.RevokedCertificateEntries) != 1 || l.RevokedCertificateEntries[0].SerialNumber.Sign() >= 0 {
-		t.Fatalf("entries %v; want one with a negative serial", l.RevokedCertificateEntries)
-	}
-	if err := CheckRevoked(l, c.Device); err != nil {
-		t.Errorf("the chain's device: %v", err)
-	}
-	dev := *c.Device
-	dev.SerialNumber = l.RevokedCertificateEntries[0].SerialNumber
-	if err := CheckRevoked(l, &dev); err == nil {
-		t.Error("a revoked serial passed")
-	}
-	if _, err := ParseCRL(vector(t, "account.crl.der"), c.CA); err == nil {
-		t.Error("accepted from another issuer")
 	}
 }
 
@@ -267,4 +254,116 @@ func unhex(t *testing.T, s string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestArchiveKeepsWhatIsNotKnown: a newer version's entries are not lost.
+func TestArchiveKeepsWhatIsNotKnown(t *testing.T) {
+	a, err := ParseArchive(vector(t, "archive_password_contacts_crl.gz"), []byte(vecPassword))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := a.json()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(text, &m); err != nil {
+		t.Fatal(err)
+	}
+	m["newer"], m["newer list"], m["nothing"] = map[string]any{"a": 1.0}, []any{"x"}, nil
+	for _, c := range m[entryContacts].(map[string]any) {
+		c.(map[string]any)["newer"] = []any{1.0}
+	}
+	if text, err = json.Marshal(m); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if a, err = ParseArchive(b.Bytes(), nil); err != nil {
+		t.Fatal(err)
+	}
+	packed, err := a.Pack(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err = inflate(packed); err != nil {
+		t.Fatal(err)
+	}
+	var again map[string]any
+	if err := json.Unmarshal(text, &again); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(m, again) {
+		t.Errorf("kept %v\nof %v", again, m)
+	}
+}
+
+// TestHostileArchives: cut, flipped and swollen ones are refused, or are the same.
+func TestHostileArchives(t *testing.T) {
+	for _, x := range []struct{ file, password string }{{"archive_plain.gz", ""}, {"archive_password_contacts_crl.gz", vecPassword}} {
+		good := vector(t, x.file)
+		want, err := ParseArchive(good, []byte(x.password))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var key []byte
+		if x.password != "" {
+			key = StretchKey([]byte(x.password), good[:saltSize])
+		}
+		for at := 0; at < len(good); at += 1000 {
+			b := bytes.Clone(good)
+			b[at] ^= 0x10
+			if x.password != "" && at > 0 { // without the half second of each
+				if _, err := Open(key, b[saltSize:]); err == nil {
+					t.Errorf("%s: byte %d flipped: opened", x.file, at)
+				}
+				if _, err := Open(key, good[saltSize:max(at, saltSize)]); err == nil {
+					t.Errorf("%s: cut at %d: opened", x.file, at)
+				}
+				continue
+			}
+			if got, err := ParseArchive(b, []byte(x.password)); err == nil && !reflect.DeepEqual(got, want) {
+				t.Errorf("%s: byte %d flipped: taken for another archive", x.file, at)
+			} else if x.password != "" && !errors.Is(err, ErrPassword) {
+				t.Errorf("%s: byte %d flipped: %v", x.file, at, err)
+			}
+			if _, err := ParseArchive(good[:at], []byte(x.password)); err == nil {
+				t.Errorf("%s: cut at %d: taken", x.file, at)
+			}
+		}
+	}
+	var bomb bytes.Buffer
+	w := gzip.NewWriter(&bomb)
+	for range 40 { // of 10 MiB
+		if _, err := w.Write(make([]byte, 10<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ParseArchive(bomb.Bytes(), nil); err == nil || !strings.Contains(err.Error(), "beyond") {
+		t.Errorf("a bomb of %d bytes: %v", bomb.Len(), err)
+	}
+	wrong, none := error(nil), error(nil)
+	_, wrong = ParseArchive(vector(t, "archive_password_contacts_crl.gz"), []byte("wrong"))
+	_, none = ParseArchive(vector(t, "archive_password_contacts_crl.gz"), nil)
+	if wrong == nil || none == nil || wrong.Error() != none.Error() {
+		t.Errorf("a wrong password: %v, none: %v", wrong, none)
+	}
+}
+
+func BenchmarkOpenArchiveWithPassword(b *testing.B) {
+	text := vector(b, "archive_password_contacts_crl.gz")
+	for b.Loop() {
+		if _, err := ParseArchive(text, []byte(vecPassword)); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -46,6 +46,17 @@ type Rules struct {
 	Roots   []*x509.Certificate
 	Account jami.ID     // the account that is expected; zero: any
 	Device  jami.LongID // the device that is expected; zero: any
+	// AnyTime looks at the chain as of a moment at which all of it is valid, whatever
+	// Now says: for one's own chain, whose dates are told apart from damage.
+	AnyTime bool
+}
+
+// PEM returns the certificates, device first.
+func (c *Chain) PEM() []byte { return jami.MarshalChain(c.Certs()...) }
+
+// Certs returns the certificates, device first.
+func (c *Chain) Certs() []*x509.Certificate {
+	return append([]*x509.Certificate{c.Device, c.Account}, c.Authorities...)
 }
 
 // Parse reads concatenated PEM, device first, and checks it.
@@ -96,6 +107,12 @@ func (r *Rules) Check(certs []*x509.Certificate) (*Chain, error) {
 	if r.Now != nil {
 		now = r.Now()
 	}
+	if r.AnyTime {
+		var err *Error
+		if now, err = during(certs); err != nil {
+			return nil, err
+		}
+	}
 	for _, rule := range []func([]*x509.Certificate, time.Time) *Error{
 		size, complete, keys, signatures, dates, authority, extensions, uids, r.expected, r.revoked, r.rooted, forbidden,
 	} {
@@ -107,6 +124,21 @@ func (r *Rules) Check(certs []*x509.Certificate) (*Chain, error) {
 	c.JamiID, _ = jami.CertIDs(c.Account)
 	c.DeviceShort, c.DeviceID = jami.CertIDs(c.Device)
 	return c, nil
+}
+
+// during is the first moment at which all certificates are valid.
+func during(certs []*x509.Certificate) (at time.Time, err *Error) {
+	for _, c := range certs {
+		if c.NotBefore.After(at) {
+			at = c.NotBefore
+		}
+	}
+	for i, c := range certs {
+		if c.NotAfter.Before(at) {
+			return at, refuse(i, BadValidity, "it ended before another one of the chain began")
+		}
+	}
+	return at, nil
 }
 
 func size(certs []*x509.Certificate, _ time.Time) *Error {

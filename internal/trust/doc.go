@@ -23,7 +23,7 @@
 //     P-521, or Ed25519. No key stands in two places of a chain.
 //   - Signatures use SHA-256, SHA-384 or SHA-512 (GnuTLS's "medium" profile, §2).
 //   - Dates: each certificate is valid now, with five minutes for clocks that
-//     differ (RFC 5280 §4.1.2.5).
+//     differ (RFC 5280 §4.1.2.5); of one's own chain, at some moment.
 //   - Authority: each issuer is a CA (basicConstraints), may sign certificates
 //     (keyUsage, where present), and its path length suffices (RFC 5280 §4.2.1.3,
 //     §4.2.1.9).

@@ -497,6 +497,63 @@ func TestPEM(t *testing.T) {
 	}
 }
 
+// TestStockCRL: a list that jamid made names a negative serial.
+func TestStockCRL(t *testing.T) {
+	read := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join("..", "jami", "testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	c, err := (&Rules{AnyTime: true}).Parse(read("recipient_device.chain.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	der := read("account.crl.der")
+	l, err := ParseCRL(der, c.Account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.RevokedCertificateEntries) != 1 || l.RevokedCertificateEntries[0].SerialNumber.Sign() >= 0 {
+		t.Fatalf("entries %v; want one with a negative serial", l.RevokedCertificateEntries)
+	}
+	r := new(Revocations)
+	if _, err := r.Add(der, c.Account); err != nil || r.Has(c.Device, c.Account) {
+		t.Errorf("the chain's device is revoked: %v", err)
+	}
+	dev := *c.Device
+	dev.SerialNumber = l.RevokedCertificateEntries[0].SerialNumber
+	if !r.Has(&dev, c.Account) {
+		t.Error("a revoked serial passed")
+	}
+	if _, err := ParseCRL(der, c.Authorities[0]); err == nil {
+		t.Error("accepted from another issuer")
+	}
+}
+
+// TestAnyTime: dates are not looked at, but there has to be a moment for all.
+func TestAnyTime(t *testing.T) {
+	s := good()
+	s[0].t.NotBefore, s[0].t.NotAfter = now.AddDate(-2, 0, 0), now.AddDate(0, 0, -1)
+	for i := 1; i <= 2; i++ {
+		s[i].t.NotBefore, s[i].t.NotAfter = now.AddDate(-3, 0, 0), now.AddDate(3, 0, 0)
+	}
+	r := rules()
+	r.AnyTime = true
+	c, err := r.Check(build(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := r.Parse(c.PEM()); err != nil || again.JamiID != c.JamiID {
+		t.Errorf("%+v, %v", again, err)
+	}
+	s[1].t.NotBefore = now
+	if _, err := r.Check(build(t, s)); !errors.Is(err, &Error{Reason: BadValidity}) {
+		t.Errorf("at no time valid together: %v", err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	c := build(f, good())
 	f.Add(jami.MarshalChain(c...))

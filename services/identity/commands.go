@@ -55,6 +55,6 @@ func (s *Service) certs(context.Context, *bus.Request[contract.None]) (*contract
 	if err != nil {
 		return nil, err
 	}
-	return &contract.Certificates{DevicePEM: string(jami.MarshalChain(c.Device)), AccountPEM: string(jami.MarshalChain(c.Account, c.CA)),
-		Announcement: ann}, nil
+	return &contract.Certificates{DevicePEM: string(jami.MarshalChain(c.Device)), AccountPEM: string(jami.MarshalChain(c.Certs()[1:]...)),
+		Announcement: ann, CRL: s.acc.CRL()}, nil
 }

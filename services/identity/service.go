@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,7 +14,7 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
-	"github.com/parley-jami/parley/internal/jami"
+	"github.com/parley-jami/parley/internal/secret"
 	"github.com/parley-jami/parley/services/identity/account"
 	"github.com/parley-jami/parley/services/identity/bots"
 )
@@ -44,6 +45,9 @@ type Service struct {
 	now     func() time.Time
 	pause   time.Duration // before the first retry
 
+	lookEvery time.Duration // how often the overlay is looked at
+	isPut     atomic.Bool   // is what the account has to put there put
+
 	changing sync.Mutex // held while the settings are changed and that is told
 	mu       sync.Mutex
 	state    contract.IdentityState
@@ -57,7 +61,7 @@ type Service struct {
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	return &Service{env: env, botTurn: make(chan struct{}, 1), keys: account.MakeKeys, now: time.Now, pause: retryFirst,
+	return &Service{env: env, botTurn: make(chan struct{}, 1), keys: account.MakeKeys, now: time.Now, pause: retryFirst, lookEvery: lookAgain,
 		state: contract.IdentityState{State: stateCreating, Message: "the account is being loaded"}}, nil
 }
 
@@ -97,11 +101,12 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.serve(svc); err != nil {
 		return err
 	}
-	done := make(chan struct{})
-	go func() { defer close(done); s.reconcile(ctx) }()
+	var wg sync.WaitGroup
+	wg.Go(func() { s.reconcile(ctx) })
+	wg.Go(func() { s.overlay(ctx) })
 	<-ctx.Done()
 	s.env.SetReady(false)
-	<-done
+	wg.Wait()
 	return ctx.Err()
 }
 
@@ -136,10 +141,24 @@ func (s *Service) ready(ctx context.Context, dir string, err error) error {
 	}
 }
 
+// password is that of the archive, where the operator named a file; nil: none, or it
+// cannot be read, which the state tells.
+func (s *Service) password() []byte {
+	path := s.env.Config.Identity.PasswordFile
+	if path == "" {
+		return nil
+	}
+	pw, err := secret.File(path)
+	if err != nil {
+		s.env.Log.Error("password of the archive (identity.password_file)", zap.Error(err))
+	}
+	return pw
+}
+
 // load reads the account and the bots.
 func (s *Service) load(dir string) error {
 	start := time.Now()
-	acc, err := account.Load(dir)
+	acc, err := account.Load(dir, s.password())
 	if err != nil {
 		return err
 	}
@@ -147,7 +166,7 @@ func (s *Service) load(dir string) error {
 	if err := s.loadBots(dir); err != nil {
 		return err
 	}
-	s.env.Log.Info("account loaded", zap.String("id", acc.Chain.JamiID().String()), zap.Duration("took", time.Since(start)))
+	s.env.Log.Info("account loaded", zap.String("id", acc.Chain.JamiID.String()), zap.Duration("took", time.Since(start)))
 	return nil
 }
 
@@ -186,7 +205,7 @@ func (s *Service) create(dir string, keys *account.Keys) error {
 	if err := s.loadBots(dir); err != nil {
 		return err
 	}
-	s.env.Log.Info("account made", zap.String("id", s.acc.Chain.JamiID().String()), zap.Duration("took", time.Since(start)))
+	s.env.Log.Info("account made", zap.String("id", s.acc.Chain.JamiID.String()), zap.Duration("took", time.Since(start)))
 	return nil
 }
 
@@ -201,10 +220,17 @@ func (s *Service) stayDamaged(ctx context.Context, err error) error {
 
 // serve answers the account's commands and tells that it is there.
 func (s *Service) serve(svc *bus.Service) error {
-	s.conn.SetAccount(s.acc.Chain.JamiID().String())
+	s.conn.SetAccount(s.acc.Chain.JamiID.String())
 	err := errors.Join(
 		bus.Serve(svc, contract.AccountSet, s.set),
 		bus.Serve(svc, contract.IdentityCerts, s.certs),
+		bus.Serve(svc, contract.ArchiveExport, s.archiveExport),
+		bus.Serve(svc, contract.ArchivePassword, s.archivePassword),
+		bus.Serve(svc, contract.DeviceList, s.deviceList),
+		bus.Serve(svc, contract.DeviceRename, s.deviceRename),
+		bus.Serve(svc, contract.DeviceRevoke, s.deviceRevoke),
+		bus.Serve(svc, contract.ContactList, s.contactList),
+		bus.Serve(svc, contract.ContactSetCmd, s.contactSet),
 		bus.Serve(svc, contract.IdentitySign, s.sign),
 		bus.Serve(svc, contract.IdentityOpen, s.open),
 		bus.Serve(svc, contract.BotCreateCmd, s.botCreate),
@@ -224,12 +250,15 @@ func (s *Service) serve(svc *bus.Service) error {
 // setReady tells of the account as it is. The caller holds s.changing: of two
 // changes the later is told last.
 func (s *Service) setReady(set account.Settings) contract.Account {
-	msg := "the account is ready"
+	msg := "the account is ready" + s.archiveState()
 	if err := s.acc.Dates(s.now()); err != nil {
 		s.env.Log.Warn("dates of the account's certificates", zap.Error(err))
-		msg += ", but peers may refuse it: " + err.Error()
+		msg += "; peers may refuse it: " + err.Error()
 	}
-	acc := s.account(set)
+	acc := publicView(s.acc, set)
+	if s.acc.Revoked() != nil { // told already
+		return acc
+	}
 	s.setState(contract.IdentityState{State: stateReady, Message: msg, Account: acc})
 	return acc
 }
@@ -251,9 +280,8 @@ func (s *Service) get(context.Context, *bus.Request[contract.None]) (*contract.I
 	return &st, nil
 }
 
-// account is the public view.
-func (s *Service) account(set account.Settings) contract.Account {
-	short, long := jami.CertIDs(s.acc.Chain.Device)
-	return contract.Account{ID: s.acc.Chain.JamiID().String(), Alias: set.Alias, Rendezvous: set.Rendezvous,
-		DeviceID: long.String(), DeviceShort: short.String()}
+// publicView is what others may know of an account.
+func publicView(a *account.Account, set account.Settings) contract.Account {
+	return contract.Account{ID: a.Chain.JamiID.String(), Alias: set.Alias, Rendezvous: set.Rendezvous,
+		DeviceID: a.Chain.DeviceID.String(), DeviceShort: a.Chain.DeviceShort.String(), Archive: string(a.Guard())}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/jami"
+	"github.com/parley-jami/parley/internal/trust"
 	"github.com/parley-jami/parley/services/identity/account"
 	"github.com/parley-jami/parley/services/identity/bots"
 )
@@ -27,7 +28,7 @@ import (
 const patience = 10 * time.Second
 
 // start runs the service against a bus of the test and returns its environment.
-func start(t *testing.T, srv *bustest.Server, keys func(context.Context) (*account.Keys, error)) *host.Env {
+func start(t *testing.T, srv *bustest.Server, keys func(context.Context) (*account.Keys, error), set ...func(*Service)) *host.Env {
 	t.Helper()
 	env := srv.Env("identity")
 	r, err := New(env)
@@ -35,6 +36,9 @@ func start(t *testing.T, srv *bustest.Server, keys func(context.Context) (*accou
 		t.Fatal(err)
 	}
 	r.(*Service).keys, r.(*Service).pause = keys, 20*time.Millisecond
+	for _, fn := range set {
+		fn(r.(*Service))
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -113,15 +117,15 @@ func TestCommandsOverTheBus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, err := jami.ParseChain([]byte(certs.DevicePEM+certs.AccountPEM), time.Now())
-	if err != nil || chain.JamiID().String() != acc.ID {
+	chain, err := new(trust.Rules).Parse([]byte(certs.DevicePEM + certs.AccountPEM))
+	if err != nil || chain.JamiID.String() != acc.ID {
 		t.Errorf("chain of %v, %v", chain, err)
 	}
 	v, err := jami.ParseValue(certs.Announcement)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := jami.VerifyAnnouncement(v, chain.JamiID()); err != nil {
+	if _, err := jami.VerifyAnnouncement(v, chain.JamiID); err != nil {
 		t.Errorf("announcement: %v", err)
 	}
 
@@ -320,7 +324,7 @@ func TestTheDiskRefusesForAWhile(t *testing.T) {
 	if err := os.Remove(filepath.Join(root, "bots.json")); err != nil {
 		t.Fatal(err)
 	}
-	if st := waitState(t, c, stateReady); st.Account.ID != acc.Chain.JamiID().String() {
+	if st := waitState(t, c, stateReady); st.Account.ID != acc.Chain.JamiID.String() {
 		t.Errorf("account %+v", st.Account)
 	}
 }

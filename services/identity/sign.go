@@ -42,6 +42,9 @@ func (s *Service) sign(_ context.Context, r *bus.Request[contract.SignRequest]) 
 	if !slices.Contains(policy[caller], use{q.Key, q.Scheme, q.Hash}) {
 		return nil, contract.ErrForbidden.With("%.32q may not sign with the key %.32q, %.32q and %.32q", caller, q.Key, q.Scheme, q.Hash)
 	}
+	if err := s.acc.Revoked(); err != nil {
+		return nil, contract.ErrStateDamaged.With("%v", err)
+	}
 	opts, err := signerOpts(q)
 	if err != nil {
 		return nil, err

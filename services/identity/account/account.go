@@ -3,23 +3,30 @@
 //
 // # Files of an account directory
 //
-//	archive.gz               the account: its keys, certificates, contacts; without a password
+//	archive.gz               the account: its keys, certificates, contacts; with a password or without
 //	config.yml               settings that are not Jami's default, and the device receipt
 //	ring_device.key          PEM PKCS#8, this device's key
 //	ring_device.crt          PEM chain device, account, CA
 //	contacts, incomingTrustRequests, knownDevices   msgpack
 //
+// Beside it lie certificates/LONGID, the PEM chains of the account's other devices, and
+// crls/JAMIID/NUMBER, revocation lists.
+//
 // The directory appears as a whole: it is built beside its place and renamed.
 // Every later change replaces one file atomically. A damaged file is never
 // overwritten; the error names it.
+//
+// The archive alone may have a password (as with Jami, where the device's key has
+// none). Without it the account works; what changes or exports the archive asks
+// for it. Passwords are not told apart from damage: the cipher can't.
 package account
 
 import (
 	"crypto/rsa"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
+	"math/big"
 	"os"
 	"path/filepath"
 	"sync"
@@ -27,6 +34,7 @@ import (
 
 	"github.com/parley-jami/parley/internal/atomicfile"
 	"github.com/parley-jami/parley/internal/jami"
+	"github.com/parley-jami/parley/internal/trust"
 )
 
 // File names within the directory.
@@ -79,13 +87,27 @@ type Settings struct {
 // the CA's private keys are not in memory: they stay in the archive.
 type Account struct {
 	Dir     string
-	Chain   *jami.Chain
+	Chain   *trust.Chain
 	Receipt *jami.Receipt
 	key     *rsa.PrivateKey
 
 	mu     sync.Mutex
 	config map[string]any
 	set    Settings
+
+	archive sync.Mutex // held while the archive is read to be changed; before mu
+	// Under mu: what protects the archive, and its password where that is known.
+	guard    Guard
+	password []byte
+
+	// Under mu too: the account's devices and contacts, and the newest revocation list.
+	known     map[jami.LongID]jami.KnownDevice
+	others    map[jami.LongID]*trust.Chain
+	contacts  map[jami.ID]jami.Contact
+	crl       []byte
+	crlNumber *big.Int
+
+	revoked *trust.Revocations
 }
 
 // clockSlack is how much before its certificates' start an account may be used:
@@ -95,9 +117,8 @@ const clockSlack = 24 * time.Hour
 // Dates says what is wrong with the certificates' dates at now, or with now; nil:
 // nothing. The account works all the same, but peers may refuse it.
 func (a *Account) Dates(now time.Time) error {
-	for _, c := range []*x509.Certificate{a.Chain.Device, a.Chain.Account, a.Chain.CA} {
+	for _, c := range a.Chain.Certs() {
 		switch {
-		case c == nil:
 		case now.Before(c.NotBefore.Add(-clockSlack)):
 			return fmt.Errorf("the clock of this machine says %s, and the certificate %q begins on %s: set the clock",
 				now.UTC().Format(time.RFC3339), c.Subject.CommonName, c.NotBefore.UTC().Format(time.RFC3339))
@@ -132,15 +153,24 @@ func (a *Account) Change(fn func(*Settings)) (Settings, error) {
 	}
 	config := maps.Clone(a.config)
 	putSettings(config, next)
+	if err := a.writeConfigLocked(config); err != nil {
+		return a.set, err
+	}
+	a.set = next
+	return next, nil
+}
+
+// writeConfigLocked replaces config.yml and then what is in memory of it.
+func (a *Account) writeConfigLocked(config map[string]any) error {
 	b, err := marshalConfig(config)
 	if err != nil {
-		return a.set, err
+		return err
 	}
 	if err := atomicfile.Write(filepath.Join(a.Dir, fileConfig), b, fileMode); err != nil {
-		return a.set, err
+		return err
 	}
-	a.config, a.set = config, next
-	return next, nil
+	a.config = config
+	return nil
 }
 
 // readFile reads a file of at most maxFile bytes.

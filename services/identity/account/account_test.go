@@ -46,7 +46,7 @@ func create(t *testing.T) (root string, a *Account) {
 
 func TestCreateAndLoad(t *testing.T) {
 	root, made := create(t)
-	got, err := Load(root)
+	got, err := Load(root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestChangeIsKept(t *testing.T) {
 	if _, err := a.Change(func(s *Settings) { *s = want }); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Load(root)
+	got, err := Load(root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestChangeKeepsForeignSettings(t *testing.T) {
 	root, a := create(t)
 	path := filepath.Join(a.Dir, fileConfig)
 	edit(t, path, func(b []byte) []byte { return append(b, "ringtone:\n  path: /x.wav\n"...) })
-	a, err := Load(root)
+	a, err := Load(root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestChangeKeepsForeignSettings(t *testing.T) {
 	if err != nil || !strings.Contains(string(b), "/x.wav") {
 		t.Errorf("foreign setting lost: %s, %v", b, err)
 	}
-	if _, err := Load(root); err != nil {
+	if _, err := Load(root, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -154,7 +154,7 @@ func TestFailedChangeChangesNothing(t *testing.T) {
 }
 
 func TestNoAccount(t *testing.T) {
-	if _, err := Load(t.TempDir()); !errors.Is(err, ErrNone) {
+	if _, err := Load(t.TempDir(), nil); !errors.Is(err, ErrNone) {
 		t.Errorf("got %v, want ErrNone", err)
 	}
 }
@@ -165,7 +165,7 @@ func TestHalfMadeAccountIsNoAccount(t *testing.T) {
 	if err := os.Rename(a.Dir, half); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(root); !errors.Is(err, ErrNone) {
+	if _, err := Load(root, nil); !errors.Is(err, ErrNone) {
 		t.Errorf("got %v, want ErrNone", err)
 	}
 	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
@@ -217,7 +217,7 @@ func TestDamage(t *testing.T) {
 				edit(t, path, x.damage)
 			}
 			before := snapshot(t, root)
-			_, err := Load(root)
+			_, err := Load(root, nil)
 			var d *DamagedError
 			if !errors.As(err, &d) || !strings.Contains(err.Error(), path) {
 				t.Errorf("got %v; want a DamagedError that names %s", err, path)
@@ -237,7 +237,7 @@ func TestTheClockDamagesNothing(t *testing.T) {
 	if _, err := Create(root, testKeys(), testSettings, at); err != nil {
 		t.Fatal(err)
 	}
-	a, err := Load(root)
+	a, err := Load(root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,13 +268,13 @@ func TestARefusalOfTheDiskIsNoDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	var d *DamagedError
-	if _, err := Load(root); err == nil || errors.As(err, &d) || errors.Is(err, ErrNone) || !strings.Contains(err.Error(), path) {
+	if _, err := Load(root, nil); err == nil || errors.As(err, &d) || errors.Is(err, ErrNone) || !strings.Contains(err.Error(), path) {
 		t.Fatalf("got %v, want an error of the system", err)
 	}
 	if err := os.Rename(path+".kept", path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(root); err != nil {
+	if _, err := Load(root, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -314,7 +314,7 @@ func TestRevokedDeviceIsRefused(t *testing.T) {
 				}
 				return b
 			})
-			_, err = Load(root)
+			_, err = Load(root, nil)
 			if x.want == "" {
 				if err != nil {
 					t.Fatal(err)
@@ -335,7 +335,7 @@ func TestTwoAccountsAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	var d *DamagedError
-	if _, err := Load(root); !errors.As(err, &d) {
+	if _, err := Load(root, nil); !errors.As(err, &d) {
 		t.Errorf("got %v, want a DamagedError", err)
 	}
 }
@@ -419,7 +419,7 @@ func BenchmarkLoad(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if _, err := Load(root); err != nil {
+		if _, err := Load(root, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -20,6 +20,8 @@ const (
 	keyTLS        = "tls"
 	keyTLSCert    = "certificate"
 	keyTLSKey     = "privateKey"
+
+	keyHasPassword = "archiveHasPassword"
 )
 
 func marshalConfig(m map[string]any) ([]byte, error) {

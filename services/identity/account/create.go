@@ -60,22 +60,35 @@ func Create(root string, keys *Keys, set Settings, now time.Time) (*Account, err
 	if err != nil {
 		return nil, fmt.Errorf("create account: %w", err)
 	}
+	a, err := place(root, files, nil)
+	if err != nil {
+		return nil, fmt.Errorf("create account: %w", err)
+	}
+	return a, nil
+}
+
+// place writes the files of a directory, has a look at whether they are an account,
+// and gives it its name.
+func place(root string, files map[string][]byte, password []byte) (*Account, error) {
 	var id [8]byte
 	if _, err := rand.Read(id[:]); err != nil {
-		return nil, fmt.Errorf("create account: %w", err)
+		return nil, err
 	}
 	name := hex.EncodeToString(id[:])
 	tmp := filepath.Join(root, newPrefix+name)
-	if err := writeAll(tmp, files); err != nil {
-		return nil, errors.Join(fmt.Errorf("create account: %w", err), os.RemoveAll(tmp))
+	err := writeAll(tmp, files)
+	var a *Account
+	if err == nil {
+		a, err = load(tmp, password)
 	}
-	if err := os.Rename(tmp, filepath.Join(root, name)); err != nil {
-		return nil, errors.Join(fmt.Errorf("create account: %w", err), os.RemoveAll(tmp))
+	if err == nil {
+		a.Dir = filepath.Join(root, name)
+		err = os.Rename(tmp, a.Dir)
 	}
-	if err := atomicfile.SyncDir(root); err != nil {
-		return nil, fmt.Errorf("create account: %w", err)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(tmp))
 	}
-	return load(filepath.Join(root, name))
+	return a, atomicfile.SyncDir(root)
 }
 
 func writeAll(dir string, files map[string][]byte) error {
@@ -90,7 +103,7 @@ func writeAll(dir string, files map[string][]byte) error {
 	return nil
 }
 
-// build makes the content of every file.
+// build makes the content of every file of a new account.
 func build(keys *Keys, set Settings, now time.Time) (map[string][]byte, error) {
 	ca, err := jami.NewCA(keys.CA, now)
 	if err != nil {
@@ -100,36 +113,44 @@ func build(keys *Keys, set Settings, now time.Time) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	dev, err := jami.NewDevice(&keys.Device.PublicKey, acc, keys.Account, now)
-	if err != nil {
-		return nil, err
-	}
-	chain := jami.Chain{Device: dev, Account: acc, CA: ca}
 	eth, err := jami.NewEthKey()
 	if err != nil {
 		return nil, err
 	}
-	addr, err := jami.EthAddress(eth)
+	return device(&jami.Archive{AccountKey: keys.Account, Account: acc, CA: ca, CAKey: keys.CA, EthKey: eth,
+		Settings: archiveSettings(set)}, nil, keys.Device, set, now)
+}
+
+// device makes the content of every file for a new device of an account. An empty
+// password leaves the archive plain.
+func device(archive *jami.Archive, password []byte, key *rsa.PrivateKey, set Settings, now time.Time) (map[string][]byte, error) {
+	dev, err := jami.NewDevice(&key.PublicKey, archive.Account, archive.AccountKey, now)
 	if err != nil {
 		return nil, err
 	}
-	receipt, err := jami.NewReceipt(keys.Account, keys.Device.Public(), addr)
+	addr := ""
+	if archive.EthKey != nil { // optional on import (§3.1)
+		if addr, err = jami.EthAddress(archive.EthKey); err != nil {
+			return nil, err
+		}
+	}
+	receipt, err := jami.NewReceipt(archive.AccountKey, key.Public(), addr)
 	if err != nil {
 		return nil, err
 	}
-	archive, err := (&jami.Archive{AccountKey: keys.Account, Account: acc, CA: ca, CAKey: keys.CA, EthKey: eth,
-		Settings: archiveSettings(set)}).Pack(nil)
+	putPassword(archive, password)
+	packed, err := archive.Pack(password)
 	if err != nil {
 		return nil, err
 	}
-	keyPEM, err := jami.MarshalKey(keys.Device)
+	keyPEM, err := jami.MarshalKey(key)
 	if err != nil {
 		return nil, err
 	}
 	config := map[string]any{
-		keyType: "RING", keyUsername: chain.JamiID().String(), keyDeviceName: set.Alias,
+		keyType: "RING", keyUsername: archive.ID().String(), keyDeviceName: set.Alias,
 		keyReceipt: receipt.Text, keyReceiptSig: binary(receipt.Sig),
-		keyTLS: map[string]any{keyTLSCert: fileChain, keyTLSKey: fileKey},
+		keyTLS: map[string]any{keyTLSCert: fileChain, keyTLSKey: fileKey}, keyHasPassword: len(password) > 0,
 	}
 	putSettings(config, set)
 	configYML, err := marshalConfig(config)
@@ -141,21 +162,32 @@ func build(keys *Keys, set Settings, now time.Time) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	contacts, err := jami.PackContacts(nil)
+	list := make(map[jami.ID]jami.Contact, len(archive.Contacts))
+	for id, c := range archive.Contacts {
+		key, err := jami.ParseID(id)
+		if err != nil {
+			return nil, err
+		}
+		list[key] = c
+	}
+	contacts, err := jami.PackContacts(list)
+	if err != nil {
+		return nil, err
+	}
+	requests, err := jami.PackContacts(nil) // an empty map, as of any kind
 	if err != nil {
 		return nil, err
 	}
 	return map[string][]byte{
-		fileArchive: archive, fileConfig: configYML, fileKey: keyPEM, fileChain: chain.PEM(),
-		fileContacts: contacts, fileRequests: contacts, fileKnown: known, // an empty map each, but the last
+		fileArchive: packed, fileConfig: configYML, fileKey: keyPEM, fileChain: jami.MarshalChain(dev, archive.Account, archive.CA),
+		fileContacts: contacts, fileRequests: requests, fileKnown: known,
 	}, nil
 }
 
 // archiveSettings are what another device takes over on import (§3.5).
 func archiveSettings(s Settings) map[string]string {
 	return map[string]string{
-		"Account.type": "RING", "Account.alias": s.Alias, "Account.displayName": s.Alias,
-		"Account.rendezVous": strconv.FormatBool(s.Rendezvous), "Account.archiveHasPassword": "false",
+		"Account.type": "RING", settingAlias: s.Alias, settingDisplay: s.Alias, settingRendezvous: strconv.FormatBool(s.Rendezvous),
 	}
 }
 

@@ -1,0 +1,50 @@
+// Package secret reads passwords from where they may stand: a file or standard
+// input, never a command line.
+package secret
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// Max bounds a password in bytes.
+const Max = 1024
+
+// ErrEmpty says that there is no password on the first line.
+var ErrEmpty = errors.New("the first line, which has to be the password, is empty")
+
+// FirstLine reads a password: the first line without its end. Spaces are part of it.
+func FirstLine(r io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, Max+3))
+	if err != nil {
+		return nil, err
+	}
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	switch {
+	case len(line) == 0:
+		return nil, ErrEmpty
+	case len(line) > Max:
+		return nil, fmt.Errorf("the first line is longer than the %d bytes that a password may have", Max)
+	case bytes.IndexByte(line, 0) >= 0:
+		return nil, errors.New("the first line has a zero byte; this is no password")
+	}
+	return line, nil
+}
+
+// File reads the password in a file.
+func File(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("password file: %w", err)
+	}
+	defer f.Close()
+	b, err := FirstLine(f)
+	if err != nil {
+		return nil, fmt.Errorf("password file %s: %w", path, err)
+	}
+	return b, nil
+}
