@@ -185,7 +185,7 @@ func (e *Env) serveHealth() (func(), error) {
 		return func() {}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("health answers: %w", err)
+		return nil, fmt.Errorf("%s: %w", e.Name, err)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })

@@ -171,12 +171,14 @@ const defaultBus = "nats://127.0.0.1:4223"
 
 func showBotCreated(w io.Writer, b *botCreated) {
 	fmt.Fprintf(w, "bot\t%s\nroom\t%s\nallowed\t%s\ncredentials\t%s\nURL\t%s\n", b.Name, b.Room, dash(joinRights(b.Rights)), b.Creds, b.URL)
-	for _, s := range gather(b.Publish) {
-		fmt.Fprintf(w, "publishes\t%s\n", s)
+	prefix := "" // of the room's subjects
+	for _, s := range b.Publish {
+		if head, _, ok := strings.Cut(s, ".room."+b.Room+"."); ok {
+			prefix = head + ".room." + b.Room + "."
+			break
+		}
 	}
-	for _, s := range gather(b.Subscribe) {
-		fmt.Fprintf(w, "subscribes\t%s\n", s)
-	}
+	fmt.Fprintf(w, "subjects\t… is %s\npublishes\t%s\nsubscribes\t%s\n", prefix, gather(b.Publish, prefix), gather(b.Subscribe, prefix))
 	file := b.Creds
 	if file == "-" {
 		file = b.Name + ".creds" // where it was put is not known here
@@ -189,12 +191,15 @@ func showBotCreated(w io.Writer, b *botCreated) {
 	fmt.Fprintf(w, "Any NATS client connects: nats --server %s --creds %s --inbox-prefix %s\n", b.URL, file, dash(b.InboxPrefix))
 }
 
-// gather puts subjects that differ in their last token alone into one line, in the
-// shell's notation.
-func gather(subjects []string) []string {
+// gather lists subjects with … for their prefix; those that differ in the last token
+// alone are one word, in the shell's notation.
+func gather(subjects []string, prefix string) string {
 	var parents []string
 	last := map[string][]string{}
 	for _, s := range subjects {
+		if rest, ok := strings.CutPrefix(s, prefix); ok {
+			s = "…" + rest
+		}
 		i := strings.LastIndexByte(s, '.') + 1
 		if last[s[:i]] == nil {
 			parents = append(parents, s[:i])
@@ -206,7 +211,7 @@ func gather(subjects []string) []string {
 			parents[i] = p + "{" + strings.Join(last[p], ",") + "}"
 		}
 	}
-	return parents
+	return strings.Join(parents, "  ")
 }
 
 // nextStep is the command of the example that these rights are for, if there is one.
