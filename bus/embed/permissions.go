@@ -80,9 +80,10 @@ var table = map[string]access{
 	},
 	"cli": {
 		calls: []string{"room.create", "room.remove", "room.list", "room.get", "room.mute", "room.kick", "room.lock",
-			"room.join", "room.leave", "room.hand", "room.chat", // of bench and sim
+			"room.join", "room.leave", "room.hand", "room.chat", "room.replay", // of bench and sim
 			"identity.state", "identity.certificates", "account.set", "archive.export", "archive.password",
 			"device.list", "device.rename", "device.revoke", "contact.list", "contact.set", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status"},
+		hears: []string{"room.event"}, // of sim
 		says:  []string{"audio.say"},
 		micro: true, // for `nats micro ls`
 	},

@@ -71,7 +71,7 @@ var reach = map[string]struct{ send, receive string }{
 	"audio.others":          {"media", ""},
 	"audio.from":            {"media", ""},
 	"audio.say":             {"cli", "media"},
-	"room.event":            {"conference", "connect"},
+	"room.event":            {"conference", "connect cli"},
 	"room.list":             {"connect cli", "conference"},
 	"room.face":             {"connect", "conference"},
 	"room.sip":              {"connect", "conference"},
@@ -79,7 +79,7 @@ var reach = map[string]struct{ send, receive string }{
 	"room.confirm":          {"connect", "conference"},
 	"room.role":             {"connect", "conference"},
 	"room.history":          {"connect", "conference"},
-	"room.replay":           {"", "conference"}, // bots alone
+	"room.replay":           {"cli", "conference"}, // and bots
 	"room.lease":            {"", "conference"},
 	"room.listen":           {"", "conference"},
 }

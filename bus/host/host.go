@@ -25,6 +25,7 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/config"
+	"github.com/parley-jami/parley/internal/sockets"
 )
 
 // EnvSupervised is set for a child of `parley up`: its health and metrics are
@@ -179,12 +180,12 @@ func (e *Env) serveHealth() (func(), error) {
 		}
 		l, err = net.Listen("unix", path)
 	case e.Config.Admin.Listen != "":
-		l, err = net.Listen("tcp", e.Config.Admin.Listen)
+		l, err = sockets.Listen(sockets.Spec{Name: "admin", Network: "tcp", Addr: e.Config.Admin.Listen, Setting: "admin.listen"})
 	default:
 		return func() {}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("health answers (admin.listen): %w", err)
+		return nil, fmt.Errorf("%s: %w", e.Name, err)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })

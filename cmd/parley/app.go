@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -27,7 +28,10 @@ type app struct {
 	verbose bool
 }
 
-var errInterrupted = errors.New("interrupted")
+var (
+	errInterrupted = errors.New("interrupted")
+	errTold        = errors.New("told already")
+)
 
 // main runs one command line and returns the exit code.
 func (a *app) main(ctx context.Context, args []string) int {
@@ -40,12 +44,24 @@ func (a *app) main(ctx context.Context, args []string) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errInterrupted
 	}
-	if err != nil {
-		if msg := err.Error(); msg != "" {
-			fmt.Fprintln(a.err, "parley: "+msg)
+	if err != nil && !errors.Is(err, errTold) && err.Error() != "" {
+		// A mistake in a flag may come before --json was read.
+		if a.json || slices.Contains(args, "--json") {
+			a.tellJSON(err)
+		} else {
+			fmt.Fprintln(a.err, "parley: "+err.Error())
 		}
 	}
 	return exitCode(err)
+}
+
+// tellJSON writes err as commands of the bus answer it.
+func (a *app) tellJSON(err error) {
+	enc := json.NewEncoder(a.err)
+	enc.SetEscapeHTML(false)
+	if werr := enc.Encode(asRefusal(err)); werr != nil {
+		fmt.Fprintln(a.err, "parley: "+err.Error())
+	}
 }
 
 // load reads the configuration as this command line, the environment and the

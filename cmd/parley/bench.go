@@ -86,6 +86,7 @@ The load generator runs on the same machine and takes CPU of its own.`,
 	f.IntVar(&cfg.Seconds, "seconds", 20, "how long to measure")
 	f.StringVar(&cfg.Transport, "transport", bench.RTP, "rtp, or srtp for AES_CM_128_HMAC_SHA1_80")
 	f.StringVar(&room, "room", "main", "room to join")
+	completeFlag(cmd, "room", completeRoomFlag(a))
 	return cmd
 }
 

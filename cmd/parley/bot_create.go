@@ -78,12 +78,19 @@ in the credentials file alone and is never sent anywhere.`,
 	f.StringVar(&room, "room", "", "room that the bot may enter")
 	f.StringSliceVar(&allow, "allow", []string{string(contract.RightListen)}, "what it may do there: any of "+joinRights(contract.Rights))
 	f.StringVar(&out, "out", "", "credentials file to write, - for standard output (default ./NAME.creds)")
+	completeFlag(cmd, "room", completeRoomFlag(a))
+	completeFlag(cmd, "allow", completeRights)
 	return cmd
 }
 
 // createBot opens the file first, and takes the bot back when its credentials could
 // not be kept.
 func (a *app) createBot(ctx context.Context, s *session, q *contract.BotCreate, out string) (made *botCreated, err error) {
+	if _, err := getRoom(ctx, s, q.Room); errors.Is(err, contract.ErrNotFound) {
+		return nil, contract.ErrNotFound.With("there is no room %s; make it first: parley room create %s", q.Room, q.Room)
+	} else if err != nil {
+		return nil, err
+	}
 	// So that the bot which may be taken back is not an older one.
 	list, err := call(ctx, s, contract.BotListCmd, &contract.None{})
 	if err != nil {
@@ -159,22 +166,111 @@ func newCreds(path string) (*os.File, error) {
 	return f, nil
 }
 
+// defaultBus is where the SDKs look for the bus when no URL is given.
+const defaultBus = "nats://127.0.0.1:4223"
+
 func showBotCreated(w io.Writer, b *botCreated) {
 	fmt.Fprintf(w, "bot\t%s\nroom\t%s\nallowed\t%s\ncredentials\t%s\nURL\t%s\n", b.Name, b.Room, dash(joinRights(b.Rights)), b.Creds, b.URL)
-	for i, s := range b.Publish {
-		fmt.Fprintf(w, "%s\t%s\n", first(i, "publishes to"), s)
+	prefix := "" // of the room's subjects
+	for _, s := range b.Publish {
+		if head, _, ok := strings.Cut(s, ".room."+b.Room+"."); ok {
+			prefix = head + ".room." + b.Room + "."
+			break
+		}
 	}
-	for i, s := range b.Subscribe {
-		fmt.Fprintf(w, "%s\t%s\n", first(i, "subscribes to"), s)
+	fmt.Fprintf(w, "subjects\t… is %s\npublishes\t%s\nsubscribes\t%s\n", prefix, gather(b.Publish, prefix), gather(b.Subscribe, prefix))
+	file := b.Creds
+	if file == "-" {
+		file = b.Name + ".creds" // where it was put is not known here
 	}
-	fmt.Fprintf(w, "\nConnect with any NATS client: nats --server %s --creds %s --inbox-prefix %s\n", b.URL, b.Creds, dash(b.InboxPrefix))
+	file = quoted(file)
+	fmt.Fprintln(w)
+	if next := nextStep(b.Rights, file, b.URL); next != "" {
+		fmt.Fprintf(w, "Next, in the folder of Parley's sources: %s\n", next)
+	}
+	fmt.Fprintf(w, "Any NATS client connects: nats --server %s --creds %s --inbox-prefix %s\n", b.URL, file, dash(b.InboxPrefix))
 }
 
-func first(i int, s string) string {
-	if i == 0 {
-		return s
+// gather lists subjects with … for their prefix; those that differ in the last token
+// alone are one word, in the shell's notation.
+func gather(subjects []string, prefix string) string {
+	var parents []string
+	last := map[string][]string{}
+	for _, s := range subjects {
+		if rest, ok := strings.CutPrefix(s, prefix); ok {
+			s = "…" + rest
+		}
+		i := strings.LastIndexByte(s, '.') + 1
+		if last[s[:i]] == nil {
+			parents = append(parents, s[:i])
+		}
+		last[s[:i]] = append(last[s[:i]], s[i:])
 	}
-	return ""
+	for i, p := range parents {
+		if parents[i] = p + last[p][0]; len(last[p]) > 1 {
+			parents[i] = p + "{" + strings.Join(last[p], ",") + "}"
+		}
+	}
+	return strings.Join(parents, "  ")
+}
+
+// nextStep is the command of the example that these rights are for, if there is one.
+func nextStep(rights []contract.Right, file, url string) string {
+	may := func(r contract.Right) bool { return slices.Contains(rights, r) }
+	example, more := "recorder", ""
+	switch listen := may(contract.RightListen); {
+	case listen && may(contract.RightChat) && may(contract.RightModerate):
+		example = "moderator"
+	case listen && may(contract.RightSpeak):
+		example = "echo"
+	case may(contract.RightSpeak):
+		example, more = "announcer", " -wav FILE.wav"
+	case may(contract.RightChat) && !listen:
+		if url == defaultBus {
+			url = ""
+		}
+		return strings.TrimRight("(cd examples/js && npm install) && node examples/js/helper.js "+file+" "+url, " ")
+	case !listen:
+		return ""
+	}
+	if url != defaultBus {
+		more = " -url " + url + more
+	}
+	return "go run ./examples/" + example + " -creds " + file + more
+}
+
+// quoted is s as a shell takes it.
+func quoted(s string) string {
+	if strings.ContainsAny(s, " \t\n'\"\\$`&;|<>()*?[]#~!{}") {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
+}
+
+// completeRights completes the last of rights separated by commas.
+func completeRights(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+	before := begun[:strings.LastIndexByte(begun, ',')+1]
+	var words []string
+	for _, r := range contract.Rights {
+		if !slices.Contains(strings.Split(before, ","), string(r)) {
+			words = append(words, before+string(r))
+		}
+	}
+	return words, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
+// completeRoomFlag completes a flag by the names of rooms.
+func completeRoomFlag(a *app) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+		return completeRooms(a)(cmd, nil, begun)
+	}
+}
+
+// completeFlag is for flags that cmd has.
+func completeFlag(cmd *cobra.Command, flag string, by cobra.CompletionFunc) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, by); err != nil {
+		panic(err) // the flag is not there: a mistake in this program
+	}
 }
 
 func joinRights(rs []contract.Right) string {

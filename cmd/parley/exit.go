@@ -8,6 +8,7 @@ import (
 
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/config"
+	"github.com/parley-jami/parley/internal/names"
 )
 
 // Exit codes. Scripts rely on them; exitHelp explains them.
@@ -20,7 +21,8 @@ const (
 	exitNotFound    = 5
 )
 
-const exitHelp = `Every command ends with one of these codes; errors are told on standard error.
+const exitHelp = `Every command ends with one of these codes; errors are told on standard error,
+with --json as one object: {"code","message","retry"}.
 
   0  done
   1  an error that is none of the following, such as a full disk
@@ -75,6 +77,31 @@ func exitCode(err error) int {
 		}
 	}
 	return exitError
+}
+
+// asRefusal returns what --json tells of err. A code of the bus stays as it is.
+func asRefusal(err error) *contract.Error {
+	r := &contract.Error{Code: "error", Message: err.Error()}
+	if e, ok := errors.AsType[*contract.Error](err); ok {
+		r.Code, r.Retry = e.Code, e.Retry
+		if e.Error() == err.Error() {
+			r.Message = e.Message
+		}
+		return r
+	}
+	if e, ok := errors.AsType[*names.Error](err); ok {
+		r.Code = string(e.Code)
+	}
+	switch code := exitCode(err); {
+	case code == exitUnavailable:
+		r.Code, r.Retry = contract.ErrUnavailable.Code, true
+	case r.Code != "error":
+	case code == exitUsage:
+		r.Code = contract.ErrBadRequest.Code
+	case code == exitNotFound:
+		r.Code = contract.ErrNotFound.Code
+	}
+	return r
 }
 
 // newExitCodes is a help topic: `parley help exit-codes`.

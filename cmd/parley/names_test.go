@@ -69,6 +69,15 @@ func TestNameServer(t *testing.T) {
 			t.Errorf("%s: %+v", what, r)
 		}
 	}
+	if r := parley(nil, "", "names", "lookup", "alice", "--server", "https://"+tr.cfg.HTTP.Listen); r.code != exitUnavailable || !strings.Contains(r.err, "http://") {
+		t.Errorf("https:// to a plain server: %+v", r)
+	}
+	second := exec.Command("/proc/self/exe", "run", "names", "--log.format", "text", "--names.data", filepath.Join(tr.data, "second"))
+	second.Env = cmd.Env
+	said, err := second.CombinedOutput()
+	if err == nil || strings.Count(string(said), "in use by another program; stop it, or set admin.listen") != 1 {
+		t.Errorf("%v; it said %s", err, said)
+	}
 	resp, err := http.Get("http://" + tr.cfg.Admin.Listen + "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -96,6 +105,9 @@ func TestNameServer(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("it ends with %v", err)
+	}
+	if !strings.Contains(log.String(), `"stopped"`) {
+		t.Errorf("it does not say that it stopped: %s", &log)
 	}
 }
 

@@ -2,18 +2,23 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/internal/simroom"
+	sdk "github.com/parley-jami/parley/sdk/go"
 	sdkcreds "github.com/parley-jami/parley/sdk/go/creds"
 )
 
@@ -90,6 +95,7 @@ func TestNode(t *testing.T) {
 
 	t.Run("its archive", func(t *testing.T) { archives(t, n) })
 
+	t.Run("sim shows what others do", func(t *testing.T) { simOthers(t, n) })
 	t.Run("an interrupted sim and bench leave the room", func(t *testing.T) { interrupts(t, n) })
 	t.Run("each process comes back alone", func(t *testing.T) {
 		for _, name := range allProcesses {
@@ -221,6 +227,22 @@ func bots(t *testing.T, n *node) {
 	if _, err := os.Stat(gone); !os.IsNotExist(err) {
 		t.Error("a refusal left a file behind")
 	}
+	if r := parley(n.env, "", "bot", "create", "lonely", "--room", "nowhere", "--out", gone); r.code != exitNotFound || !strings.Contains(r.err, "parley room create nowhere") {
+		t.Errorf("a bot for no room: %+v", r)
+	}
+	if _, err := os.Stat(gone); !os.IsNotExist(err) {
+		t.Error("a refusal left a file behind")
+	}
+	if r := parley(n.env, "", "__complete", "bot", "create", "x", "--room", "ma"); !strings.Contains(r.out, "main\n") {
+		t.Errorf("completion of --room: %+v", r)
+	}
+	if r := parley(n.env, "", "__complete", "bot", "create", "x", "--allow", "listen,s"); !strings.Contains(r.out, "listen,speak\n") {
+		t.Errorf("completion of --allow: %+v", r)
+	}
+	r = parley(n.env, "", "bot", "create", "said", "--room", "main", "--allow", "listen,speak", "--out", gone)
+	if next := "./examples/echo -creds " + gone + " -url " + made.URL + "\n"; r.code != exitOK || !strings.Contains(r.out, next) || !strings.Contains(r.out, "cmd.said.{join,") || !strings.Contains(r.out, ".room.main.\n") {
+		t.Errorf("as text: %+v, want %q", r, next)
+	}
 	r = parley(n.env, "", "bot", "create", "piped", "--room", "main", "--out", "-", "--json")
 	if r.code != exitOK || !strings.Contains(r.out, "BEGIN USER NKEY SEED") || !strings.HasPrefix(r.out, "-----BEGIN NATS USER JWT") || !strings.Contains(r.err, `"url"`) {
 		t.Errorf("to standard output: %+v", r)
@@ -246,6 +268,60 @@ func bots(t *testing.T, n *node) {
 	}
 	if r := parley(n.env, "", "bot", "revoke", "nobody"); r.code != exitNotFound {
 		t.Errorf("%+v", r)
+	}
+}
+
+func simOthers(t *testing.T, n *node) {
+	if r := parley(n.env, "", "sim", "--room", "nowhere", "--speakers", "1", "--seconds", "1"); r.code != exitNotFound || r.out != "" {
+		t.Errorf("no room: %+v", r)
+	}
+	creds := filepath.Join(t.TempDir(), "guest.creds")
+	if r := parley(n.env, "", "bot", "create", "guest", "--room", "main", "--allow", "chat,speak", "--out", creds); r.code != exitOK {
+		t.Fatalf("%+v", r)
+	}
+	bot, err := sdk.Connect(sdk.Options{Creds: creds, URL: "nats://" + n.cfg.Bus.Listen})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bot.Close()
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { // as soon as it has begun
+		err := bot.Events(ctx, 1, func(e contract.RoomEvent) {
+			if e.Type != contract.EventJoined || e.Participant.Name != "Speaker 1" {
+				return
+			}
+			_, err := bot.Join(ctx, "Guest")
+			if err == nil {
+				_, err = bot.Chat(ctx, "good morning")
+			}
+			if err := errors.Join(err, bot.Leave()); err != nil {
+				t.Error(err)
+			}
+			stop()
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	r := parley(n.env, "", "sim", "--speakers", "1", "--seconds", "4", "--json")
+	var did []string
+	for dec := json.NewDecoder(strings.NewReader(r.out)); dec.More(); {
+		var e simroom.Event
+		if err := dec.Decode(&e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Other != (e.Who == "Guest") || e.Other != (e.ID == "guest") {
+			t.Errorf("%+v", e)
+		}
+		if e.Other {
+			did = append(did, e.What+" "+e.Text)
+		}
+	}
+	if got := strings.Join(did, ","); r.code != exitOK || got != "join ,chat good morning,leave left" {
+		t.Errorf("%q of %+v", got, r)
 	}
 }
 

@@ -77,8 +77,15 @@ func runProcess(ctx context.Context, cfg *config.Config, name string, build func
 		log.Named(name).Warn("traces not sent", zap.Error(terr))
 	}
 	if err != nil {
+		err = fmt.Errorf("run %w", err)
+		if logging.Resolve(cfg.Log.Format, logTo) == logging.Text {
+			return err // told to a person, once
+		}
 		log.Named(name).Error("ended", zap.Error(err))
-		return &codedError{exitError, fmt.Errorf("run %w", err)}
+		return &codedError{exitError, errTold}
+	}
+	if os.Getenv(host.EnvSupervised) == "" { // a supervisor tells it
+		log.Named(name).Info("stopped")
 	}
 	return nil
 }

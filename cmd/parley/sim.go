@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,7 +45,9 @@ A script says who does what, when:
       leave: 30s
       speak: [{from: 4s, to: 9s, noise: true, level: -5}]   # dBFS, -20 by default
 
-What happens is printed as it happens; all leave at the end and on an interrupt.`,
+What happens is printed as it happens: of the script, and, marked, how others in the
+room join, leave, begin and stop to speak, and chat. All leave at the end and on an
+interrupt.`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := word("room", room); err != nil {
@@ -58,6 +62,7 @@ What happens is printed as it happens; all leave at the end and on an interrupt.
 	}
 	f := cmd.Flags()
 	f.StringVar(&room, "room", "main", "room to play in")
+	completeFlag(cmd, "room", completeRoomFlag(a))
 	f.StringVar(&script, "script", "", "YAML file that says who does what")
 	f.IntVar(&speakers, "speakers", 3, "without a script: how many take turns")
 	f.IntVar(&seconds, "seconds", 0, "how long to play (default: until the script's last step, 60 without one)")
@@ -101,27 +106,106 @@ func (a *app) sim(cmd *cobra.Command, room string, s *simroom.Script, d time.Dur
 	if err != nil {
 		return err
 	}
+	as := func(name string) (*sdk.Room, error) {
+		return sdk.Connect(sdk.Options{Creds: host.CredsFile(t.cfg, "cli"), URL: node.NATS().ConnectedUrl(), Account: node.acc.ID, Room: room,
+			Name: name, NATS: []nats.Option{nats.CustomInboxPrefix(bus.InboxPrefix("cli"))}})
+	}
+	eyes, err := as(contract.Operator)
+	if err != nil {
+		return err
+	}
+	defer eyes.Close()
+	now, err := call(cmd.Context(), node, contract.RoomGet, &contract.None{}, room, contract.Operator)
+	if err != nil {
+		return err
+	}
 	// One run's ids are its own: two may play in one room.
-	run := nuid.Next()[16:]
-	var mu sync.Mutex
-	return simroom.Play(cmd.Context(), s, d, func(i int) (simroom.Person, error) {
-		r, err := sdk.Connect(sdk.Options{Creds: host.CredsFile(t.cfg, "cli"), URL: node.NATS().ConnectedUrl(), Account: node.acc.ID, Room: room,
-			Name: fmt.Sprintf("sim-%s-%d", run, i+1), NATS: []nats.Option{nats.CustomInboxPrefix(bus.InboxPrefix("cli"))}})
+	ids := "sim-" + nuid.Next()[16:] + "-"
+	began := time.Now()
+	out := &simOutput{a: a}
+	o := &others{own: ids, names: map[string]string{}, tell: func(e simroom.Event) {
+		e.At = time.Since(began)
+		out.tell(e)
+	}}
+	for _, p := range now.Room.Participants {
+		o.names[p.ID] = p.Name
+	}
+	ctx, stop := context.WithCancel(cmd.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := eyes.Events(ctx, now.Seq+1, o.see); err != nil && ctx.Err() == nil {
+			fmt.Fprintln(a.err, "parley: what others do is not shown any more:", err)
+		}
+	})
+	defer wg.Wait()
+	defer stop()
+	return simroom.Play(ctx, s, d, func(i int) (simroom.Person, error) {
+		r, err := as(ids + fmt.Sprint(i+1))
 		if err != nil {
 			return nil, err
 		}
 		return &simPerson{room: r}, nil
-	}, func(e simroom.Event) {
-		mu.Lock()
-		defer mu.Unlock()
-		if a.json {
-			if err := json.NewEncoder(a.out).Encode(e); err != nil {
-				fmt.Fprintln(a.err, "parley:", err)
-			}
+	}, out.tell)
+}
+
+// simOutput prints from several goroutines.
+type simOutput struct {
+	mu sync.Mutex
+	a  *app
+}
+
+func (o *simOutput) tell(e simroom.Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.a.json {
+		if err := json.NewEncoder(o.a.out).Encode(e); err != nil {
+			fmt.Fprintln(o.a.err, "parley:", err)
+		}
+		return
+	}
+	mark := ""
+	if e.Other {
+		mark = "  [others] "
+	}
+	line := fmt.Sprintf("%7.1f s  %s%s: %s %s", e.At.Seconds(), mark, printable(e.Who), e.What, printable(e.Text))
+	fmt.Fprintln(o.a.out, strings.TrimRight(line, " "))
+}
+
+// others tells what those do who are not of the script, in its words.
+type others struct {
+	own   string            // what ids of the script begin with
+	names map[string]string // by id
+	tell  func(simroom.Event)
+}
+
+func (o *others) see(e contract.RoomEvent) {
+	what, id, text := "", "", ""
+	if e.Participant != nil {
+		id = e.Participant.ID
+		o.names[id] = e.Participant.Name
+	}
+	switch e.Type {
+	case contract.EventJoined:
+		what = "join"
+	case contract.EventLeft:
+		what, text = "leave", e.Reason
+	case contract.EventVoice:
+		what = "pause"
+		if e.Participant != nil && e.Participant.Speaking {
+			what = "speak"
+		}
+	case contract.EventChat:
+		if e.Chat == nil {
 			return
 		}
-		fmt.Fprintf(a.out, "%7.1f s  %s: %s %s\n", e.At.Seconds(), e.Who, e.What, e.Text)
-	})
+		what, id, text = "chat", e.Chat.From, e.Chat.Body
+		o.names[id] = cmp.Or(e.Chat.Name, o.names[id])
+	default:
+		return
+	}
+	if !strings.HasPrefix(id, o.own) {
+		o.tell(simroom.Event{Who: cmp.Or(o.names[id], id), What: what, Text: text, Other: true, ID: id})
+	}
 }
 
 // simPerson is a person who speaks over the bus, as a bot does.

@@ -2,7 +2,7 @@
 // somebody speaks. Of several copies exactly one plays: start two for safety.
 //
 //	parley bot create announcer --room main --allow speak
-//	go run ./examples/announcer --creds announcer.creds --wav welcome.wav
+//	go run ./examples/announcer -creds announcer.creds -wav welcome.wav
 //
 // The WAV is 16-bit PCM at 16, 24 or 48 kHz.
 package main
@@ -49,12 +49,14 @@ func run(ctx context.Context, creds, url, file string) error {
 		return err
 	}
 	defer room.Close()
-	a := &announcer{room: room, format: fmt.Sprint("s16le-", rate), sound: wav.Bytes(pcm), chunk: rate}
+	log.Printf("connected to %s; joins as soon as no other copy plays there", room.Name)
+	a := &announcer{room: room, file: file, format: fmt.Sprint("s16le-", rate), sound: wav.Bytes(pcm), chunk: rate}
 	return room.Lead(ctx, 6*time.Second, a.serve)
 }
 
 type announcer struct {
 	room   *parley.Room
+	file   string
 	format string
 	sound  []byte // s16le
 	chunk  int    // bytes of half a second: a message has at most 64 KiB
@@ -72,6 +74,7 @@ func (a *announcer) serve(ctx context.Context) error {
 			log.Print(err)
 		}
 	}()
+	log.Printf("joined %s as %q; plays %s to who joins", a.room.Name, "Announcer", a.file)
 	a.silent = func() {}
 	return a.room.Events(ctx, joined.Seq+1, func(e contract.RoomEvent) {
 		switch p := e.Participant; {

@@ -2,7 +2,7 @@
 // they pause.
 //
 //	parley bot create echo --room test --allow listen,speak
-//	go run ./examples/echo --creds echo.creds
+//	go run ./examples/echo -creds echo.creds
 package main
 
 import (
@@ -24,6 +24,7 @@ const (
 	frame  = 24000 / 50 * 2         // bytes of 20 ms
 	pause  = 600 * time.Millisecond // of silence end a sentence
 	most   = 400 * frame            // 8 s of one sentence are kept
+	lag    = 2 * time.Second        // what is still to be said then is dropped for something newer
 )
 
 func main() {
@@ -52,42 +53,58 @@ func echo(ctx context.Context, creds, url string) error {
 		return err
 	}
 	defer audio.Close()
-	said := map[string][]byte{} // by speaker
+	log.Printf("joined %s as %q; speak to hear yourself", room.Name, "Echo test")
+	e := &echoer{room: room}
+	said, heard := map[string][]byte{}, map[string]time.Time{} // by speaker
 	for {
-		f, err := next(ctx, audio)
+		next, cancel := context.WithTimeout(ctx, pause)
+		f, err := audio.Read(next)
+		cancel()
 		switch {
 		case errors.Is(err, context.DeadlineExceeded): // nobody speaks
-			for who, pcm := range said {
-				if err := say(ctx, room, pcm); err != nil {
-					return err
-				}
-				delete(said, who)
-			}
 		case err != nil:
 			return err
-		case f.Speaker != room.Me && len(said[f.Speaker]) < most:
-			said[f.Speaker] = append(said[f.Speaker], f.Data...)
+		case f.Speaker != room.Me:
+			if heard[f.Speaker] = time.Now(); len(said[f.Speaker]) < most {
+				said[f.Speaker] = append(said[f.Speaker], f.Data...)
+			}
+		}
+		for who, pcm := range said {
+			if time.Since(heard[who]) < pause {
+				continue
+			}
+			if err := e.say(ctx, pcm); err != nil {
+				return err
+			}
+			delete(said, who)
+			delete(heard, who)
 		}
 	}
 }
 
-// next returns the next frame, or context.DeadlineExceeded after a pause.
-func next(ctx context.Context, audio *parley.Audio) (parley.Frame, error) {
-	ctx, cancel := context.WithTimeout(ctx, pause)
-	defer cancel()
-	return audio.Read(ctx)
+type echoer struct {
+	room    *parley.Room
+	until   time.Time // when all that was said has been heard
+	refused int       // frames so far
 }
 
 // say queues a sentence, a second a message. The room plays it in its own time.
-func say(ctx context.Context, room *parley.Room, pcm []byte) error {
+func (e *echoer) say(ctx context.Context, pcm []byte) error {
+	if time.Until(e.until) > lag {
+		if err := e.room.Clear(ctx); err != nil {
+			return err
+		}
+	}
 	for len(pcm) > 0 {
 		n := min(50*frame, len(pcm))
-		if _, refused, err := room.Say(ctx, format, pcm[:n]); err != nil {
+		queued, refused, err := e.room.Say(ctx, format, pcm[:n])
+		if err != nil {
 			return err
-		} else if refused > 0 {
-			log.Printf("%d frames were refused so far", refused)
 		}
-		pcm = pcm[n:]
+		if refused > e.refused {
+			log.Printf("%d frames were refused: is the bot muted?", refused-e.refused)
+		}
+		pcm, e.refused, e.until = pcm[n:], refused, time.Now().Add(queued)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import { connect } from "@parley-jami/parley";
 
 const [creds = "helper.creds", url] = process.argv.slice(2);
 const room = await connect({ creds, url });
+console.log(`connected to ${room.name}; joins as soon as no other copy answers there`);
 const stop = new AbortController();
 for (const s of ["SIGINT", "SIGTERM"]) process.once(s, () => stop.abort());
 
@@ -27,6 +28,7 @@ const answers = {
 
 await room.lead(async (signal) => {
   const { seq } = await room.join("Helper");
+  console.log(`joined ${room.name} as "Helper"; greets who joins, and answers !who, !hands and !help in the chat`);
   try {
     await help(seq, signal);
   } finally {

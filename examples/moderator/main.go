@@ -2,7 +2,7 @@
 // three seconds. It tells them in the chat; they can unmute when a moderator lets them.
 //
 //	parley bot create moderator --room main --allow listen,chat,moderate
-//	go run ./examples/moderator --creds moderator.creds --loudest 10
+//	go run ./examples/moderator -creds moderator.creds -loudest 10
 package main
 
 import (
@@ -53,6 +53,7 @@ func moderate(ctx context.Context, creds, url string, loudest int) error {
 		return err
 	}
 	defer audio.Close()
+	log.Printf("joined %s as %q; who is louder than -%d dB for 2 s is muted", room.Name, "Moderator", loudest)
 	meters := map[string]*meter{}
 	for {
 		f, err := audio.Read(ctx)

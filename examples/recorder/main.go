@@ -2,7 +2,7 @@
 // takes the Opus packets as they are: nothing is decoded here.
 //
 //	parley bot create recorder --room main --allow listen
-//	go run ./examples/recorder --creds recorder.creds --dir recordings
+//	go run ./examples/recorder -creds recorder.creds -dir recordings
 //
 // The files are named after the participant and the time at which it began.
 package main
@@ -56,6 +56,7 @@ func record(ctx context.Context, creds, url, dir string) (err error) {
 		return err
 	}
 	defer audio.Close()
+	log.Printf("joined %s as %q; recording to %s until Ctrl-C", room.Name, "Recorder", dir)
 	files := map[string]*track{}
 	defer func() {
 		for _, t := range files {

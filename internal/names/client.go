@@ -205,7 +205,12 @@ func (c *Client) do(ctx context.Context, method, url string, body []byte) (int, 
 	req.Header.Set("Accept", "*/*")
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := c.http.Do(req)
-	if err != nil {
+	switch {
+	case errors.Is(err, http.ErrSchemeMismatch):
+		e := ErrUnavailable.with("the server speaks plain HTTP: write its URL with http://")
+		e.Cause = err
+		return 0, nil, e
+	case err != nil:
 		return 0, nil, ErrUnavailable.because(err)
 	}
 	defer resp.Body.Close()

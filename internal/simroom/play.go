@@ -17,12 +17,15 @@ type Person interface {
 	Leave(ctx context.Context) error
 }
 
-// Event is what somebody did.
+// Event is what somebody did: of the script or, where the caller of [Play] adds it,
+// another in the room.
 type Event struct {
-	At   time.Duration `json:"at_ns"`
-	Who  string        `json:"who"`
-	What string        `json:"what"` // "join", "speak", "pause", "chat", "hand", "leave"
-	Text string        `json:"text,omitempty"`
+	At    time.Duration `json:"at_ns"`
+	Who   string        `json:"who"`
+	What  string        `json:"what"` // "join", "speak", "pause", "chat", "hand", "leave"
+	Text  string        `json:"text,omitempty"`
+	Other bool          `json:"other,omitempty"` // is not of the script
+	ID    string        `json:"id,omitempty"`    // of another, in the room
 }
 
 // piece is what is said at once: 100 ms.
@@ -95,7 +98,10 @@ func (p *player) play() (err error) {
 		return err
 	}
 	p.note("join", "")
-	defer func() { err = errors.Join(err, p.leave()) }()
+	defer func() {
+		err = errors.Join(err, p.leave())
+		p.note("leave", "")
+	}()
 	says, does := p.role.steps()
 	spoken := make(chan error, 1)
 	go func() { spoken <- p.run(says) }() // waited for below
@@ -117,9 +123,7 @@ func (p *player) play() (err error) {
 func (p *player) leave() error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), leaveTime)
 	defer cancel()
-	err := p.who.Leave(ctx)
-	p.note("leave", "")
-	return err
+	return p.who.Leave(ctx)
 }
 
 // run does steps until the person leaves or the play ends.

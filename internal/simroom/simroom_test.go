@@ -74,12 +74,19 @@ func TestOneWhoFailsEndsThePlay(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := errors.New("broken")
+	var mu sync.Mutex
 	err = Play(t.Context(), s, time.Hour, func(i int) (Person, error) {
 		if i == 1 {
 			return &fake{fail: broken}, nil
 		}
 		return &fake{}, nil
-	}, func(Event) {})
+	}, func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Who == "Speaker 2" {
+			t.Errorf("who never joined: %+v", e)
+		}
+	})
 	if !errors.Is(err, broken) {
 		t.Fatal(err)
 	}

@@ -59,9 +59,9 @@ func Connect(o Options) (*Room, error) {
 			return nil, err
 		}
 	}
-	r.nc, err = nats.Connect(cmp.Or(o.URL, "nats://127.0.0.1:4223"), append(opts, nats.Name(r.Me))...)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the bus: %w", err)
+	o.URL = cmp.Or(o.URL, "nats://127.0.0.1:4223")
+	if r.nc, err = nats.Connect(o.URL, append(opts, nats.Name(r.Me))...); err != nil {
+		return nil, explain(err, o)
 	}
 	return r, nil
 }

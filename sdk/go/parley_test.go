@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -213,6 +214,21 @@ func TestSlowBotLosesTheOldest(t *testing.T) {
 	audio.Close()
 	if _, err := audio.Read(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatalf("read after the end: %v", err)
+	}
+}
+
+func TestConnectionErrorsSayWhatToDo(t *testing.T) {
+	s := bustest.Start(t)
+	_, kp := s.Grant("echo", "main", contract.Rights...)
+	stranger, _ := bustest.Start(t).Grant("echo", "main", contract.Rights...)
+	for url, words := range map[string]string{s.URL(): "made for another node", "nats://127.0.0.1:1": "is the node running"} {
+		_, err := parley.Connect(parley.Options{URL: url, Account: bustest.Account, Room: "main", Name: "echo", NATS: []nats.Option{bustest.BotAuth(stranger, kp)}})
+		if err == nil || !strings.Contains(err.Error(), words) || !strings.Contains(err.Error(), url) {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	if _, err := parley.Connect(parley.Options{Creds: "none.creds"}); err == nil || !strings.Contains(err.Error(), "none.creds") || !strings.Contains(err.Error(), "parley bot create") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -46,7 +46,15 @@ export async function connect({ creds, url = "nats://127.0.0.1:4223", account, r
     }
   }
   if (!account || !room || !name) throw new Error("the credentials are not of a bot: name account, room and bot");
-  const nc = await dial({ servers: url, name, maxReconnectAttempts: -1, reconnectTimeWait: 200, ...more });
+  let nc;
+  try {
+    nc = await dial({ servers: url, name, maxReconnectAttempts: -1, reconnectTimeWait: 200, ...more });
+  } catch (cause) {
+    const why = cause.code?.startsWith("AUTH")
+      ? `the bus at ${url} does not accept ${creds ?? "these credentials"} (revoked, or made for another node? "parley bot list" shows the node's bots)`
+      : `no connection to the bus at ${url} with ${creds ?? "these credentials"} (is the node running, is the address right? give the url of its bus)`;
+    throw Object.assign(new Error(`${why}: ${cause.message}`, { cause }), { code: cause.code });
+  }
   return new Room(nc, account, room, name);
 }
 

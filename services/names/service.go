@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/bus/host"
+	"github.com/parley-jami/parley/internal/sockets"
 	"github.com/parley-jami/parley/services/names/api"
 	"github.com/parley-jami/parley/services/names/store"
 )
@@ -82,9 +83,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		}
 		srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
 	}
-	l, err := net.Listen("tcp", c.Listen)
+	l, err := sockets.Listen(sockets.Spec{Name: "names", Network: "tcp", Addr: c.Listen, Setting: "names.listen"})
 	if err != nil {
-		return fmt.Errorf("names.listen: %w", err)
+		return err
 	}
 	s.env.Log.Info("serving names", zap.Stringer("address", l.Addr()), zap.Bool("tls", c.Cert != ""), zap.String("data", s.dir), zap.Int("names", s.store.Count()))
 	s.env.SetReady(true)

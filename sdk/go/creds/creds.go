@@ -4,6 +4,7 @@ package creds
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/nats-io/jwt/v2"
@@ -17,7 +18,9 @@ var ErrNotOfABot = errors.New("not of a bot: name account, room and bot")
 // Read returns what the permissions in the file's JWT name.
 func Read(path string) (account, room, bot string, err error) {
 	text, err := os.ReadFile(path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", "", "", fmt.Errorf("credentials: %w; `parley bot create NAME --room ROOM` makes them, and says where they are", err)
+	} else if err != nil {
 		return "", "", "", fmt.Errorf("credentials: %w", err)
 	}
 	tok, err := jwt.ParseDecoratedJWT(text)
