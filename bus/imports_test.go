@@ -21,6 +21,7 @@ var rules = []struct {
 	{"services/swarm", others("swarm"), "a service reaches another over the bus"},
 	{"services/conference", others("conference"), "a service reaches another over the bus"},
 	{"services/names", others("names"), "the name server is no part of a node"},
+	{"services/jams", others("jams"), "the account server is no part of a node"},
 	{"services/", []string{"bus/embed"}, "only the bus process runs a NATS server"},
 	{"internal/", []string{"services/"}, "what is shared knows no service"},
 	{"bus/", []string{"services/"}, "the bus knows no service"},
@@ -29,7 +30,7 @@ var rules = []struct {
 
 func others(name string) []string {
 	var out []string
-	for _, s := range []string{"identity", "dht", "connect", "media", "swarm", "conference", "names"} {
+	for _, s := range []string{"identity", "dht", "connect", "media", "swarm", "conference", "names", "jams"} {
 		if s != name {
 			out = append(out, "services/"+s)
 		}

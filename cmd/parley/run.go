@@ -34,7 +34,7 @@ func newRun(a *app) *cobra.Command {
 
 The processes of one node share its data directory or, apart from each other, the
 credentials in DATA/creds; bus.url tells each where the bus is. names is a name
-server, which needs no node.`,
+server and jams an account server, which need no node.`,
 		Args: takes("NAME"), ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			i := slices.Index(names, args[0])

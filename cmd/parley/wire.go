@@ -7,6 +7,7 @@ import (
 	"github.com/parley-jami/parley/services/connect"
 	"github.com/parley-jami/parley/services/dht"
 	"github.com/parley-jami/parley/services/identity"
+	"github.com/parley-jami/parley/services/jams"
 	"github.com/parley-jami/parley/services/media"
 	"github.com/parley-jami/parley/services/names"
 	"github.com/parley-jami/parley/services/swarm"
@@ -32,6 +33,7 @@ var processes = []process{
 // alone are no part of a node and need none.
 var alone = []process{
 	{"names", names.New},
+	{"jams", jams.New},
 }
 
 // What identity does where no node has to run.

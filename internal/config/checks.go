@@ -28,6 +28,8 @@ var checks = map[string]check{
 		func(s string) bool { return s == "" || isURL(s, "http", "https") }},
 	"nats": {`a nats://, tls://, ws:// or wss:// URL; "" is none`,
 		func(s string) bool { return s == "" || isURL(s, "nats", "tls", "ws", "wss") }},
+	"ldap": {`an ldap:// or ldaps:// URL; "" is none`,
+		func(s string) bool { return s == "" || isURL(s, "ldap", "ldaps") }},
 	"host": {`a host name or an IP address without a port; "" is none`,
 		func(s string) bool { return s == "" || isHost(s) }},
 	"ip":   {"an IP address", func(s string) bool { _, err := netip.ParseAddr(s); return err == nil }},
@@ -93,6 +95,7 @@ func together(c *Config) (key, why string) {
 	for _, p := range []struct{ section, cert, key string }{
 		{"http", c.HTTP.Cert, c.HTTP.Key},
 		{"names", c.Names.Cert, c.Names.Key},
+		{"jams", c.JAMS.Cert, c.JAMS.Key},
 	} {
 		switch {
 		case p.cert == "" && p.key != "":
@@ -100,6 +103,12 @@ func together(c *Config) (key, why string) {
 		case p.cert != "" && p.key == "":
 			return p.section + ".cert", "a certificate needs its key: set " + p.section + ".key too"
 		}
+	}
+	switch j := c.JAMS; {
+	case (j.CACert == "") != (j.CAKey == ""):
+		return "jams.ca_cert", "an authority needs its certificate and its key: set jams.ca_cert and jams.ca_key"
+	case (j.LDAPURL == "") != (j.LDAPUserDN == ""):
+		return "jams.ldap_url", "a directory needs to know as whom to bind: set jams.ldap_url and jams.ldap_user_dn"
 	}
 	_, port, _ := net.SplitHostPort(c.Media.Listen) // its syntax was checked
 	if n, err := strconv.Atoi(port); err == nil && n+MediaPorts-1 > 65535 {

@@ -9,17 +9,17 @@ package config
 type Config struct {
 	Data string `koanf:"data" check:"path" doc:"directory that the node owns"`
 
-	Bus   Bus   `koanf:"bus"`
-	HTTP  HTTP  `koanf:"http"`
-	SIP   SIP   `koanf:"sip"`
-	Media Media `koanf:"media"`
-	DHT   DHT   `koanf:"dht"`
-	Rooms Rooms `koanf:"rooms"`
-	Log   Log   `koanf:"log"`
-	Trace Trace `koanf:"trace"`
-	Admin Admin `koanf:"admin"`
-	Names Names `koanf:"names"`
-
+	Bus      Bus      `koanf:"bus"`
+	HTTP     HTTP     `koanf:"http"`
+	SIP      SIP      `koanf:"sip"`
+	Media    Media    `koanf:"media"`
+	DHT      DHT      `koanf:"dht"`
+	Rooms    Rooms    `koanf:"rooms"`
+	Log      Log      `koanf:"log"`
+	Trace    Trace    `koanf:"trace"`
+	Admin    Admin    `koanf:"admin"`
+	Names    Names    `koanf:"names"`
+	JAMS     JAMS     `koanf:"jams"`
 	Identity Identity `koanf:"identity"`
 }
 
@@ -93,6 +93,22 @@ type Names struct {
 	Data   string `koanf:"data" default:"" doc:"directory of its database; without one it is names in the data directory"`
 	Cert   string `koanf:"cert" default:"" doc:"PEM file of its certificate, read again when it changes"`
 	Key    string `koanf:"key" default:"" doc:"PEM file of the certificate's key"`
+}
+
+// JAMS configures the account server, which is no part of a node.
+type JAMS struct {
+	Listen     string `koanf:"listen" default:":8092" check:"addr" doc:"address of the account server (\"parley run jams\"): HTTPS"`
+	Data       string `koanf:"data" default:"" doc:"directory of its accounts and its authority; without one it is jams in the data directory"`
+	Cert       string `koanf:"cert" default:"" doc:"PEM file of its certificate, read again when it changes; without one it makes its own, which clients have to be told to trust"`
+	Key        string `koanf:"key" default:"" doc:"PEM file of the certificate's key"`
+	CACert     string `koanf:"ca_cert" default:"" doc:"PEM file of the organisation's authority, which issues accounts; without one it makes its own"`
+	CAKey      string `koanf:"ca_key" default:"" doc:"PEM file of the authority's RSA key, not encrypted"`
+	Users      string `koanf:"users" default:"" doc:"file of the users, read again when it changes; without one it is users.yaml in its directory"`
+	LDAPURL    string `koanf:"ldap_url" default:"" check:"ldap" doc:"directory to ask instead of the file"`
+	LDAPUserDN string `koanf:"ldap_user_dn" default:"" doc:"DN to bind as, with {user} for the name, e.g. uid={user},ou=people,dc=example,dc=org"`
+	LDAPCA     string `koanf:"ldap_ca" default:"" doc:"PEM file of who certifies the directory; without one the system's authorities do"`
+	LDAPPlain  bool   `koanf:"ldap_plain" default:"false" doc:"ldap:// without StartTLS: passwords travel in clear"`
+	NameServer string `koanf:"name_server" default:"" check:"url" doc:"name server that accounts are told to use"`
 }
 
 // MediaPorts is how many UDP ports the media process uses: one for WebRTC and

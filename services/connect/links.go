@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/internal/certs"
 	"github.com/parley-jami/parley/internal/config"
 )
 
@@ -69,33 +70,12 @@ func hostFor(given, addr string) string {
 	if ip := net.ParseIP(host); err == nil && ip != nil && !ip.IsUnspecified() {
 		return host
 	}
-	for _, h := range localHosts() {
+	for _, h := range certs.LocalHosts() {
 		if ip := net.ParseIP(h); ip != nil && !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
 			return h
 		}
 	}
 	return "127.0.0.1"
-}
-
-// localHosts lists this machine's addresses, IPv4 first; none is no error: the
-// node is then reached by names alone.
-func localHosts() []string {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
-	var v4, v6 []string
-	for _, a := range addrs {
-		n, ok := a.(*net.IPNet)
-		switch {
-		case !ok:
-		case n.IP.To4() != nil:
-			v4 = append(v4, n.IP.String())
-		default:
-			v6 = append(v6, n.IP.String())
-		}
-	}
-	return append(v4, v6...)
 }
 
 // joinDefault leaves the port out where it is the scheme's own.

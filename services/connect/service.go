@@ -22,8 +22,8 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
+	"github.com/parley-jami/parley/internal/certs"
 	"github.com/parley-jami/parley/internal/sockets"
-	"github.com/parley-jami/parley/services/connect/certs"
 	"github.com/parley-jami/parley/services/connect/keyfile"
 	"github.com/parley-jami/parley/services/connect/sip"
 	"github.com/parley-jami/parley/services/connect/web"
@@ -151,9 +151,13 @@ func (s *Service) listens(name string, addr net.Addr) {
 func (s *Service) tlsConfig(dir string) (*tls.Config, error) {
 	c := s.env.Config.HTTP
 	if c.Cert != "" || c.Key != "" {
-		return certs.Given(c.Cert, c.Key)
+		t, err := certs.Given(c.Cert, c.Key)
+		if err != nil {
+			return nil, fmt.Errorf("http.cert, http.key: %w", err)
+		}
+		return t, nil
 	}
-	hosts := append([]string{"localhost", publicHost(s.env.Config), s.env.Config.SIP.Host}, localHosts()...)
+	hosts := append([]string{"localhost", publicHost(s.env.Config), s.env.Config.SIP.Host}, certs.LocalHosts()...)
 	if name, err := os.Hostname(); err == nil {
 		hosts = append(hosts, name)
 	}

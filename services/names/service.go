@@ -2,7 +2,6 @@ package names
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +15,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/bus/host"
+	"github.com/parley-jami/parley/internal/certs"
+	"github.com/parley-jami/parley/internal/limits"
 	"github.com/parley-jami/parley/internal/sockets"
 	"github.com/parley-jami/parley/services/names/api"
 	"github.com/parley-jami/parley/services/names/store"
@@ -77,11 +78,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		ErrorLog: zap.NewStdLog(s.env.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))), // strangers' mistakes are no news
 	}
 	if c.Cert != "" {
-		cert, err := newCertificate(c.Cert, c.Key, s.env.Log)
-		if err != nil {
-			return err
+		if srv.TLSConfig, err = certs.Given(c.Cert, c.Key); err != nil {
+			return fmt.Errorf("names.cert, names.key: %w", err)
 		}
-		srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
 	}
 	l, err := sockets.Listen(sockets.Spec{Name: "names", Network: "tcp", Addr: c.Listen, Setting: "names.listen"})
 	if err != nil {
@@ -89,7 +88,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	}
 	s.env.Log.Info("serving names", zap.Stringer("address", l.Addr()), zap.Bool("tls", c.Cert != ""), zap.String("data", s.dir), zap.Int("names", s.store.Count()))
 	s.env.SetReady(true)
-	return s.serve(ctx, srv, api.NewListener(l, metrics))
+	return s.serve(ctx, srv, limits.NewListener(l, metrics.Conns, metrics.RefusedConns))
 }
 
 func (s *Service) makeDir(dir string) (string, error) {

@@ -296,32 +296,6 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-func TestCertificateIsReadAgain(t *testing.T) {
-	dir := t.TempDir()
-	pair(t, dir, "first")
-	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	c, err := newCertificate(cert, key, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	serves := func(want string) {
-		t.Helper()
-		c.checked = time.Time{} // it is time to look
-		got, err := c.get(nil)
-		if err != nil || got.Leaf.Subject.CommonName != want {
-			t.Errorf("%v, %v; want %s", got.Leaf.Subject, err, want)
-		}
-	}
-	serves("first")
-	later := time.Now().Add(time.Minute)
-	if err := errors.Join(os.WriteFile(cert, []byte("half written"), 0o600), os.Chtimes(cert, later, later)); err != nil {
-		t.Fatal(err)
-	}
-	serves("first")
-	pair(t, dir, "second")
-	serves("second")
-}
-
 func TestListenTaken(t *testing.T) {
 	s := start(t, config.Names{})
 	e := env(t.TempDir(), config.Names{Listen: s.addr}, zap.NewNop())

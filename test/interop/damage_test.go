@@ -207,8 +207,8 @@ func (d *damage) spoil(t *testing.T, data string) (path string, bad []byte) {
 			t.Fatal(err)
 		}
 	} else {
-		if strings.Contains(pattern, "MAIN") {
-			pattern = strings.Replace(pattern, "MAIN", conversation(t, data, "main"), 1)
+		if before, after, ok := strings.Cut(pattern, "MAIN"); ok {
+			pattern = before + conversation(t, data, "main") + after
 		}
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) != 1 {

@@ -20,16 +20,24 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/internal/jami"
+	"github.com/parley-jami/parley/internal/limits"
 	"github.com/parley-jami/parley/internal/names"
 	"github.com/parley-jami/parley/services/names/store"
+)
+
+// What one address may ask. A person registers one name in a lifetime; behind one
+// address there may be a school.
+const (
+	lookupsPerSec       = 50
+	lookupsBurst        = 500
+	registrationsPerSec = 0.1
+	registrationsBurst  = 30
 )
 
 // Store is where names are kept. What it can't find is [store.ErrNotFound];
@@ -51,16 +59,16 @@ type Handler struct {
 	metrics *Metrics
 	mux     *http.ServeMux
 
-	looking     *limiter
-	registering *limiter
+	looking     limits.Addresses
+	registering limits.Addresses
 	slots       chan struct{}
 }
 
 // NewHandler returns the handler.
 func NewHandler(s Store, log *zap.Logger, m *Metrics) *Handler {
 	h := &Handler{store: s, log: log, metrics: m, mux: http.NewServeMux(), slots: make(chan struct{}, atOnce),
-		looking:     newLimiter(lookupsPerSec, lookupsBurst),
-		registering: newLimiter(registrationsPerSec, registrationsBurst)}
+		looking:     limits.NewAddresses(lookupsPerSec, lookupsBurst),
+		registering: limits.NewAddresses(registrationsPerSec, registrationsBurst)}
 	h.mux.Handle("GET /name/{name}", h.bounded(opLookup, h.looking, h.lookup))
 	h.mux.Handle("GET /addr/{addr}", h.bounded(opReverse, h.looking, h.reverse))
 	h.mux.Handle("POST /name/{name}", h.bounded(opRegister, h.registering, h.register))
@@ -85,11 +93,11 @@ func refuse(status int, result, words string) answer {
 }
 
 // bounded answers, unless there is too much to answer.
-func (h *Handler) bounded(op string, l *limiter, fn func(*http.Request) answer) http.Handler {
+func (h *Handler) bounded(op string, l limits.Addresses, fn func(*http.Request) answer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		var a answer
-		if wait := l.take(clientIP(r), began); wait > 0 {
+		if wait := l.Take(limits.ClientIP(r), began); wait > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
 			a = refuse(http.StatusServiceUnavailable, resultLimited, "too many requests from your address")
 		} else {
@@ -174,24 +182,4 @@ func (h *Handler) register(r *http.Request) answer {
 	}
 	h.log.Info("registered", zap.String("name", rec.Name), zap.Stringer("addr", rec.Addr))
 	return answer{http.StatusOK, resultOK, []byte(`{"success":true}`)}
-}
-
-// clientIP returns where a request comes from. Only a proxy on the server's own
-// host is believed about X-Forwarded-For, and of that only the last entry, which
-// the proxy itself added.
-func clientIP(r *http.Request) netip.Addr {
-	at, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	ip := at.Addr().Unmap().WithZone("")
-	fwd := r.Header.Values("X-Forwarded-For")
-	if !ip.IsLoopback() || len(fwd) == 0 {
-		return ip
-	}
-	list := strings.Split(fwd[len(fwd)-1], ",")
-	if a, err := netip.ParseAddr(strings.TrimSpace(list[len(list)-1])); err == nil {
-		return a.Unmap().WithZone("")
-	}
-	return ip
 }

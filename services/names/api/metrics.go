@@ -27,8 +27,8 @@ const (
 type Metrics struct {
 	requests     map[[2]string]prometheus.Counter // by operation and result
 	seconds      map[string]prometheus.Observer   // by operation
-	conns        prometheus.Gauge
-	refusedConns prometheus.Counter
+	Conns        prometheus.Gauge
+	RefusedConns prometheus.Counter
 }
 
 // NewMetrics registers the counters, from zero; count says how many names there are.
@@ -39,10 +39,10 @@ func NewMetrics(reg prometheus.Registerer, count func() int) (*Metrics, error) {
 	m := &Metrics{
 		requests:     map[[2]string]prometheus.Counter{},
 		seconds:      map[string]prometheus.Observer{},
-		conns:        prometheus.NewGauge(prometheus.GaugeOpts{Name: "parley_names_connections", Help: "Connections to the name server."}),
-		refusedConns: prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_names_connections_refused_total", Help: "Connections closed because there were too many."}),
+		Conns:        prometheus.NewGauge(prometheus.GaugeOpts{Name: "parley_names_connections", Help: "Connections to the name server."}),
+		RefusedConns: prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_names_connections_refused_total", Help: "Connections closed because there were too many."}),
 	}
-	err := errors.Join(reg.Register(requests), reg.Register(seconds), reg.Register(m.conns), reg.Register(m.refusedConns),
+	err := errors.Join(reg.Register(requests), reg.Register(seconds), reg.Register(m.Conns), reg.Register(m.RefusedConns),
 		reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_names_registered", Help: "Names that accounts have."},
 			func() float64 { return float64(count()) })))
 	for _, op := range []string{opLookup, opReverse, opRegister} {

@@ -1,6 +1,6 @@
-// Package certs provides the TLS configuration of the node's HTTPS and SIP
-// listeners: the operator's certificate, read again when its file changes, or one
-// that the node makes for itself.
+// Package certs provides the TLS configuration of listeners: the operator's
+// certificate, read again when its file changes, or one that the node makes for
+// itself.
 package certs
 
 import (
@@ -33,7 +33,7 @@ const (
 func Given(certFile, keyFile string) (*tls.Config, error) {
 	r := &reloader{certFile: certFile, keyFile: keyFile}
 	if _, err := r.get(time.Now()); err != nil {
-		return nil, fmt.Errorf("http.cert, http.key: %w", err)
+		return nil, err
 	}
 	return config(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return r.get(time.Now()) }), nil
 }
@@ -178,4 +178,25 @@ func newest(paths ...string) (time.Time, error) {
 		}
 	}
 	return t, nil
+}
+
+// LocalHosts lists this machine's addresses, IPv4 first; none is no error: the
+// node is then reached by names alone.
+func LocalHosts() []string {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var v4, v6 []string
+	for _, a := range addrs {
+		n, ok := a.(*net.IPNet)
+		switch {
+		case !ok:
+		case n.IP.To4() != nil:
+			v4 = append(v4, n.IP.String())
+		default:
+			v6 = append(v6, n.IP.String())
+		}
+	}
+	return append(v4, v6...)
 }

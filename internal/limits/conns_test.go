@@ -1,4 +1,4 @@
-package api
+package limits
 
 import (
 	"net"
@@ -40,12 +40,8 @@ type counted struct {
 func (c *counted) Close() error { c.l.closed++; return nil }
 
 func TestConnectionsOfOneAddress(t *testing.T) {
-	m, err := NewMetrics(prometheus.NewRegistry(), func() int { return 0 })
-	if err != nil {
-		t.Fatal(err)
-	}
 	in := &crowd{}
-	l := NewListener(in, m)
+	l := NewListener(in, prometheus.NewGauge(prometheus.GaugeOpts{}), prometheus.NewCounter(prometheus.CounterOpts{}))
 	accept := func(n int, addr string) (out []net.Conn) {
 		for range n {
 			in.next = append(in.next, addr)

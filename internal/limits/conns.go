@@ -1,9 +1,11 @@
-package api
+package limits
 
 import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Connections that are open at once.
@@ -16,16 +18,17 @@ const (
 // hold them all.
 type Listener struct {
 	net.Listener
-	metrics *Metrics
+	open    prometheus.Gauge
+	refused prometheus.Counter
 
 	mu  sync.Mutex
 	all int
 	by  map[netip.Addr]int
 }
 
-// NewListener bounds l.
-func NewListener(l net.Listener, m *Metrics) *Listener {
-	return &Listener{Listener: l, metrics: m, by: map[netip.Addr]int{}}
+// NewListener bounds l and counts the connections that are open and those refused.
+func NewListener(l net.Listener, open prometheus.Gauge, refused prometheus.Counter) *Listener {
+	return &Listener{Listener: l, open: open, refused: refused, by: map[netip.Addr]int{}}
 }
 
 // Accept returns the next connection that is not too many.
@@ -39,7 +42,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if l.enter(ip) {
 			return &conn{Conn: c, leave: func() { l.leave(ip) }}, nil
 		}
-		l.metrics.refusedConns.Inc()
+		l.refused.Inc()
 		c.Close() // an error: the other side was faster
 	}
 }
@@ -60,7 +63,7 @@ func (l *Listener) enter(ip netip.Addr) bool {
 	}
 	l.all++
 	l.by[ip]++
-	l.metrics.conns.Set(float64(l.all))
+	l.open.Set(float64(l.all))
 	return true
 }
 
@@ -71,7 +74,7 @@ func (l *Listener) leave(ip netip.Addr) {
 	if l.by[ip]--; l.by[ip] <= 0 {
 		delete(l.by, ip)
 	}
-	l.metrics.conns.Set(float64(l.all))
+	l.open.Set(float64(l.all))
 }
 
 type conn struct {
