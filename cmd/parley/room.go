@@ -71,7 +71,7 @@ func participant(ctx context.Context, s *session, room, who string) (*contract.P
 		if p.ID == who {
 			return p, nil
 		}
-		if p.Name == who {
+		if strings.EqualFold(p.Name, who) {
 			named = append(named, p)
 		}
 	}

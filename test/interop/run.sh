@@ -24,5 +24,5 @@ for dir in test/interop sdk/js examples/js; do
 done
 make build
 # What needs root or Node.js beside its own package.
-(($#)) || go test -tags "nolibopusfile interop" -count=1 -v -run '^(TestFullDisk|TestModules)$' ./services/names ./web
+(($#)) || go test -tags "nolibopusfile interop" -count=1 -v -run '^(TestFullDisk|TestDiskThatRefuses|TestModules)$' ./services/names ./services/identity/account ./web
 exec go test -tags "nolibopusfile interop" -count=1 -timeout 20m -v "$@" ./test/interop
