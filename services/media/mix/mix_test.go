@@ -58,15 +58,21 @@ func (l *leg) say(pcm []float32, level int8, now int64) {
 
 func newLeg(t testing.TB, r *Room, id string, c CodecID) *leg {
 	t.Helper()
-	l := &leg{t: t, codec: c}
+	dec, err := codec.NewDecoder(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return join(t, r, id, &leg{t: t, codec: c, dec: dec})
+}
+
+// join makes l a member: from then on the room's goroutine writes to it.
+func join(t testing.TB, r *Room, id string, l *leg) *leg {
+	t.Helper()
 	var err error
-	if l.enc, err = codec.NewEncoder(c); err != nil {
+	if l.enc, err = codec.NewEncoder(l.codec); err != nil {
 		t.Fatal(err)
 	}
-	if l.dec, err = codec.NewDecoder(c); err != nil {
-		t.Fatal(err)
-	}
-	if l.m, err = r.Add(id, c, c, l, true, false); err != nil {
+	if l.m, err = r.Add(id, l.codec, l.codec, l, true, false); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -325,8 +331,7 @@ func TestMembersComeAndGo(t *testing.T) {
 	for i := range 8 {
 		wg.Go(func() {
 			for j := range 20 {
-				l := newLeg(t, r, fmt.Sprint(i, "-", j), Opus)
-				l.dec = nil
+				l := join(t, r, fmt.Sprint(i, "-", j), &leg{t: t, codec: Opus}) // which decodes nothing
 				for k := range 5 {
 					l.say(tone(440, 0.2, k), 20, Now())
 				}
