@@ -61,7 +61,7 @@ func Connect(o Options) (*Room, error) {
 	}
 	o.URL = cmp.Or(o.URL, "nats://127.0.0.1:4223")
 	if r.nc, err = nats.Connect(o.URL, append(opts, nats.Name(r.Me))...); err != nil {
-		return nil, explain(err, o)
+		return nil, fmt.Errorf("bus at %s with credentials %q (is the node running, is the address right, were they revoked or made for another node?): %w", o.URL, o.Creds, err)
 	}
 	return r, nil
 }
