@@ -5,7 +5,7 @@ package contract
 // settings can republish and mirror, which would be a way around permissions),
 // and nobody may create a consumer (its deliver subject would be another). What
 // is stored is read by STREAM.MSG.GET and listed by STREAM.INFO with a subject
-// filter: see bus.EventLog and bus.KV.
+// filter: see bus.Feed and bus.KV.
 const (
 	// StreamRoomEvents keeps the events of rooms
 	// (parley.v1.*.room.*.event.>) on disk. Only conference writes and reads it.
