@@ -52,7 +52,7 @@ func remote(c net.Conn) netip.Addr {
 	if err != nil {
 		return netip.Addr{}
 	}
-	return subnet(at.Addr().Unmap().WithZone(""))
+	return Subnet(at.Addr().Unmap().WithZone(""))
 }
 
 func (l *Listener) enter(ip netip.Addr) bool {

@@ -108,7 +108,7 @@ func (l Addresses) Take(ip netip.Addr, now time.Time) time.Duration {
 	if ip.IsLoopback() {
 		return 0
 	}
-	return l.Limiter.Take(subnet(ip), now)
+	return l.Limiter.Take(Subnet(ip), now)
 }
 
 // Wait is what [Addresses.Take] would return; nothing is taken.
@@ -116,11 +116,11 @@ func (l Addresses) Wait(ip netip.Addr, now time.Time) time.Duration {
 	if ip.IsLoopback() {
 		return 0
 	}
-	return l.Limiter.Wait(subnet(ip), now)
+	return l.Limiter.Wait(Subnet(ip), now)
 }
 
-// subnet is the address, for IPv6 its /64: one host has all of that.
-func subnet(ip netip.Addr) netip.Addr {
+// Subnet is the address, for IPv6 its /64: one host has all of that.
+func Subnet(ip netip.Addr) netip.Addr {
 	if ip.Is6() && !ip.Is4In6() {
 		if p, err := ip.Prefix(64); err == nil {
 			return p.Addr()

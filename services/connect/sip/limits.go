@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/internal/limits"
 )
 
 // Bounds on what strangers can make the server hold.
@@ -156,16 +158,7 @@ func sourceIP(hostport string) netip.Addr {
 
 // sourceKey is what the limits count by: the address, of IPv6 the /64, all of
 // which one host has.
-func sourceKey(hostport string) netip.Addr { return keyOf(sourceIP(hostport)) }
-
-func keyOf(ip netip.Addr) netip.Addr {
-	if ip.Is6() {
-		if p, err := ip.Prefix(64); err == nil {
-			return p.Addr()
-		}
-	}
-	return ip
-}
+func sourceKey(hostport string) netip.Addr { return limits.Subnet(sourceIP(hostport)) }
 
 // quiet passes the SIP library's log on: what strangers can cause is debug, the
 // text of messages (which may hold credentials) is left out.

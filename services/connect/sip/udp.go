@@ -12,6 +12,8 @@ import (
 
 	"github.com/emiago/sipgo/sip"
 	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/internal/limits"
 )
 
 const (
@@ -44,7 +46,7 @@ func (g *gate) admit(b []byte, from netip.AddrPort) bool {
 		}
 		return false
 	}
-	ip := keyOf(from.Addr().Unmap().WithZone(""))
+	ip := limits.Subnet(from.Addr().Unmap().WithZone(""))
 	if len(b) > maxDatagram || !g.each.take(ip, 1) || !g.known(ip) && !g.all.take(netip.Addr{}, 1) {
 		if n := g.flood.Add(1); n&(n-1) == 0 {
 			g.log.Warn("SIP datagrams dropped: too many or too large", zap.Uint64("total", n), zap.Stringer("last_from", from))

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/parley-jami/parley/internal/limits"
 )
 
 // Bounds for strangers. A company or a school comes from one address, so they
@@ -46,7 +48,7 @@ func newCounter(perIP, inAll int) *counter {
 // take reserves a place, to be given back with free. The node's own host is
 // bounded only by the total: a reverse proxy or a load test comes from there.
 func (c *counter) take(ip netip.Addr) bool {
-	key := bucketKey(ip)
+	key := limits.Subnet(ip)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.all >= c.inAll || c.by[key] >= c.perIP && !ip.IsLoopback() {
@@ -58,7 +60,7 @@ func (c *counter) take(ip netip.Addr) bool {
 }
 
 func (c *counter) free(ip netip.Addr) {
-	key := bucketKey(ip)
+	key := limits.Subnet(ip)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all--
@@ -96,7 +98,7 @@ func (l *limiter) allow(ip netip.Addr, now time.Time) bool {
 func (l *limiter) spent(ip netip.Addr, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := l.by[bucketKey(ip)]
+	b := l.by[limits.Subnet(ip)]
 	return b != nil && b.TokensAt(now) < 1
 }
 
@@ -107,7 +109,7 @@ func (l *limiter) bucket(ip netip.Addr, now time.Time) *bucket {
 	if ip.IsLoopback() {
 		return nil
 	}
-	ip = bucketKey(ip)
+	ip = limits.Subnet(ip)
 	b := l.by[ip]
 	if b == nil {
 		if len(l.by) >= limiterMax {
@@ -129,16 +131,6 @@ func (l *limiter) prune(now time.Time) {
 	if len(l.by) >= limiterMax {
 		clear(l.by)
 	}
-}
-
-// bucketKey is the address, for IPv6 its /64: one host has all of that.
-func bucketKey(ip netip.Addr) netip.Addr {
-	if ip.Is6() && !ip.Is4In6() {
-		if p, err := ip.Prefix(64); err == nil {
-			return p.Addr()
-		}
-	}
-	return ip
 }
 
 // clientIP returns where a request comes from. Only a proxy on the node's own

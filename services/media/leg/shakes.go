@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/parley-jami/parley/internal/limits"
 	"github.com/parley-jami/parley/services/media/mix"
 )
 
@@ -29,7 +30,7 @@ type handshakes struct {
 // take gives conn a place, when all are taken that of whoever was silent for
 // longest; false when there is none.
 func (s *handshakes) take(conn *muxConn, from netip.Addr, now int64) bool {
-	host := hostOf(from)
+	host := limits.Subnet(from)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.runs) >= maxHandshakes && !s.evict(now, netip.Addr{}) {
@@ -69,16 +70,6 @@ func (s *handshakes) give(conn *muxConn) {
 	s.mu.Lock()
 	delete(s.runs, conn)
 	s.mu.Unlock()
-}
-
-// hostOf is the address, for IPv6 its /64: one host has all of that.
-func hostOf(a netip.Addr) netip.Addr {
-	if a.Is6() && !a.Is4In6() {
-		if p, err := a.Prefix(64); err == nil {
-			return p.Addr()
-		}
-	}
-	return a
 }
 
 // note marks that the far end sent something.
