@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,16 +51,34 @@ type Options struct {
 	Log       *zap.Logger
 }
 
-// Conn is one process's connection. It is safe for concurrent use.
+// Conn is one process's connection, as used for one account. It is safe for
+// concurrent use.
 type Conn struct {
-	nc      *nats.Conn
-	log     *zap.Logger
-	name    string
+	*link
 	account atomic.Pointer[string]
-	slow    atomic.Uint64
+}
+
+// Any is the account of commands and events of every account: see [Conn.For].
+const Any = "*"
+
+// For returns the same connection as used for another account. With [Any] it
+// serves and subscribes what is meant for any account, and sends nothing. What is
+// called on one of them for the connection itself, Close too, is for all.
+func (c *Conn) For(account string) *Conn {
+	v := &Conn{link: c.link}
+	v.SetAccount(account)
+	return v
+}
+
+// link is the connection itself.
+type link struct {
+	nc   *nats.Conn
+	log  *zap.Logger
+	name string
+	slow atomic.Uint64
 
 	mu      sync.Mutex
-	onAgain []func()
+	onAgain []*func()
 	waiting map[*waiter]struct{} // requests without an answer
 }
 
@@ -75,7 +94,7 @@ func InboxPrefix(name string) string { return "_INBOX_" + name }
 // Connect dials the bus and retries until ctx ends: at a start of the node the
 // bus may come later than its users.
 func Connect(ctx context.Context, o Options) (*Conn, error) {
-	c := &Conn{log: o.Log, name: o.Name, waiting: map[*waiter]struct{}{}}
+	c := &Conn{link: &link{log: o.Log, name: o.Name, waiting: map[*waiter]struct{}{}}}
 	opts := []nats.Option{
 		nats.Name(o.Name), nats.CustomInboxPrefix(InboxPrefix(o.Name)),
 		nats.MaxReconnects(-1), nats.ReconnectWait(100 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond),
@@ -91,10 +110,10 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		nats.ReconnectHandler(func(*nats.Conn) {
 			o.Log.Info("bus connection back")
 			c.mu.Lock()
-			fns := append([]func(){}, c.onAgain...)
+			fns := slices.Clone(c.onAgain)
 			c.mu.Unlock()
 			for _, fn := range fns {
-				fn()
+				(*fn)()
 			}
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
@@ -137,11 +156,17 @@ func (c *Conn) NATS() *nats.Conn { return c.nc }
 // Log returns the logger of the connection.
 func (c *Conn) Log() *zap.Logger { return c.log }
 
-// OnReconnect registers fn for every time the connection comes back.
-func (c *Conn) OnReconnect(fn func()) {
+// OnReconnect registers fn for every time the connection comes back, until stop, which
+// may be called more than once. A call that runs then goes on.
+func (c *Conn) OnReconnect(fn func()) (stop func()) {
 	c.mu.Lock()
-	c.onAgain = append(c.onAgain, fn)
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	c.onAgain = append(c.onAgain, &fn)
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.onAgain = slices.DeleteFunc(c.onAgain, func(f *func()) bool { return f == &fn })
+	}
 }
 
 // Connected reports whether the bus is reachable now.
@@ -212,7 +237,7 @@ func (c *Conn) params(d *contract.Def, given []string) []string {
 // known refuses to send before the account is known: the subject would have a
 // wildcard in it.
 func (c *Conn) known(d *contract.Def) error {
-	if c.Account() == "" {
+	if acc := c.Account(); acc == "" || acc == Any {
 		if p := d.Params(); len(p) > 0 && p[0] == "account" {
 			return contract.ErrUnavailable.With("%s: the node's account is not known yet", d.Name)
 		}
@@ -383,10 +408,15 @@ func Subscribe[E any](c *Conn, ev contract.Event[E], fn func(ctx context.Context
 	if err := sub.SetPendingLimits(pendingLimit, pendingLimit<<10); err != nil {
 		return nil, fmt.Errorf("subscribe %s: %w", ev.Name, err)
 	}
+	c.settle(ev.Name)
+	return &Subscription{sub}, nil
+}
+
+// settle waits until the bus knows of a subscription.
+func (c *Conn) settle(name string) {
 	if c.Connected() {
 		if err := c.nc.FlushTimeout(flushTime); err != nil { // lost meanwhile: it is subscribed when it is back
-			c.log.Debug("subscribed later", zap.String("event", ev.Name), zap.Error(err))
+			c.log.Debug("subscribed later", zap.String("name", name), zap.Error(err))
 		}
 	}
-	return &Subscription{sub}, nil
 }

@@ -22,6 +22,7 @@ var rules = []struct {
 	{"services/conference", others("conference"), "a service reaches another over the bus"},
 	{"services/names", others("names"), "the name server is no part of a node"},
 	{"services/jams", others("jams"), "the account server is no part of a node"},
+	{"services/turn", others("turn"), "the relay is no part of a node"},
 	{"services/", []string{"bus/embed"}, "only the bus process runs a NATS server"},
 	{"internal/", []string{"services/"}, "what is shared knows no service"},
 	{"bus/", []string{"services/"}, "the bus knows no service"},
@@ -30,7 +31,7 @@ var rules = []struct {
 
 func others(name string) []string {
 	var out []string
-	for _, s := range []string{"identity", "dht", "connect", "media", "swarm", "conference", "names", "jams"} {
+	for _, s := range []string{"identity", "dht", "connect", "media", "swarm", "conference", "names", "jams", "turn"} {
 		if s != name {
 			out = append(out, "services/"+s)
 		}

@@ -50,6 +50,7 @@ type Service struct {
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
 	mu    sync.Mutex
+	ended bool // no command begins any more
 	done  map[string]*pastReply
 	order []*pastReply // oldest first; those that done does not hold any more too
 	bytes int          // of the replies in done, with their ids
@@ -116,6 +117,9 @@ func (s *Service) Stop() {
 	if err := s.svc.Stop(); err != nil {
 		s.c.log.Debug("micro stop", zap.Error(err))
 	}
+	s.mu.Lock()
+	s.ended = true // micro has stopped, and may deliver what it had received
+	s.mu.Unlock()
 	s.stop()
 	s.wg.Wait()
 	s.mu.Lock()
@@ -123,6 +127,17 @@ func (s *Service) Stop() {
 	if s.sweep != nil {
 		s.sweep.Stop()
 	}
+}
+
+// begin counts a command that [Service.Stop] has to wait for, or refuses it.
+func (s *Service) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return false
+	}
+	s.wg.Add(1)
+	return true
 }
 
 // Serve answers a command. params pin tokens of the subject after {account};
@@ -140,7 +155,11 @@ func Serve[Q, A any](s *Service, cmd contract.Command[Q, A], fn func(ctx context
 			s.refuse(req, contract.ErrBusy)
 			return
 		}
-		s.wg.Add(1)
+		if !s.begin() {
+			<-slots
+			s.refuse(req, contract.ErrUnavailable)
+			return
+		}
 		go func() {
 			defer s.wg.Done()
 			defer func() { <-slots }()
@@ -164,6 +183,7 @@ func Serve[Q, A any](s *Service, cmd contract.Command[Q, A], fn func(ctx context
 	if err != nil {
 		return fmt.Errorf("serve %s: %w", cmd.Name, err)
 	}
+	s.c.settle(cmd.Name)
 	return nil
 }
 

@@ -117,3 +117,46 @@ func TestAHandlerOutOfTime(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What was received before, and is delivered after, is not begun when Stop has returned.
+func TestNothingRunsAfterStop(t *testing.T) {
+	s := bustest.Start(t)
+	c := s.Conn("conference")
+	cli := s.Conn("cli").NATS()
+	for range 20 {
+		svc, err := bus.NewService(c, "conference", "1.0.0", "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stopped atomic.Bool
+		var late atomic.Int32
+		err = bus.Serve(svc, contract.RoomListCmd, func(context.Context, *bus.Request[contract.None]) (*contract.RoomList, error) {
+			if stopped.Load() {
+				late.Add(1)
+			}
+			return &contract.RoomList{}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.NATS().Flush(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2000 {
+			if err := cli.PublishRequest(contract.RoomListCmd.Subject(bustest.Account), cli.NewInbox(), []byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := cli.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		svc.Stop()
+		stopped.Store(true)
+		if err := c.NATS().Flush(); err != nil { // what micro still had is delivered meanwhile
+			t.Fatal(err)
+		}
+		if n := late.Load(); n != 0 {
+			t.Fatalf("%d commands began after Stop", n)
+		}
+	}
+}

@@ -3,7 +3,7 @@
 //
 //	start.html     a field for the room's name
 //	room.html      before joining, and the room
-//	operator.html  processes, rooms and bots, live
+//	operator.html  accounts, processes, rooms and bots, live
 //	assets/        styles and modules; room/ and operator/ by page
 package web
 

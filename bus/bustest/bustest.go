@@ -49,7 +49,7 @@ type Server struct {
 // Start runs a bus until the test ends.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	cfg := &config.Config{Data: t.TempDir()}
+	cfg := &config.Config{Data: t.TempDir(), Identity: config.Identity{Create: true}}
 	cfg.Bus.Listen = "127.0.0.1:0"
 	// Warnings are noise in tests that provoke refusals on purpose.
 	s := &Server{t: t, cfg: cfg, log: zaptest.NewLogger(t, zaptest.Level(zap.FatalLevel))}

@@ -120,6 +120,25 @@ func (d *Def) Subject(params ...string) string {
 	return strings.Join(toks, ".")
 }
 
+// For is the subject as a bot of a room uses it: with the account, the room, and the bot's
+// own name where who asks or listens is named; "*" in the other tokens.
+func (d *Def) For(account, room, bot string) string {
+	params := d.Params()
+	for i, p := range params {
+		switch p {
+		case "account":
+			params[i] = account
+		case "room":
+			params[i] = room
+		case "caller", "bot", "listener":
+			params[i] = bot
+		default:
+			params[i] = "*"
+		}
+	}
+	return d.Subject(params...)
+}
+
 // Match returns the variable tokens of subject, or false when it is not of this
 // definition.
 func (d *Def) Match(subject string) ([]string, bool) {

@@ -31,11 +31,12 @@ type DeviceRevoked struct {
 	Peers int `json:"peers"`
 }
 
-// RevocationList is the account's newest one. A holder of what is revoked adds it to that:
+// RevocationList is what the account revoked. A holder of what is revoked adds it to that:
 // from then on the devices that it names are refused.
 type RevocationList struct {
-	AccountPEM string `json:"account_pem"` // the issuer
-	CRL        []byte `json:"crl"`         // DER
+	AccountPEM string   `json:"account_pem"`     // the issuer
+	CRL        []byte   `json:"crl"`             // its newest list, in DER
+	Older      [][]byte `json:"older,omitempty"` // those that name what the newest does not
 }
 
 // The subjects of devices.
@@ -43,5 +44,5 @@ var (
 	DeviceList     = query[None, Devices]("identity", "device.list", "{account}.identity.device.list", "the account's devices that are known", "")
 	DeviceRename   = command[DeviceName, Device]("identity", "device.rename", "{account}.identity.device.rename", "give the node's device a name", "")
 	DeviceRevoke   = command[Sealed, DeviceRevoked]("identity", "device.revoke", "{account}.identity.device.revoke", "revoke another device of the account; sealed", "")
-	AccountRevoked = event[RevocationList]("identity", "identity.revoked", "{account}.identity.event.revoked", "a device of the account was revoked, here or elsewhere", "")
+	AccountRevoked = event[RevocationList]("identity", "identity.revoked", "{account}.identity.event.revoked", "a device of the account was revoked, here or elsewhere; again when identity starts or finds the bus again", "")
 )

@@ -66,6 +66,7 @@ type DHTNode struct {
 	Overlay   string   `json:"overlay"`
 	ID        string   `json:"id"`
 	Addresses []string `json:"addresses"`
+	Public    []string `json:"public"` // IP addresses under which most others see this node
 	Peers     int      `json:"peers"`
 	Stored    int      `json:"stored"`
 }

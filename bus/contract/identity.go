@@ -8,21 +8,30 @@ type Account struct {
 	Alias       string `json:"alias"`  // display name
 	DeviceID    string `json:"device"` // long device id, 64 hex
 	DeviceShort string `json:"device_short"`
-	Rendezvous  bool   `json:"rendezvous"` // may anyone call a room at any time
-	Archive     string `json:"archive"`    // "plain", "password", or "locked": with one that the node doesn't have
+	Rendezvous  bool   `json:"rendezvous"`       // may anyone call a room at any time
+	Archive     string `json:"archive"`          // "plain", "password", "locked": with one that the node doesn't have, or "server": none, it is managed
+	Server      string `json:"server,omitempty"` // URL of the account server that manages it
+	Name        string `json:"name,omitempty"`   // registered at a name server
+	Ended       bool   `json:"ended,omitempty"`  // it, or this device of it, was revoked: it signs nothing more
+	Note        string `json:"note,omitempty"`   // what the operator should know or do
 }
 
 // AccountChange sets what is not nil.
 type AccountChange struct {
 	Alias      *string `json:"alias,omitempty"`
 	Rendezvous *bool   `json:"rendezvous,omitempty"`
+	Name       *string `json:"name,omitempty"` // that was registered at a name server
 }
 
 // IdentityState is what identity is doing before an account is there.
 type IdentityState struct {
-	State   string  `json:"state"`   // "creating", "ready", "damaged", or "retrying" while the disk refuses
-	Message string  `json:"message"` // for a person
-	Account Account `json:"account,omitzero"`
+	State   string  `json:"state"`            // "creating", "ready", "damaged", or "retrying" while the disk refuses
+	Message string  `json:"message"`          // for a person
+	Account Account `json:"account,omitzero"` // the main one: its id is the {account} of rooms
+	// Accounts are all of the node, the main one first.
+	Accounts []Account `json:"accounts,omitempty"`
+	Unusable []string  `json:"unusable,omitempty"` // accounts beside these that cannot be used: where they are, and why
+	SealKey  []byte    `json:"seal_key"`           // X25519 public key for [Sealed]; another one after each start of identity
 }
 
 // KeyName names a private key that identity holds.
@@ -47,14 +56,16 @@ type SignReply struct {
 	Signature []byte `json:"signature"`
 }
 
-// DecryptRequest asks for the clear text of bytes encrypted to a key with
-// RSA PKCS#1 v1.5 or OpenDHT's hybrid form.
+// DecryptRequest asks for the session key in one RSA block, PKCS #1 v1.5, as values that
+// are encrypted to a device begin with. A wrong padding gets a random key in answer, so that
+// nobody learns of it.
 type DecryptRequest struct {
-	Key    KeyName `json:"key"`
-	Cipher []byte  `json:"cipher"`
+	Key     KeyName `json:"key"`
+	Cipher  []byte  `json:"cipher"`  // as long as the key's modulus
+	Session int     `json:"session"` // bytes of the session key, 16 to 32
 }
 
-// DecryptReply carries the clear text.
+// DecryptReply carries the session key.
 type DecryptReply struct {
 	Clear []byte `json:"clear"`
 }
@@ -62,10 +73,13 @@ type DecryptReply struct {
 // Certificates holds the PEM chain device, account, CA, and what the account
 // signed about this device. All of it is public.
 type Certificates struct {
-	DevicePEM    string `json:"device_pem"`
-	AccountPEM   string `json:"account_pem"`   // account certificate, then its CA
-	Announcement []byte `json:"announcement"`  // packed DHT value with id 0, from the device receipt
-	CRL          []byte `json:"crl,omitempty"` // the account's newest revocation list, in DER
+	DevicePEM    string   `json:"device_pem"`
+	AccountPEM   string   `json:"account_pem"`          // account certificate, then its CA
+	Announcement []byte   `json:"announcement"`         // packed DHT value with id 0, from the device receipt
+	CRL          []byte   `json:"crl,omitempty"`        // the account's newest revocation list, in DER
+	OlderCRLs    [][]byte `json:"older_crls,omitempty"` // those that name what the newest does not
+	// Authorities are the lists of the authorities above the account.
+	Authorities []RevocationList `json:"authorities,omitempty"`
 }
 
 // Bot is a bot that the operator made.
@@ -138,7 +152,7 @@ var (
 	AccountSet    = command[AccountChange, Account]("identity", "account.set", "{account}.identity.account.set", "change the account's settings", "")
 	IdentityCerts = query[None, Certificates]("identity", "identity.certificates", "{account}.identity.certificates", "the PEM chain of this device", "")
 	IdentitySign  = query[SignRequest, SignReply]("identity", "identity.sign", "{account}.identity.sign.{caller}", "sign a digest; which key a caller may use is identity's policy", "")
-	IdentityOpen  = query[DecryptRequest, DecryptReply]("identity", "identity.decrypt", "{account}.identity.decrypt.{caller}", "decrypt what was encrypted to a key", "")
+	IdentityOpen  = query[DecryptRequest, DecryptReply]("identity", "identity.decrypt", "{account}.identity.decrypt.{caller}", "decrypt a session key that was encrypted to a key", "")
 	BotCreateCmd  = command[BotCreate, BotCredentials]("identity", "bot.create", "{account}.identity.bot.create", "make a bot's credentials", "")
 	BotListCmd    = query[None, BotList]("identity", "bot.list", "{account}.identity.bot.list", "list bots", "")
 	BotRevoke     = command[BotName, Bot]("identity", "bot.revoke", "{account}.identity.bot.revoke", "revoke a bot: it is disconnected at once, one that is not in the list too", "")

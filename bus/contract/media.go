@@ -7,6 +7,7 @@ type Transport string
 const (
 	TransportWebRTC Transport = "webrtc" // ICE, DTLS-SRTP
 	TransportRTP    Transport = "rtp"    // plain RTP or SDES-SRTP, as the SDP says
+	TransportJami   Transport = "jami"   // a Jami peer: ICE, SDES-SRTP, RTCP in clear
 	TransportBus    Transport = "bus"    // a bot: frames over the bus
 )
 
@@ -28,7 +29,7 @@ type LegOpen struct {
 	Room      string    `json:"room"`
 	Epoch     uint64    `json:"epoch"` // of the room's actor
 	Transport Transport `json:"transport"`
-	Offer     string    `json:"offer,omitempty"`    // SDP; empty: the media process makes the offer (rtp only)
+	Offer     string    `json:"offer,omitempty"`    // SDP; empty: the media process makes the offer (rtp, jami)
 	Remote    string    `json:"remote,omitempty"`   // IP that the signalling came from
 	Unproved  bool      `json:"unproved,omitempty"` // Remote may be forged: nothing is sent before LegSet says Proved
 	CanSpeak  bool      `json:"can_speak"`
@@ -38,7 +39,7 @@ type LegOpen struct {
 // LegOpened answers it.
 type LegOpened struct {
 	SDP       string `json:"sdp,omitempty"`   // answer, or offer when none was given
-	Transport string `json:"transport"`       // "webrtc", "rtp", "srtp", "bus"
+	Transport string `json:"transport"`       // "webrtc", "rtp", "srtp", "jami", "bus"
 	Codec     string `json:"codec,omitempty"` // "opus", "g722", "pcmu", "pcma"; empty until negotiated
 }
 
@@ -87,6 +88,7 @@ type LegInfo struct {
 	Muted     bool       `json:"muted"`
 	Speaking  bool       `json:"speaking"`
 	Quality   LegQuality `json:"quality"`
+	Path      *LegPath   `json:"path,omitempty"` // where it was asked for
 }
 
 // LegQuality is what the RTCP reports and the jitter buffer say.
@@ -113,6 +115,9 @@ type LegRef struct {
 type MediaQuery struct {
 	After string `json:"after,omitempty"` // the last leg of the page before
 	Limit int    `json:"limit,omitempty"` // 1 to 1,000, which is the default
+	Room  string `json:"room,omitempty"`  // the legs of that room alone
+	Leg   string `json:"leg,omitempty"`   // that leg alone
+	Paths bool   `json:"paths,omitempty"` // with how their packets travel
 }
 
 // WorkerInfo is a media worker with a page of its legs.

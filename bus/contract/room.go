@@ -28,6 +28,8 @@ type Participant struct {
 	ID         string          `json:"id"`
 	Name       string          `json:"name"`
 	Kind       ParticipantKind `json:"kind"`
+	JamiID     string          `json:"jami_id,omitempty"`     // of the account whose device it proved to be; 40 hex
+	JamiDevice string          `json:"jami_device,omitempty"` // long id of that device, where it called as a Jami peer; 64 hex
 	Role       Role            `json:"role"`
 	Muted      bool            `json:"muted"`
 	MutedBy    string          `json:"muted_by,omitempty"` // participant id of the moderator who muted
@@ -51,6 +53,9 @@ type RoomSettings struct {
 	SIPAuth     bool   `json:"sip_auth"`     // SIP callers prove user = room, password = PIN by digest
 	DefaultRole Role   `json:"default_role"` // "speaker", or "listener" in large rooms
 	Max         int    `json:"max"`          // participants; 0: no limit
+	// Account is the Jami Id of the account whose room it is: it is called there, and signs
+	// the chat. Empty: the node's main one.
+	Account string `json:"account,omitempty"`
 }
 
 // Room is a room's state. Revision grows with each change. Of more than
@@ -79,6 +84,7 @@ type RoomCreate struct {
 	SIPAuth     bool   `json:"sip_auth,omitempty"`
 	DefaultRole Role   `json:"default_role,omitempty"`
 	Max         int    `json:"max,omitempty"`
+	Account     string `json:"account,omitempty"` // Jami Id of one of the node's accounts; empty: the main one
 }
 
 // RoomRef names a room.
@@ -98,6 +104,7 @@ type RoomFace struct {
 	PIN     bool   `json:"pin"`
 	Locked  bool   `json:"locked"`
 	SIPAuth bool   `json:"sip_auth"`
+	Account string `json:"account,omitempty"` // as in [RoomSettings]
 }
 
 // SIPSecret answers connect with H(room ":" realm ":" PIN) in hex (RFC 3261 §22,
@@ -114,14 +121,20 @@ type Join struct {
 	Name       string          `json:"name"` // 1 to 64 characters
 	Kind       ParticipantKind `json:"kind"`
 	PIN        string          `json:"pin,omitempty"`
-	Token      string          `json:"token,omitempty"`    // moderator token of the room's link
-	Verified   bool            `json:"verified,omitempty"` // connect checked the SIP digest
-	Source     string          `json:"source,omitempty"`   // IP that the signalling comes from; guesses of a PIN are slowed by it
-	Unproved   bool            `json:"unproved,omitempty"` // Source may be forged: nothing is sent there before room.confirm
+	Token      string          `json:"token,omitempty"`       // moderator token of the room's link
+	JamiID     string          `json:"jami_id,omitempty"`     // connect checked the device's certificates; not of browsers and bots
+	JamiDevice string          `json:"jami_device,omitempty"` // long id of that device, of a Jami peer; 64 hex
+	Verified   bool            `json:"verified,omitempty"`    // connect checked the SIP digest
+	Source     string          `json:"source,omitempty"`      // IP that the signalling comes from; guesses of a PIN are slowed by it
+	Unproved   bool            `json:"unproved,omitempty"`    // Source may be forged: nothing is sent there before room.confirm
 	Transport  Transport       `json:"transport"`
 	Offer      string          `json:"offer,omitempty"`
 	Muted      bool            `json:"muted,omitempty"`
 	Signalling string          `json:"signalling,omitempty"`
+	Signalled  *Signalled      `json:"signalled,omitempty"` // shown to operators
+	// By is who calls this one in: a moderator, the operator or a bot with the right. The seat is
+	// reserved, the offer comes back, and the answer to it (room.negotiate) takes the seat.
+	By string `json:"by,omitempty"`
 }
 
 // Joined answers it. A phone gets no list of participants but itself.
@@ -137,6 +150,7 @@ type Negotiate struct {
 	SDP    string `json:"sdp"`
 	Answer bool   `json:"answer,omitempty"`
 	Source string `json:"source,omitempty"` // IP that the signalling comes from now
+	Device string `json:"device,omitempty"` // long id of the Jami device that took a call of ours, 64 hex
 }
 
 // Negotiated is the answer to it.
@@ -248,6 +262,7 @@ const (
 	ReasonShutdown = "shutdown"
 	ReasonRemoved  = "removed"
 	ReasonRevoked  = "revoked"
+	ReasonBanned   = "banned"
 )
 
 // RoomEvent is one fact. Seq counts the room's events without gaps (0: this

@@ -110,7 +110,7 @@ func (k *keys) botAccount(acc nkeys.KeyPair, g *contract.BusGrant) (*jwt.Account
 	ac.Name = "bot-" + g.Bot
 	ac.Limits.NatsLimits = jwt.NatsLimits{Subs: botSubs, Data: jwt.NoLimit, Payload: botPayload}
 	ac.Limits.AccountLimits = jwt.AccountLimits{Imports: jwt.NoLimit, Exports: 0, Conn: botConns, LeafNodeConn: 0, DisallowBearer: true}
-	requests, streams := roomSubjects(g.Account, g.Room, g.Bot, g.Rights)
+	requests, streams := botSubjects(g.Account, g.Room, g.Bot, g.Rights)
 	for _, s := range requests {
 		ac.Imports.Add(&jwt.Import{Name: s, Subject: jwt.Subject(s), Account: node, Type: jwt.Service})
 	}
@@ -128,7 +128,7 @@ func (k *keys) botAccount(acc nkeys.KeyPair, g *contract.BusGrant) (*jwt.Account
 func botUser(acc nkeys.KeyPair, g *contract.BusGrant) (tok string, pub, sub []string, err error) {
 	uc := jwt.NewUserClaims(g.UserKey)
 	uc.Name = g.Bot
-	pub, sub = roomSubjects(g.Account, g.Room, g.Bot, g.Rights)
+	pub, sub = botSubjects(g.Account, g.Room, g.Bot, g.Rights)
 	sub = append(sub, "_INBOX.>") // of its own account: nobody else's replies pass here
 	uc.Permissions = jwt.Permissions{Pub: jwt.Permission{Allow: pub}, Sub: jwt.Permission{Allow: sub, Deny: hidden(g)}}
 	uc.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard, jwt.ConnectionTypeWebsocket}

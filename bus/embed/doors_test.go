@@ -59,8 +59,12 @@ func TestReplySubjectIsNoWayToAnotherCommand(t *testing.T) {
 	cli := s.Conn("cli")
 	bot := s.Bot(echo, room)
 	kick := subject(contract.RoomKick.Def, another, "p1")
-	spy, err := adminConn(t, s).SubscribeSync(kick)
+	admin := adminConn(t, s)
+	spy, err := admin.SubscribeSync(kick)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := admin.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	media := s.Raw("media")

@@ -8,11 +8,12 @@ import (
 	"testing"
 )
 
-// Where each process is written. The bus package itself waits for the account.
+// Where each process is written. The bus package itself waits for the account, and packages
+// gate and remotekey do for several what they say.
 var code = map[string][]string{
 	"up": {"cmd/parley", "bus/bus.go"}, "cli": {"cmd/parley", "sdk/go"}, "bus": {"bus/embed"}, "identity": {"services/identity"},
-	"dht": {"services/dht", "bus/bus.go"}, "connect": {"services/connect", "bus/bus.go"}, "media": {"services/media", "bus/bus.go"},
-	"swarm": {"services/swarm", "bus/bus.go"}, "conference": {"services/conference", "bus/bus.go"},
+	"dht": {"services/dht", "bus/bus.go", "bus/gate"}, "connect": {"services/connect", "bus/bus.go", "bus/gate", "bus/remotekey"}, "media": {"services/media", "bus/bus.go"},
+	"swarm": {"services/swarm", "bus/bus.go", "bus/gate", "bus/remotekey"}, "conference": {"services/conference", "bus/bus.go"},
 }
 
 // source returns all Go code under paths but for tests.

@@ -19,7 +19,6 @@ type access struct {
 	calls  []string // commands that it may send
 	hears  []string // events and audio that it may subscribe
 	says   []string // audio of others' subjects that it may publish
-	caller string   // what {caller} is pinned to in the commands it sends; empty: anything
 	stores []store  // what it may use of JetStream
 	micro  bool     // may ask $SRV of every service
 }
@@ -37,7 +36,7 @@ var Processes = []string{"up", "bus", "identity", "dht", "connect", "media", "sw
 // table is who may do what. The rest follows from contract.All: a process may
 // subscribe the commands that it serves and publish the events that it owns.
 //
-// {caller} of a room's commands is a participant: connect and cli speak for many
+// {caller} of identity's commands is the process. {caller} of a room's commands is a participant: connect and cli speak for many
 // of them, so it is open there; conference checks what each participant may do.
 var table = map[string]access{
 	"up": {
@@ -46,17 +45,20 @@ var table = map[string]access{
 	},
 	"bus": {},
 	"identity": {
-		calls: []string{"bus.bot.grant", "bus.bot.revoke", "dht.put", "dht.get"},
+		calls: []string{"bus.bot.grant", "bus.bot.revoke", "dht.put", "dht.get", "dht.cancel", "dht.listen", "dht.node", "peer.say"},
+		hears: []string{"dht.changed"},
 	},
 	"dht": {
-		calls: []string{"identity.state", "identity.certificates"},
-		hears: []string{"identity.changed"},
+		calls: []string{"identity.state", "identity.certificates", "contact.list"},
+		hears: []string{"identity.changed", "identity.revoked", "contact.changed"},
 	},
 	"connect": {
-		calls: []string{"room.create", "room.remove", "room.list", "room.face", "room.sip", "room.join", "room.leave", "room.get", "room.negotiate", "room.confirm",
+		calls: []string{"room.create", "room.remove", "room.list", "room.face", "room.sip", "room.join", "room.leave", "room.get", "room.negotiate", "room.confirm", "room.press",
 			"room.mute", "room.hand", "room.role", "room.kick", "room.lock", "room.chat", "room.history",
-			"identity.state", "account.set", "bot.list", "bot.revoke", "node.processes"},
-		hears: []string{"identity.changed", "room.event"},
+			"identity.state", "identity.certificates", "contact.list", "account.set", "bot.list", "bot.revoke", "node.processes",
+			"device.list", "device.revoke", "contact.set", "request.list", "request.answer", "presence.list", "dht.stats", "room.connections", // of the operator's page
+			"identity.sign", "peer.send", "peer.find", "message.take"}, // of connections to devices
+		hears: []string{"identity.changed", "identity.revoked", "contact.changed", "request.received", "presence.changed", "room.event", "peer.message"},
 	},
 	"media": {
 		calls:  []string{"identity.state"},
@@ -64,9 +66,8 @@ var table = map[string]access{
 		stores: []store{leases("media")},
 	},
 	"swarm": {
-		calls:  []string{"identity.state", "identity.sign", "identity.certificates"},
-		hears:  []string{"identity.changed"},
-		caller: "swarm",
+		calls: []string{"identity.state", "identity.sign", "identity.certificates", "contact.list"},
+		hears: []string{"identity.changed", "identity.revoked", "contact.changed"},
 	},
 	"conference": {
 		calls: []string{"identity.state", "bot.list", "media.leg.open", "media.leg.sdp", "media.leg.set", "media.leg.close", "media.info",
@@ -79,11 +80,12 @@ var table = map[string]access{
 		},
 	},
 	"cli": {
-		calls: []string{"room.create", "room.remove", "room.list", "room.get", "room.mute", "room.kick", "room.lock",
+		calls: []string{"room.create", "room.remove", "room.list", "room.get", "room.mute", "room.kick", "room.lock", "room.connections", "room.call", "room.hangup",
 			"room.join", "room.leave", "room.hand", "room.chat", "room.replay", // of bench and sim
-			"identity.state", "identity.certificates", "account.set", "archive.export", "archive.password",
-			"device.list", "device.rename", "device.revoke", "contact.list", "contact.set", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status"},
-		hears: []string{"room.event"}, // of sim
+			"identity.state", "identity.certificates", "account.create", "account.request", "account.complete", "account.import", "account.join", "account.enrol", "account.retire", "account.crl", "device.link", "name.sign", "account.set", "archive.export", "archive.password",
+			"device.list", "device.rename", "device.revoke", "contact.list", "contact.set", "request.list", "request.answer", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status", "peer.reach", "presence.list", "message.send", "address.ask", "file.offer", "file.remove", "file.get", "file.cancel", "file.list",
+			"dht.put", "dht.get", "dht.cancel", "dht.listen", "dht.stats", "dht.ping", "dht.scan", "value.seal", "value.open"},
+		hears: []string{"room.event", "room.calling", "request.received", "contact.changed", "presence.changed", "message.received", "message.state", "address.learned", "file.transfer", "dht.changed"}, // of sim, call, account requests, contacts and addresses, message, file, and dht listen
 		says:  []string{"audio.say"},
 		micro: true, // for `nats micro ls`
 	},
@@ -152,7 +154,11 @@ func Permissions(process string) (jwt.Permissions, error) {
 		return jwt.Permissions{}, err
 	}
 	for _, d := range calls {
-		pub = append(pub, subject(d, a.caller))
+		caller := ""
+		if d.Service == "identity" {
+			caller = process // who may use a key is told by that name
+		}
+		pub = append(pub, subject(d, caller))
 	}
 	hears, err := named(a.hears, contract.KindEvent, contract.KindAudio)
 	if err != nil {
@@ -213,17 +219,18 @@ func unique(in []string) jwt.StringList {
 	return jwt.StringList(slices.Compact(in))
 }
 
-// roomSubjects returns what a bot with these rights reaches of its room: requests
-// it may send (commands, and audio that it says) and streams it may subscribe.
-func roomSubjects(account, room, bot string, rights []contract.Right) (requests, streams []string) {
+// botSubjects returns what a bot with these rights reaches of its room and its account:
+// requests it may send (commands, and audio that it says) and streams it may subscribe.
+func botSubjects(account, room, bot string, rights []contract.Right) (requests, streams []string) {
 	for _, d := range contract.All() {
 		if d.Right == "" || d.Right != contract.RightAny && !slices.Contains(rights, d.Right) {
 			continue
 		}
+		s := d.For(account, room, bot)
 		if d.Kind == contract.KindCommand || toService(d) {
-			requests = append(requests, d.Subject(account, room, bot))
+			requests = append(requests, s)
 		} else {
-			streams = append(streams, open(d.Subject(pinned(d, account, room, bot)...)))
+			streams = append(streams, open(s))
 		}
 	}
 	return requests, streams
@@ -263,15 +270,6 @@ func hidden(g *contract.BusGrant) (deny []string) {
 	return deny
 }
 
-// pinned returns the tokens that a stream's subject is narrowed to: what is made
-// for one listener is for that bot alone.
-func pinned(d *contract.Def, account, room, bot string) []string {
-	if slices.Contains(d.Params(), "listener") {
-		return []string{account, room, bot}
-	}
-	return []string{account, room}
-}
-
 // open turns the open tokens at the end of a subject into ">".
 func open(subject string) string {
 	cut := subject
@@ -282,4 +280,4 @@ func open(subject string) string {
 }
 
 // exports returns the subjects that NODE lets bots' accounts import.
-func exports() (requests, streams []string) { return roomSubjects("*", "*", "*", contract.Rights) }
+func exports() (requests, streams []string) { return botSubjects("*", "*", "*", contract.Rights) }

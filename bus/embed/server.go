@@ -18,15 +18,16 @@ import (
 
 // Limits of the server.
 const (
-	maxPayload    = 1 << 20          // an SDP is a few KiB, a page of chat at most some 100 KiB
-	maxPending    = 16 << 20         // what one slow client may hold in memory before it is cut off
-	writeDeadline = 2 * time.Second  // a client whose socket takes nothing for so long is cut off
-	maxConns      = 4096             // bots bring one each
-	maxSubs       = 8192             // of one connection
-	jsMemory      = 256 << 20        // leases
-	jsStore       = 8 << 30          // streams reserve their own limits of it
-	syncInterval  = 10 * time.Second // kill -9 loses nothing; a power failure at most so much
-	startTimeout  = 10 * time.Second
+	maxPayload     = 1 << 20          // an SDP is a few KiB, a page of chat at most some 100 KiB
+	maxControlLine = 16 << 10         // the longest line of a client: a bot with every right presents a credential of 4 KiB, which is the default
+	maxPending     = 16 << 20         // what one slow client may hold in memory before it is cut off
+	writeDeadline  = 2 * time.Second  // a client whose socket takes nothing for so long is cut off
+	maxConns       = 4096             // bots bring one each
+	maxSubs        = 8192             // of one connection
+	jsMemory       = 256 << 20        // leases
+	jsStore        = 8 << 30          // streams reserve their own limits of it
+	syncInterval   = 10 * time.Second // kill -9 loses nothing; a power failure at most so much
+	startTimeout   = 10 * time.Second
 	// authTimeout is how long a stranger may hold a connection without having
 	// shown credentials.
 	authTimeout = 2.0
@@ -68,7 +69,8 @@ func start(ctx context.Context, dir, listen string, k *keys, accounts map[string
 		// Without this one reader that is late slows the sender down.
 		NoFastProducerStall: true,
 		MaxPayload:          maxPayload, MaxPending: maxPending, WriteDeadline: writeDeadline, MaxConn: maxConns, MaxSubs: maxSubs,
-		AuthTimeout: authTimeout, PingInterval: 10 * time.Second, MaxPingsOut: 2,
+		MaxControlLine: maxControlLine, // a bot with every right has a long credential
+		AuthTimeout:    authTimeout, PingInterval: 10 * time.Second, MaxPingsOut: 2,
 	}
 	// The server only logs that it cannot listen; asking first makes it an error.
 	if err := probe(ctx, listen); err != nil {

@@ -11,11 +11,13 @@ var parameters = map[string]string{
 	"caller":      "who asks: a participant, a bot by its name, or a service of the node",
 	"bot":         "name of the bot that speaks",
 	"listener":    "name of the bot that listens",
+	"call":        "id of a call that the node makes: that of the participant, if it is taken",
 	"participant": "id of the participant who is heard",
 	"worker":      "name of a media process",
 	"format":      "audio format: opus, s16le-16000, s16le-24000 or s16le-48000",
 	"key":         "key in the overlay, 40 hex digits",
-	"type":        "type of the event",
+	"contact":     "Jami Id of who it is about, 40 hex digits",
+	"type":        "type of the event, or of the value",
 }
 
 // document returns the AsyncAPI 3.0 document. It describes the node: it receives

@@ -10,14 +10,24 @@ import (
 )
 
 func newAccount(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "account", Short: "The account of the node"}
+	cmd := &cobra.Command{Use: "account", Short: "The accounts of the node"}
 	group(cmd)
-	cmd.AddCommand(newAccountShow(a), newAccountSet(a), newAccountExport(a), newAccountImport(a), newAccountPassword(a), newAccountBackup(a),
-		newAccountDevices(a), newAccountDevice(a), newAccountContacts(a), newAccountContact(a))
+	cmd.PersistentFlags().StringVar(&a.account, "account", "", "id or name of the account that is meant (default: the main one)")
+	cmd.AddCommand(newAccountList(a), newAccountCreate(a), newAccountRetire(a), newAccountEnrol(a), newAccountLink(a), newAccountCRL(a), newAccountJoin(a), newAccountShow(a), newAccountSet(a), newAccountExport(a), newAccountImport(a), newAccountPassword(a), newAccountBackup(a),
+		newAccountDevices(a), newAccountDevice(a), newAccountContacts(a), newAccountContact(a),
+		newAccountRequests(a), newAccountRequest(a), newAccountAddresses(a), newAccountReach(a))
 	return cmd
 }
 
 func showAccount(w io.Writer, acc *contract.Account) {
-	fmt.Fprintf(w, "account\t%s\nalias\t%s\ndevice\t%s\nrendezvous\t%s\narchive\t%s\n", acc.ID, dash(printable(acc.Alias)), acc.DeviceID, yes(acc.Rendezvous),
-		map[string]string{"plain": "without a password", "password": "with a password", "locked": "with a password that the node does not have"}[acc.Archive])
+	note := ""
+	if acc.Note != "" {
+		note = "note\t" + printable(acc.Note) + "\n"
+	}
+	if acc.Name != "" {
+		note = "name\t" + printable(acc.Name) + "\n" + note
+	}
+	fmt.Fprintf(w, "account\t%s\nalias\t%s\ndevice\t%s\nrendezvous\t%s\narchive\t%s\n%s", acc.ID, dash(printable(acc.Alias)), acc.DeviceID, yes(acc.Rendezvous),
+		map[string]string{"plain": "without a password", "password": "with a password", "locked": "with a password that the node does not have",
+			"server": "none here: " + acc.Server + " manages the account"}[acc.Archive], note)
 }

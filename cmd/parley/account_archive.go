@@ -15,6 +15,8 @@ import (
 	"github.com/parley-jami/parley/internal/atomicfile"
 	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/internal/supervise"
+	"github.com/parley-jami/parley/services/identity"
+	"github.com/parley-jami/parley/services/identity/account"
 )
 
 // maxArchive bounds an archive file; stock ones have some 20 KB.
@@ -43,11 +45,11 @@ the archive encrypted to this command alone.
 				return err
 			}
 			return a.inNode(cmd, func(ctx context.Context, s *session) error {
-				got, err := callSealed(ctx, s, contract.ArchiveExport, x)
+				cipher, err := fetchArchive(ctx, s, x)
 				if err != nil {
 					return err
 				}
-				b, err := jami.Open(x.Reply, got.Cipher)
+				b, err := jami.Open(x.Reply, cipher)
 				if err != nil {
 					return fmt.Errorf("the node's answer: %w", err)
 				}
@@ -73,6 +75,21 @@ the archive encrypted to this command alone.
 	return cmd
 }
 
+// fetchArchive gets the sealed archive part by part.
+func fetchArchive(ctx context.Context, s *session, x contract.Secret) (cipher []byte, err error) {
+	for {
+		part, err := callSealed(ctx, s, contract.ArchiveExport, x)
+		if err != nil {
+			return nil, err
+		}
+		cipher = append(cipher, part.Cipher...)
+		if !part.More || len(part.Cipher) == 0 {
+			return cipher, nil
+		}
+		x.From = len(cipher)
+	}
+}
+
 // secretOf reads the archive's password and the one of a file.
 func (a *app) secretOf(archive, with string) (x contract.Secret, err error) {
 	if archive == "-" && with == "-" {
@@ -93,9 +110,13 @@ func writeNew(path string, b []byte, force bool) error {
 	}
 	err := write(path, b, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return contract.ErrExists.With("%s is there already; --force replaces it", path)
+		return thereAlready(path)
 	}
 	return err
+}
+
+func thereAlready(path string) error {
+	return contract.ErrExists.With("%s is there already; --force replaces it", path)
 }
 
 func newAccountPassword(a *app) *cobra.Command {
@@ -136,20 +157,25 @@ archive works, but asks for the password whenever the archive is to be changed.
 
 func newAccountImport(a *app) *cobra.Command {
 	var password string
-	var replace bool
+	var replace, beside bool
 	cmd := &cobra.Command{
-		Use: "import FILE", Short: "Make the node's account from an archive, as a new device of it",
-		Long: `Make the node's account from an archive that a Jami client or another node exported. The
-node becomes a new device of that account, with a key of its own; contacts, conversations,
+		Use: "import FILE", Short: "Make an account of the node from an archive, as a new device of it",
+		Long: `Make an account of the node from an archive that a Jami client or another node exported.
+The node becomes a new device of that account, with a key of its own; contacts, conversations,
 settings and revocations stay as the archive has them. An archive with a password keeps
 it: name a file with it as identity.password_file, so that the node can change the archive.
 An account that takes no calls at any time stays so: "parley account set --rendezvous".
 
-No node may run on the data directory; this command holds its lock. (Processes that run
-apart, as "parley run identity", don't take it: stop them.) With --replace an account that is
-there is moved aside, within DATA/identity; bots of the node have to be made anew then.`,
+A node has a main account, whose name its rooms and bots have on the bus, and may have
+others. --beside takes the account in as one of those, while the node runs or not. With
+--replace it becomes the main one and the former is moved aside, within DATA/identity; bots
+have to be made anew then. For that no node may run on the data directory; this command
+holds its lock. (Processes that run apart, as "parley run identity", don't take it: stop them.)`,
 		Args: takes("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if replace && beside {
+				return usagef("give one of --replace and --beside")
+			}
 			file, err := readArchive(args[0])
 			if err != nil {
 				return err
@@ -162,18 +188,12 @@ there is moved aside, within DATA/identity; bots of the node have to be made ane
 			if err != nil {
 				return err
 			}
+			var made *identity.Imported
 			if t.local != nil {
-				return contract.ErrForbidden.With("a node runs on %s: stop it first, or name another directory with --data", t.cfg.Data)
+				made, err = a.importRunning(cmd, t, file, pw, beside)
+			} else {
+				made, err = importStopped(cmd.Context(), t, file, pw, place(replace, beside))
 			}
-			if err := prepareData(t.cfg); err != nil {
-				return err
-			}
-			lock, err := supervise.Lock(cmd.Context(), t.cfg.Data)
-			if err != nil {
-				return &codedError{exitRefused, err}
-			}
-			defer lock.Close()
-			made, err := importAccount(t.cfg.Data, file, pw, replace)
 			if err != nil {
 				return err
 			}
@@ -186,8 +206,49 @@ there is moved aside, within DATA/identity; bots of the node have to be made ane
 		},
 	}
 	cmd.Flags().StringVar(&password, "password-file", "", "the password of FILE is the first line of this file (- for standard input)")
-	cmd.Flags().BoolVar(&replace, "replace", false, "move an account that is there aside")
+	cmd.Flags().BoolVar(&replace, "replace", false, "move the main account aside and take its place")
+	cmd.Flags().BoolVar(&beside, "beside", false, "keep the accounts that are there")
 	return cmd
+}
+
+// importRunning has the node take an account in.
+func (a *app) importRunning(cmd *cobra.Command, t *target, file, pw []byte, beside bool) (*identity.Imported, error) {
+	s, st, err := a.reach(cmd)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	if len(st.Accounts) > 0 && !beside {
+		return nil, contract.ErrForbidden.With("a node runs on %s and has an account: --beside adds this one; to replace the main one stop the node first", t.cfg.Data)
+	}
+	acc, err := callSealed(cmd.Context(), s, contract.AccountImport, contract.Secret{Archive: file, Password: pw})
+	if err != nil {
+		return nil, err
+	}
+	return &identity.Imported{Account: *acc}, nil
+}
+
+// importStopped makes the account where no node runs.
+func importStopped(ctx context.Context, t *target, file, pw []byte, where account.Place) (*identity.Imported, error) {
+	if err := prepareData(t.cfg); err != nil {
+		return nil, err
+	}
+	lock, err := supervise.Lock(ctx, t.cfg.Data)
+	if err != nil {
+		return nil, &codedError{exitRefused, err}
+	}
+	defer lock.Close()
+	return identity.Import(t.cfg, file, pw, where)
+}
+
+func place(replace, beside bool) account.Place {
+	switch {
+	case replace:
+		return account.Main
+	case beside:
+		return account.Beside
+	}
+	return account.Alone
 }
 
 func readArchive(path string) ([]byte, error) {
@@ -197,6 +258,9 @@ func readArchive(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxArchive+1))
+	if err == nil && len(b) == 0 {
+		return nil, usagef("%s is empty: this is no archive of an account", path)
+	}
 	if err == nil && len(b) > maxArchive {
 		return nil, usagef("%s has more than %d MiB; this is no archive of an account", path, maxArchive>>20)
 	}
@@ -223,7 +287,7 @@ account elsewhere too, export the archive and import that.`,
 			if err != nil {
 				return err
 			}
-			files, err := accountFiles(cfg.Data)
+			files, err := identity.Files(cfg.Data)
 			if err != nil {
 				return err
 			}

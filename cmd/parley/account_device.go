@@ -33,7 +33,7 @@ func newAccountDevices(a *app) *cobra.Command {
 							state = append(state, "revoked")
 						}
 						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.Short, dash(printable(d.Name)), d.Created.Format(time.DateOnly),
-							d.Seen.Format(time.DateOnly), dash(strings.Join(state, ", ")))
+							day(d.Seen), dash(strings.Join(state, ", ")))
 					}
 				})
 			})
@@ -101,4 +101,12 @@ PEM file, such as "parley account show --certificates" prints there.
 	cmd.Flags().StringVar(&archive, "archive-password-file", "", "the password of the node's archive")
 	cmd.Flags().StringVar(&certificate, "certificate", "", "PEM file with the device's certificate")
 	return cmd
+}
+
+// day is the date of a time that may not be known.
+func day(t time.Time) string {
+	if t.Unix() <= 0 {
+		return "-"
+	}
+	return t.Format(time.DateOnly)
 }

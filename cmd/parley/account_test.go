@@ -167,6 +167,10 @@ func tarNames(t *testing.T, path string) string {
 }
 
 func TestImportWithoutANode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
+	t.Parallel()
 	data := t.TempDir()
 	env := []string{"PARLEY_DATA=" + data}
 	pw := passwordFile(t, stockPassword)

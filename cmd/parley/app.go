@@ -24,6 +24,7 @@ type app struct {
 
 	data    string
 	config  string
+	account string // of the commands of one account; empty: the main one
 	json    bool
 	verbose bool
 }

@@ -230,6 +230,8 @@ func nextStep(rights []contract.Right, file, url string) string {
 			url = ""
 		}
 		return strings.TrimRight("(cd examples/js && npm install) && node examples/js/helper.js "+file+" "+url, " ")
+	case may(contract.RightMessages) && !listen:
+		example = "answer"
 	case !listen:
 		return ""
 	}

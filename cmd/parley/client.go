@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -143,27 +144,79 @@ type session struct {
 
 // open finds the node, connects and learns the account.
 func (a *app) open(cmd *cobra.Command) (*session, error) {
-	t, err := a.find(cmd)
+	s, st, err := a.reach(cmd)
 	if err != nil {
 		return nil, err
+	}
+	if err := damaged(st); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if st.State != "ready" {
+		s.Close()
+		return nil, contract.ErrUnavailable.With("the node has no account yet: %s", st.Message)
+	}
+	if s.acc, err = pick(st, a.account); err != nil {
+		s.Close()
+		return nil, err
+	}
+	s.SetAccount(s.acc.ID)
+	return s, nil
+}
+
+// damaged says why the node's account cannot be used; nil: it can, or there is none yet.
+func damaged(st *contract.IdentityState) error {
+	if st.State != "damaged" {
+		return nil
+	}
+	return contract.ErrStateDamaged.With("the node's account cannot be used: %s", st.Message)
+}
+
+// pick returns the account that is meant, by id or name; with neither the main one.
+func pick(st *contract.IdentityState, want string) (contract.Account, error) {
+	if want == "" {
+		return st.Account, nil
+	}
+	var named []contract.Account
+	for _, acc := range st.Accounts {
+		if acc.ID == jamiID(want) {
+			return acc, nil
+		}
+		if acc.Alias == want {
+			named = append(named, acc)
+		}
+	}
+	switch len(named) {
+	case 0:
+		return contract.Account{}, contract.ErrNotFound.With("the node has no account %q; \"parley account list\" lists them", want)
+	case 1:
+		return named[0], nil
+	}
+	return contract.Account{}, usagef("%d accounts have the name %q: use the id of one", len(named), want)
+}
+
+// jamiID is a Jami Id as people paste it, without the scheme of its URI.
+func jamiID(s string) string {
+	return strings.ToLower(strings.TrimPrefix(strings.TrimPrefix(strings.TrimSpace(s), "jami:"), "ring:"))
+}
+
+// reach finds the node, connects and asks identity how it is.
+func (a *app) reach(cmd *cobra.Command) (*session, *contract.IdentityState, error) {
+	t, err := a.find(cmd)
+	if err != nil {
+		return nil, nil, err
 	}
 	conn, err := t.dial(cmd.Context(), a)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s := &session{Conn: conn, key: nuid.Next()}
 	st, err := call(cmd.Context(), s, contract.IdentityGet, &contract.None{})
-	switch {
-	case err != nil:
+	if err != nil {
 		conn.Close()
-		return nil, err
-	case st.State != "ready":
-		conn.Close()
-		return nil, contract.ErrUnavailable.With("the node has no account yet: %s", st.Message)
+		return nil, nil, err
 	}
-	s.acc = st.Account
-	conn.SetAccount(st.Account.ID)
-	return s, nil
+	return s, st, nil
 }
 
 // call sends a command and, while the service that serves it is being started

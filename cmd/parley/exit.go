@@ -29,11 +29,11 @@ with --json as one object: {"code","message","retry"}.
   2  the command line or the configuration is wrong
   3  no node is running there, or a part of it is away or does not answer in time;
      the same command may succeed later ("parley status" shows what there is); or
-     the name server does not answer
+     the name server, the node that was pinged, or who was called does not answer
   4  refused: a right is missing, the PIN or the password is wrong, the room is locked
-     or full, the name is taken, what would be written is there already, or a node runs
+     or full, the call is declined, the name is taken, what would be written is there already, or a node runs
      where none may
-  5  there is no such room, participant, bot, device, contact, account or name
+  5  there is no such room, participant, bot, device, contact, account, name or value
 `
 
 // exitError carries its exit code.
@@ -65,9 +65,9 @@ func exitCode(err error) int {
 	}
 	for code, list := range map[int][]*contract.Error{
 		exitUsage:       {contract.ErrBadRequest},
-		exitUnavailable: {contract.ErrUnavailable, contract.ErrTimeout, contract.ErrBusy, contract.ErrStale},
+		exitUnavailable: {contract.ErrUnavailable, contract.ErrTimeout, contract.ErrBusy, contract.ErrStale, contract.ErrUnreachable, contract.ErrNoAnswer},
 		exitRefused: {contract.ErrForbidden, contract.ErrPINRequired, contract.ErrPINWrong, contract.ErrSlowDown,
-			contract.ErrLocked, contract.ErrFull, contract.ErrRendezvous, contract.ErrExists},
+			contract.ErrLocked, contract.ErrFull, contract.ErrRendezvous, contract.ErrExists, contract.ErrDeclined},
 		exitNotFound: {contract.ErrNotFound, contract.ErrGone},
 	} {
 		for _, want := range list {

@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,12 +16,11 @@ import (
 	"github.com/parley-jami/parley/internal/config"
 	"github.com/parley-jami/parley/internal/jams"
 	server "github.com/parley-jami/parley/services/jams"
-	"github.com/parley-jami/parley/services/jams/api"
 	"github.com/parley-jami/parley/services/jams/users"
 )
 
 const (
-	operatorTime = 10 * time.Second
+	operatorTime = time.Minute // of a list in pages
 	minPassword  = 8
 )
 
@@ -41,7 +37,7 @@ func newJAMS(a *app) *cobra.Command {
 	return cmd
 }
 
-// jamsFlags are the settings that say where the server's files are.
+// jamsFlags are the settings that say where the server's files and its socket are.
 func jamsFlags(cmd *cobra.Command) {
 	for _, f := range config.Fields() {
 		if f.Key == "jams.data" || f.Key == "jams.users" {
@@ -73,7 +69,7 @@ line of standard input. A running server knows the user within seconds.`,
 			if err := prepareData(cfg); err != nil {
 				return err
 			}
-			if err := os.MkdirAll(server.Dir(cfg), 0o700); err != nil {
+			if err := os.MkdirAll(cfg.JAMSDir(), 0o700); err != nil {
 				return err
 			}
 			err = users.Add(server.UsersFile(cfg), users.Entry{Name: name, Password: users.HashPassword(password), DisplayName: display, Email: email})
@@ -151,12 +147,25 @@ func (a *app) promptPassword(prompt string) (string, error) {
 }
 
 func newJAMSList(a *app) *cobra.Command {
-	return &cobra.Command{
+	var query string
+	cmd := &cobra.Command{
 		Use: "list", Short: "Show the accounts that were handed out, with their devices",
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var list []api.Listed
-			if err := a.askJAMS(cmd, http.MethodGet, "/users", &list); err != nil {
+			list := []jams.Account{}
+			err := a.askJAMS(cmd, func(ctx context.Context, op *jams.Operator) error {
+				for after := ""; ; {
+					page, err := op.Accounts(ctx, query, after, jams.MaxPage)
+					if err != nil {
+						return err
+					}
+					list = append(list, page.Accounts...)
+					if after = page.Next; after == "" {
+						return nil
+					}
+				}
+			})
+			if err != nil {
 				return err
 			}
 			return a.print(list, func(w io.Writer) {
@@ -166,10 +175,16 @@ func newJAMSList(a *app) *cobra.Command {
 					for _, d := range u.Devices {
 						fmt.Fprintf(w, "\t%s\t%s\t%s\n", d.Alias, d.ID, revokedWord(d.Revoked))
 					}
+					if u.MoreDevices > 0 {
+						fmt.Fprintf(w, "\t\tand %d more\trevoked\n", u.MoreDevices)
+					}
 				}
 			})
 		},
 	}
+	cmd.Flags().StringVar(&query, "query", "", "only whose name, shown name or address has this, whose Jami Id begins with it, or who has this device")
+	jamsFlags(cmd)
+	return cmd
 }
 
 func revokedWord(at time.Time) string {
@@ -180,59 +195,51 @@ func revokedWord(at time.Time) string {
 }
 
 func newJAMSRevoke(a *app) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "revoke NAME", Short: "End a user's account for good",
 		Args: takes("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.askJAMS(cmd, http.MethodDelete, "/users/"+url.PathEscape(args[0]), nil)
+			return a.askJAMS(cmd, func(ctx context.Context, op *jams.Operator) error { return op.RevokeAccount(ctx, args[0]) })
 		},
 	}
+	jamsFlags(cmd)
+	return cmd
 }
 
 func newJAMSDeviceRevoke(a *app) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "revoke NAME ID", Short: "End a device of a user's account for good",
 		Args: takes("NAME", "ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.askJAMS(cmd, http.MethodDelete, "/users/"+url.PathEscape(args[0])+"/devices/"+url.PathEscape(args[1]), nil)
+			id, err := jams.ParseDeviceID(args[1])
+			if err != nil {
+				return &codedError{exitUsage, err}
+			}
+			return a.askJAMS(cmd, func(ctx context.Context, op *jams.Operator) error { return op.RevokeDevice(ctx, args[0], id) })
 		},
 	}
+	jamsFlags(cmd)
+	return cmd
 }
 
-// askJAMS asks the account server that runs on this data directory.
-func (a *app) askJAMS(cmd *cobra.Command, method, path string, into any) error {
+// askJAMS asks the account server whose directory is configured.
+func (a *app) askJAMS(cmd *cobra.Command, fn func(context.Context, *jams.Operator) error) error {
 	cfg, err := a.load(cmd)
 	if err != nil {
 		return err
 	}
-	socket := server.Socket(cfg)
-	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}
-	defer t.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(cmd.Context(), method, "http://jams"+path, nil)
-	if err != nil {
-		return &codedError{exitUsage, err}
+	op := jams.NewOperator(jams.OperatorSocket(cfg.JAMSDir()))
+	defer op.Close()
+	ctx, cancel := context.WithTimeout(cmd.Context(), operatorTime)
+	defer cancel()
+	switch err := fn(ctx, op); {
+	case jams.Absent(err), errors.Is(err, syscall.ECONNREFUSED):
+		return &codedError{exitUnavailable, fmt.Errorf("no account server runs on %s (jams.data)", cfg.JAMSDir())}
+	case errors.Is(err, jams.ErrUnavailable):
+		return &codedError{exitUnavailable, err}
+	case errors.Is(err, jams.ErrNotFound):
+		return &codedError{exitNotFound, err}
+	default:
+		return err
 	}
-	resp, err := (&http.Client{Transport: t, Timeout: operatorTime}).Do(req)
-	if err != nil {
-		return &codedError{exitUnavailable, fmt.Errorf("no account server runs on %s", cfg.Data)}
-	}
-	defer resp.Body.Close()
-	d := json.NewDecoder(resp.Body)
-	if resp.StatusCode != http.StatusOK {
-		var why jams.Refusal
-		if err := d.Decode(&why); err != nil {
-			why.ErrorDetails = resp.Status
-		}
-		code := exitError
-		if resp.StatusCode == http.StatusNotFound {
-			code = exitNotFound
-		}
-		return &codedError{code, errors.New("jams: " + why.ErrorDetails)}
-	}
-	if into == nil {
-		return nil
-	}
-	return d.Decode(into)
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/parley-jami/parley/internal/config"
 )
 
 // An account server's users as an operator writes them.
@@ -24,7 +26,8 @@ func TestJAMSUsers(t *testing.T) {
 	run("another one\n", exitOK, "", "user", "passwd", "alice")
 	run("another one\n", exitNotFound, "no such user", "user", "passwd", "carol")
 	run("", exitUnavailable, "no account server", "user", "list")
-	run("", exitUnavailable, "no account server", "device", "revoke", "alice", "00")
+	run("", exitUnavailable, "no account server", "device", "revoke", "alice", strings.Repeat("0", 64))
+	run("", exitUsage, "64 hex digits", "device", "revoke", "alice", "00")
 	path := filepath.Join(data, "jams", "users.yaml")
 	text, err := os.ReadFile(path)
 	if err != nil || !strings.Contains(string(text), "$argon2id$") || strings.Contains(string(text), "another") {
@@ -32,5 +35,19 @@ func TestJAMSUsers(t *testing.T) {
 	}
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", st.Mode(), err)
+	}
+}
+
+// The storage key is for the account server alone.
+func TestStorageKeyIsNotHandedDown(t *testing.T) {
+	t.Setenv(config.EnvStorageKey, "s3cret words")
+	for _, kv := range childEnv(new(config.Config)) {
+		if strings.Contains(kv, "s3cret") {
+			t.Error(kv)
+		}
+	}
+	r := parley([]string{config.EnvStorageKey + "=s3cret words"}, "", "config", "check", "--data", t.TempDir())
+	if r.code != exitOK || strings.Contains(r.out+r.err, "s3cret") {
+		t.Errorf("%+v", r)
 	}
 }

@@ -3,8 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -15,8 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/parley-jami/parley/bus/bustest"
 	"github.com/parley-jami/parley/internal/config"
 	"github.com/parley-jami/parley/internal/sockets"
+	"github.com/parley-jami/parley/services/identity/account"
 )
 
 // envPlay makes the test binary be parley; `up` starts it again as its children.
@@ -57,26 +60,52 @@ func newTrial(t *testing.T) *trial {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(data) })
-	for range 50 {
-		base := 20000 + 32*rand.IntN(300)
-		at := func(n int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(base+n)) }
-		env := []string{"PARLEY_DATA=" + data, "PARLEY_BUS_LISTEN=" + at(0), "PARLEY_HTTP_LISTEN=" + at(1), "PARLEY_HTTP_TLS_LISTEN=" + at(2),
-			"PARLEY_SIP_LISTEN=" + at(3), "PARLEY_SIP_TLS_LISTEN=" + at(4), "PARLEY_DHT_LISTEN=" + at(5), "PARLEY_ADMIN_LISTEN=" + at(6), "PARLEY_MEDIA_LISTEN=" + at(8)}
-		cfg, err := config.Load(config.Sources{Env: env})
-		if err != nil {
+	tr := &trial{data: data}
+	at := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+	load := func(env ...string) {
+		var err error
+		if tr.cfg, err = config.Load(config.Sources{Env: append(tr.env, env...)}); err != nil {
 			t.Fatal(err)
-		}
-		media, err := sockets.MediaSpecs(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all := append(append(media, sockets.ConnectSpecs(cfg)...), sockets.ProbeSpecs(cfg)...)
-		if sockets.Probe(all) == nil {
-			return &trial{env: env, cfg: cfg, data: data}
 		}
 	}
-	t.Fatal("no free ports")
-	return nil
+	var media string
+	bustest.MediaPorts(t, func(base int) bool {
+		media = "PARLEY_MEDIA_LISTEN=" + at(base)
+		load(media)
+		specs, err := sockets.MediaSpecs(tr.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sockets.Probe(specs) == nil
+	})
+	bustest.Ports(t, func(base int) bool {
+		tr.env = []string{"PARLEY_DATA=" + data, "PARLEY_BUS_LISTEN=" + at(base), "PARLEY_HTTP_LISTEN=" + at(base+1), "PARLEY_HTTP_TLS_LISTEN=" + at(base+2),
+			"PARLEY_SIP_LISTEN=" + at(base+3), "PARLEY_SIP_TLS_LISTEN=" + at(base+4), "PARLEY_DHT_LISTEN=" + at(base+5), "PARLEY_ADMIN_LISTEN=" + at(base+6), "PARLEY_JAMI_LISTEN=" + at(base+7), media}
+		load()
+		return sockets.Probe(append(sockets.ConnectSpecs(tr.cfg), sockets.ProbeSpecs(tr.cfg)...)) == nil
+	})
+	return tr
+}
+
+// settled puts an account into the data directory whose keys take a moment, where those that a
+// node makes take seconds.
+func (tr *trial) settled(t *testing.T) *trial {
+	t.Helper()
+	var keys account.Keys
+	for _, k := range []**rsa.PrivateKey{&keys.CA, &keys.Account, &keys.Device} {
+		var err error
+		if *k, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store := account.Store{Root: filepath.Join(tr.data, "identity")}
+	if err := os.MkdirAll(store.Root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Create(&keys, account.Settings{Alias: "Parley", Rendezvous: true}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	return tr
 }
 
 // node is a running `parley up`.

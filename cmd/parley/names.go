@@ -11,14 +11,7 @@ import (
 func newNames(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "names", Short: "Ask a name server"}
 	group(cmd)
-	others := cmd.RunE
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 && args[0] == "register" {
-			return usagef("%s has no command register: a name is registered in Jami, in the settings of the account (docs/names.md)", cmd.CommandPath())
-		}
-		return others(cmd, args)
-	}
-	cmd.AddCommand(newNamesLookup(a))
+	cmd.AddCommand(newNamesLookup(a), newNamesRegister(a))
 	return cmd
 }
 

@@ -19,6 +19,7 @@ import (
 // A name server as an operator runs it: settings from the environment, health,
 // metrics, look-ups by the command line, an orderly end.
 func TestNameServer(t *testing.T) {
+	t.Parallel()
 	tr := newTrial(t)
 	dir := filepath.Join(tr.data, "elsewhere")
 	server := "http://" + tr.cfg.HTTP.Listen

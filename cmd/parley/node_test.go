@@ -26,6 +26,7 @@ var allProcesses = []string{"bus", "identity", "dht", "connect", "media", "swarm
 
 // One node lives through it all: it costs an account's keys to start one.
 func TestNode(t *testing.T) {
+	t.Parallel()
 	tr := newTrial(t)
 	n := tr.up(t)
 	eventually(t, "an account, rooms and links", func() bool {
@@ -94,6 +95,7 @@ func TestNode(t *testing.T) {
 	})
 
 	t.Run("its archive", func(t *testing.T) { archives(t, n) })
+	t.Run("more accounts", func(t *testing.T) { severalAccounts(t, n) })
 
 	t.Run("sim shows what others do", func(t *testing.T) { simOthers(t, n) })
 	t.Run("an interrupted sim and bench leave the room", func(t *testing.T) { interrupts(t, n) })

@@ -3,18 +3,15 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"crypto/rsa"
-	"encoding/json"
 	"fmt"
 	"os"
 	"time"
 
 	"golang.org/x/term"
 
+	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
-	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/internal/secret"
-	"github.com/parley-jami/parley/internal/trust"
 )
 
 // archiveTime is for commands that stretch a password, about a second each time on an
@@ -50,42 +47,21 @@ func (a *app) readPassword(path, what string) ([]byte, error) {
 	return b, nil
 }
 
-// seal encrypts a secret so that only the identity process of the node reads it.
-func seal(ctx context.Context, s *session, x *contract.Secret) (*contract.Sealed, error) {
-	certs, err := call(ctx, s, contract.IdentityCerts, &contract.None{})
+// seal encrypts a secret so that only the identity process of the node reads it, and
+// for that command alone.
+func seal(ctx context.Context, s *session, command string, x *contract.Secret) (*contract.Sealed, error) {
+	st, err := call(ctx, s, contract.IdentityGet, &contract.None{})
 	if err != nil {
 		return nil, err
 	}
-	// Its own dates are the node's worry; that it is this account's device is ours.
-	id, err := jami.ParseID(s.acc.ID)
-	if err != nil {
-		return nil, fmt.Errorf("the node's account: %w", err)
-	}
-	chain, err := (&trust.Rules{AnyTime: true, Account: id}).Parse([]byte(certs.DevicePEM + certs.AccountPEM))
-	if err != nil {
-		return nil, fmt.Errorf("the node's certificates: %w", err)
-	}
-	pub, ok := chain.Device.PublicKey.(*rsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("the node's certificates: %T", chain.Device.PublicKey)
-	}
-	text, err := json.Marshal(x)
-	if err != nil {
-		return nil, err
-	}
-	b, err := jami.EncryptTo(pub, text)
-	if err != nil {
-		return nil, err
-	}
-	return &contract.Sealed{Cipher: b}, nil
+	return bus.Seal(st.SealKey, command, x)
 }
 
 // callSealed sends a sealed command.
 func callSealed[A any](ctx context.Context, s *session, cmd contract.Command[contract.Sealed, A], x contract.Secret) (*A, error) {
 	ctx, cancel := context.WithTimeout(ctx, archiveTime)
 	defer cancel()
-	x.For = cmd.Name
-	q, err := seal(ctx, s, &x)
+	q, err := seal(ctx, s, cmd.Name, &x)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,11 @@ func newReady(a *app) *cobra.Command {
 			if cfg.Admin.Listen == "" {
 				return usagef("admin.listen is switched off, so there is nobody to ask")
 			}
-			if err := askReady(cmd.Context(), cfg.Admin.Listen); err != nil {
+			listen := cfg.Admin.Listen
+			if local, err := askSupervisor(cmd.Context(), cfg.Data); err == nil && local.Node.Admin != "" {
+				listen = local.Node.Admin // of the node on that directory, whatever it was started with
+			}
+			if err := askReady(cmd.Context(), listen); err != nil {
 				return &codedError{exitUnavailable, err}
 			}
 			return a.print(map[string]bool{"ready": true}, func(w io.Writer) { fmt.Fprintln(w, "ready") })

@@ -26,7 +26,7 @@ type pinFlags struct {
 func newRoomCreate(a *app) *cobra.Command {
 	var q contract.RoomCreate
 	var pin pinFlags
-	var role string
+	var role, account string
 	cmd := &cobra.Command{
 		Use: "create ROOM", Short: "Make a room",
 		Long: `Make a room. A PIN is 4 to 12 digits and never stands on the command line, where
@@ -52,6 +52,17 @@ moderator's link makes a moderator of who opens it and stands for the PIN.`,
 				return usagef("--sip-auth proves the PIN, so the room needs one")
 			}
 			return a.inNode(cmd, func(ctx context.Context, s *session) error {
+				if account != "" {
+					st, err := call(ctx, s, contract.IdentityGet, &contract.None{})
+					if err != nil {
+						return err
+					}
+					acc, err := pick(st, account)
+					if err != nil {
+						return err
+					}
+					q.Account = acc.ID
+				}
 				r, err := call(ctx, s, contract.RoomCreateCmd, &q)
 				if err != nil {
 					return err
@@ -65,6 +76,7 @@ moderator's link makes a moderator of who opens it and stands for the PIN.`,
 	f.StringVar(&role, "role", "", "role of who joins: speaker (default) or listener")
 	f.IntVar(&q.Max, "max", 0, "most participants at once; 0: no limit")
 	f.BoolVar(&q.SIPAuth, "sip-auth", false, "SIP callers prove the PIN by digest authentication (user: the room)")
+	f.StringVar(&account, "account", "", "id or name of the node's account whose room it is (default: the main one)")
 	f.StringVar(&pin.file, "pin-file", "", "read the PIN from this file")
 	f.BoolVar(&pin.stdin, "pin-stdin", false, "read the PIN from standard input")
 	f.BoolVar(&pin.prompt, "pin-prompt", false, "ask for the PIN on the terminal")

@@ -23,9 +23,13 @@ func newRoomList(a *app) *cobra.Command {
 					l.Rooms = []contract.Room{}
 				}
 				return a.print(l, func(w io.Writer) {
-					fmt.Fprintln(w, "ROOM\tTITLE\tPARTICIPANTS\tPIN\tLOCKED")
+					fmt.Fprintln(w, "ROOM\tTITLE\tPARTICIPANTS\tPIN\tLOCKED\tACCOUNT")
 					for _, r := range l.Rooms {
-						fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", r.Name, dash(printable(r.Title)), max(r.Total, len(r.Participants)), yes(r.HasPIN), yes(r.Locked))
+						acc := "main"
+						if r.Account != "" {
+							acc = r.Account
+						}
+						fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", r.Name, dash(printable(r.Title)), max(r.Total, len(r.Participants)), yes(r.HasPIN), yes(r.Locked), acc)
 					}
 				})
 			})

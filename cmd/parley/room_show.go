@@ -11,8 +11,13 @@ import (
 )
 
 func newRoomShow(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "show ROOM", Short: "Show a room and who is in it", Args: takes("ROOM"), ValidArgsFunction: completeRooms(a),
+	var connections bool
+	cmd := &cobra.Command{
+		Use: "show ROOM", Short: "Show a room and who is in it",
+		Long: `Show a room and who is in it. With --connections also how each participant is connected:
+the pair of addresses that audio takes, with the types that ICE gives them (host, srflx, prflx,
+relay), what encrypts it, loss, jitter and round trip, and what the signalling came over.`,
+		Args: takes("ROOM"), ValidArgsFunction: completeRooms(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.inRoom(cmd, args[0], func(ctx context.Context, s *session) error {
 				r, err := getRoom(ctx, s, args[0])
@@ -20,12 +25,22 @@ func newRoomShow(a *app) *cobra.Command {
 					return err
 				}
 				links := a.roomLinks(ctx, s, r)
+				var conns []contract.Connection
+				if connections {
+					if conns, err = getConnections(ctx, s, args[0]); err != nil {
+						return err
+					}
+				}
 				return a.print(struct {
 					*contract.Room
-					Links contract.RoomLinks `json:"links"`
-				}{r, links}, func(w io.Writer) {
+					Links       contract.RoomLinks    `json:"links"`
+					Connections []contract.Connection `json:"connections,omitzero"`
+				}{r, links, conns}, func(w io.Writer) {
 					fmt.Fprintf(w, "room\t%s\n", r.Name)
 					fmt.Fprintf(w, "title\t%s\n", dash(printable(r.Title)))
+					if r.Account != "" {
+						fmt.Fprintf(w, "account\t%s\n", r.Account)
+					}
 					fmt.Fprintf(w, "PIN\t%s\n", yes(r.HasPIN))
 					fmt.Fprintf(w, "locked\t%s\n", yes(r.Locked))
 					fmt.Fprintf(w, "SIP digest\t%s\n", yes(r.SIPAuth))
@@ -37,8 +52,11 @@ func newRoomShow(a *app) *cobra.Command {
 					showLinks(w, links)
 					fmt.Fprintln(w)
 					showParticipants(w, r.Participants, r.Total)
+					showConnections(w, conns)
 				})
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&connections, "connections", false, "how each participant is connected")
+	return cmd
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/config"
 	"github.com/parley-jami/parley/internal/logging"
+	"github.com/parley-jami/parley/internal/supervise"
 )
 
 // traceFlush is what is left of a process's drain for sending its last spans.
@@ -28,13 +29,20 @@ func newRun(a *app) *cobra.Command {
 	for _, p := range all {
 		names = append(names, p.name)
 	}
+	var boot bool
 	cmd := &cobra.Command{
 		Use: "run NAME", Short: "Run one process of the node alone, as a container does",
 		Long: "Run one process of the node alone: " + strings.Join(names, ", ") + `.
 
 The processes of one node share its data directory or, apart from each other, the
 credentials in DATA/creds; bus.url tells each where the bus is. names is a name
-server and jams an account server, which need no node.`,
+server, jams an account server and turn a relay, which need no node.
+
+"parley run dht --bootstrap" is a node of OpenDHT that others start from, by itself: no bus,
+no account, UDP at dht.opendht_listen, its key and the nodes that it knows in DATA/dht.`,
+		Example: `  parley run media
+  parley run dht --bootstrap --dht.opendht_listen :4222
+  parley run dht --bootstrap --dht.network 7 --dht.opendht_bootstrap other.example.org`,
 		Args: takes("NAME"), ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			i := slices.Index(names, args[0])
@@ -45,10 +53,25 @@ server and jams an account server, which need no node.`,
 			if err != nil {
 				return err
 			}
+			if boot && names[i] != bootstrap.name {
+				return usagef("--bootstrap is of %q alone", "parley run "+bootstrap.name)
+			}
+			if boot {
+				if err := prepareData(cfg); err != nil {
+					return err
+				}
+				lock, err := supervise.Lock(cmd.Context(), cfg.Data)
+				if err != nil {
+					return err
+				}
+				defer lock.Close()
+				return runProcess(cmd.Context(), cfg, bootstrap.name, bootstrap.build, a.err)
+			}
 			return runProcess(cmd.Context(), cfg, names[i], all[i].build, a.err)
 		},
 	}
 	addConfigFlags(cmd)
+	cmd.Flags().BoolVar(&boot, "bootstrap", false, "of dht: a bootstrap node by itself, for any node of OpenDHT")
 	return cmd
 }
 

@@ -45,6 +45,7 @@ type statusParticipant struct {
 	ID        string                   `json:"id"`
 	Name      string                   `json:"name"`
 	Kind      contract.ParticipantKind `json:"kind"`
+	JamiID    string                   `json:"jami_id,omitempty"`
 	Role      contract.Role            `json:"role"`
 	Muted     bool                     `json:"muted"`
 	Speaking  bool                     `json:"speaking"`
@@ -156,7 +157,7 @@ func (st *status) fromBus(ctx context.Context, conn *bus.Conn, processes bool) {
 	for _, r := range rooms.Rooms {
 		sr := statusRoom{Name: r.Name, Title: r.Title, Locked: r.Locked, Participants: []statusParticipant{}, Total: max(r.Total, len(r.Participants))}
 		for _, p := range r.Participants {
-			sr.Participants = append(sr.Participants, statusParticipant{ID: p.ID, Name: p.Name, Kind: p.Kind, Role: p.Role,
+			sr.Participants = append(sr.Participants, statusParticipant{ID: p.ID, Name: p.Name, Kind: p.Kind, JamiID: p.JamiID, Role: p.Role,
 				Muted: p.Muted, Speaking: p.Speaking, Transport: p.Transport, Codec: p.Codec, Connected: p.Connected})
 		}
 		st.Rooms = append(st.Rooms, sr)
@@ -218,7 +219,7 @@ func (st *status) show(w io.Writer) {
 		fmt.Fprintf(w, "\nroom %s (%d)\n", r.Name, r.Total)
 		var ps []contract.Participant
 		for _, p := range r.Participants {
-			ps = append(ps, contract.Participant{ID: p.ID, Name: p.Name, Kind: p.Kind, Role: p.Role, Muted: p.Muted, Speaking: p.Speaking, Transport: p.Transport, Codec: p.Codec})
+			ps = append(ps, contract.Participant{ID: p.ID, Name: p.Name, Kind: p.Kind, JamiID: p.JamiID, Role: p.Role, Muted: p.Muted, Speaking: p.Speaking, Transport: p.Transport, Codec: p.Codec})
 		}
 		showParticipants(w, ps, r.Total)
 	}

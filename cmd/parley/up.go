@@ -19,6 +19,7 @@ import (
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/config"
 	"github.com/parley-jami/parley/internal/logging"
+	"github.com/parley-jami/parley/internal/secret"
 	"github.com/parley-jami/parley/internal/sockets"
 	"github.com/parley-jami/parley/internal/supervise"
 )
@@ -75,6 +76,14 @@ func (a *app) up(ctx context.Context, cfg *config.Config) error {
 	if err := prepareData(cfg); err != nil {
 		return err
 	}
+	for setting, path := range map[string]string{"identity.storage_key_file": cfg.Identity.StorageKey, "identity.password_file": cfg.Identity.PasswordFile} {
+		if path == "" {
+			continue
+		}
+		if _, err := secret.File(path); err != nil {
+			return usagef("%s: %w", setting, err)
+		}
+	}
 	lock, err := supervise.Lock(ctx, cfg.Data)
 	if err != nil {
 		return err
@@ -88,7 +97,7 @@ func (a *app) up(ctx context.Context, cfg *config.Config) error {
 
 	sup := supervise.New(supervise.Options{
 		Specs: n.specs, Path: "/proc/self/exe", Args: func(name string) []string { return []string{"run", name, "--data", cfg.Data} },
-		Env: childEnv(cfg), Inherit: []*os.File{lock}, Out: out, Log: log,
+		Env: childEnv(cfg), EnvOf: map[string][]string{"identity": secretOf(config.EnvIdentityStorageKey), "connect": secretOf(config.EnvTURNSecret)}, Inherit: []*os.File{lock}, Out: out, Log: log,
 	})
 	link := &nodeLink{cfg: cfg, log: log, sup: sup, began: began, say: a.teller(log),
 		node: supervise.Node{PID: os.Getpid(), Version: version, Started: began.UTC(), BusURL: host.BusURL(cfg), Admin: cfg.Admin.Listen}}
@@ -147,11 +156,24 @@ func drainSignals(parent context.Context) (ctx context.Context, kill <-chan stru
 	}
 }
 
+// secretOf takes a variable that one child alone gets, and that this process has no longer.
+func secretOf(name string) []string {
+	v, ok := os.LookupEnv(name)
+	if !ok {
+		return nil
+	}
+	os.Unsetenv(name) // cannot fail for a name that is one
+	return []string{name + "=" + v}
+}
+
 // childEnv is the environment with the whole configuration as this process sees
 // it, so that a child started again after the file was edited still fits the
 // others and the sockets that are held for it.
 func childEnv(cfg *config.Config) []string {
-	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "NOTIFY_SOCKET=") })
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return name == "NOTIFY_SOCKET" || name == config.EnvStorageKey || name == config.EnvIdentityStorageKey || name == config.EnvTURNSecret
+	})
 	env = append(env, cfg.Environ()...) // of duplicates the last counts
 	return append(env, host.EnvSupervised+"=1", config.EnvFile+"=")
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/parley-jami/parley/services/media"
 	"github.com/parley-jami/parley/services/names"
 	"github.com/parley-jami/parley/services/swarm"
+	"github.com/parley-jami/parley/services/turn"
 )
 
 // process is what `parley run NAME` runs.
@@ -30,14 +31,12 @@ var processes = []process{
 	{"dht", dht.New},
 }
 
+// bootstrap is dht as a public node that others start from, with nothing else of a node.
+var bootstrap = process{"dht", dht.NewBootstrap}
+
 // alone are no part of a node and need none.
 var alone = []process{
 	{"names", names.New},
 	{"jams", jams.New},
+	{"turn", turn.New},
 }
-
-// What identity does where no node has to run.
-var (
-	importAccount = identity.Import
-	accountFiles  = identity.Files
-)

@@ -121,28 +121,52 @@ func runRelay(t *testing.T, drop bool) *Report {
 	return rep
 }
 
+// measured runs a relay until its report is right: what else the machine does makes
+// frames late, and never early.
+func measured(t *testing.T, drop bool, wrong func(*Report) string) {
+	t.Helper()
+	for tries := 1; ; tries++ {
+		rep := runRelay(t, drop)
+		why := wrong(rep)
+		if why == "" {
+			return
+		}
+		t.Logf("%+v: %s", rep, why)
+		if tries == 3 {
+			t.Fatalf("%s, each time", why)
+		}
+	}
+}
+
 func TestARelayIsMeasured(t *testing.T) {
 	t.Parallel()
-	rep := runRelay(t, false)
-	t.Logf("%+v", rep)
-	if rep.OnTime < 0.9 {
-		t.Errorf("%.4f on time", rep.OnTime)
-	}
-	// One encoder on the way, where two are subtracted.
-	want := 30 - LookAhead.Seconds()*1000
-	if rep.DelayMs.Found < 8 || rep.DelayMs.P50 < want-3 || rep.DelayMs.P50 > want+15 {
-		t.Errorf("delay %+v, want p50 %.1f", rep.DelayMs, want)
-	}
-	if c := rep.CPUPerS["media"]; c < 0.009 || c > 0.011 {
-		t.Errorf("%v CPU seconds a second, 0.01 were used", c)
-	}
+	measured(t, false, func(rep *Report) string {
+		// One encoder on the way, where two are subtracted.
+		want := 30 - LookAhead.Seconds()*1000
+		if rep.DelayMs.Found < 8 || rep.DelayMs.P50 < want-3 || rep.DelayMs.P50 > want+15 {
+			return fmt.Sprintf("delay %+v, want p50 %.1f", rep.DelayMs, want)
+		}
+		if c := rep.CPUPerS["media"]; c < 0.009 || c > 0.011 {
+			t.Errorf("%v CPU seconds a second, 0.01 were used", c)
+		}
+		if rep.OnTime < 0.9 {
+			return fmt.Sprintf("%.4f on time", rep.OnTime)
+		}
+		return ""
+	})
 }
 
 func TestLossCountsAsLate(t *testing.T) {
 	t.Parallel()
-	if rep := runRelay(t, true); rep.OnTime > 0.93 || rep.OnTime < 0.75 {
-		t.Errorf("%.4f on time with a tenth lost", rep.OnTime)
-	}
+	measured(t, true, func(rep *Report) string {
+		if rep.OnTime > 0.93 {
+			t.Errorf("%.4f on time with a tenth lost", rep.OnTime)
+		}
+		if rep.OnTime < 0.75 {
+			return fmt.Sprintf("%.4f on time with a tenth lost", rep.OnTime)
+		}
+		return ""
+	})
 }
 
 func TestConfigIsChecked(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/parley-jami/parley/internal/proxyurl"
 )
 
 // maxData keeps DATA/run/conference.sock within the 107 bytes of a Unix
@@ -37,6 +39,17 @@ var checks = map[string]check{
 	"word": {"1 to 32 of a-z, 0-9 and -", func(s string) bool { return isWord(s, 32) }},
 	"multiaddr": {"a multiaddress, e.g. /ip4/192.0.2.1/tcp/4222/p2p/PEER",
 		func(s string) bool { return strings.HasPrefix(s, "/") && strings.Count(s, "/") > 1 }},
+	"node": {"HOST or HOST:PORT, e.g. bootstrap.jami.net:4222", func(s string) bool { return isHost(s) || address(s, 1) && s[0] != ':' }},
+	"jami": {"a Jami Id of 40 hex digits in lower case", func(s string) bool { return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == "" }},
+	"proxy": {"an https:// or http:// URL, without one of them https://, whose port may be a range: [80-95]",
+		func(s string) bool { _, err := proxyurl.Parse(s); return err == nil }},
+	"ports": {"FIRST-LAST, ports from 1024 to 65535", func(s string) bool { _, _, ok := PortRange(s); return ok }},
+	"peer":  {"PREFIX, ADDRESS or ADDRESS:PORT, e.g. 10.0.0.0/8 or 192.0.2.7:24000", isPeer},
+	"call": {"NAME, ADDRESS or PREFIX, e.g. pbx.example.org or 192.0.2.0/24", func(s string) bool {
+		_, err := netip.ParsePrefix(s)
+		return err == nil || isHost(s)
+	}},
+	"turn": {"a turn: or turns: URI, e.g. turn:turn.example.org:3478?transport=tcp", isTURN},
 	"path": {"a path of at most " + strconv.Itoa(maxData) + " bytes, since it holds Unix sockets",
 		func(s string) bool { return s != "" && len(s) <= maxData }},
 }
@@ -90,25 +103,67 @@ func isWord(s string, limit int) bool {
 	return s != "" && len(s) <= limit
 }
 
+// PortRange parses FIRST-LAST.
+func PortRange(s string) (first, last uint16, ok bool) {
+	a, b, ok := strings.Cut(s, "-")
+	f, err1 := strconv.ParseUint(a, 10, 16)
+	l, err2 := strconv.ParseUint(b, 10, 16)
+	return uint16(f), uint16(l), ok && err1 == nil && err2 == nil && f >= 1024 && l >= f
+}
+
+func isPeer(s string) bool {
+	if _, err := netip.ParsePrefix(s); err == nil {
+		return true
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	at, err := netip.ParseAddrPort(s)
+	return err == nil && at.Port() > 0
+}
+
+// isTURN takes turn: and turns: URIs (RFC 7065 §3.1).
+func isTURN(s string) bool {
+	scheme, rest, ok := strings.Cut(s, ":")
+	if !ok || scheme != "turn" && scheme != "turns" {
+		return false
+	}
+	host, query, _ := strings.Cut(rest, "?")
+	switch query {
+	case "", "transport=udp", "transport=tcp":
+	default:
+		return false
+	}
+	return isHost(strings.Trim(host, "[]")) || address(host, 1) && host[0] != ':'
+}
+
 // together checks what a single key cannot say. It returns the key to blame.
 func together(c *Config) (key, why string) {
-	for _, p := range []struct{ section, cert, key string }{
-		{"http", c.HTTP.Cert, c.HTTP.Key},
-		{"names", c.Names.Cert, c.Names.Key},
-		{"jams", c.JAMS.Cert, c.JAMS.Key},
+	for _, p := range []struct{ prefix, cert, key string }{
+		{"http.", c.HTTP.Cert, c.HTTP.Key},
+		{"names.", c.Names.Cert, c.Names.Key},
+		{"jams.", c.JAMS.Cert, c.JAMS.Key},
+		{"dht.proxy_", c.DHT.ProxyCert, c.DHT.ProxyKey},
+		{"turn.", c.TURN.Cert, c.TURN.Key},
 	} {
 		switch {
 		case p.cert == "" && p.key != "":
-			return p.section + ".key", "a key needs its certificate: set " + p.section + ".cert too"
+			return p.prefix + "key", "a key needs its certificate: set " + p.prefix + "cert too"
 		case p.cert != "" && p.key == "":
-			return p.section + ".cert", "a certificate needs its key: set " + p.section + ".key too"
+			return p.prefix + "cert", "a certificate needs its key: set " + p.prefix + "key too"
 		}
+	}
+	if c.DHT.Overlay == "proxy" && len(c.DHT.Proxy) == 0 {
+		return "dht.overlay", "the overlay proxy needs one: set dht.proxy to a list of URLs"
 	}
 	switch j := c.JAMS; {
 	case (j.CACert == "") != (j.CAKey == ""):
 		return "jams.ca_cert", "an authority needs its certificate and its key: set jams.ca_cert and jams.ca_key"
 	case (j.LDAPURL == "") != (j.LDAPUserDN == ""):
 		return "jams.ldap_url", "a directory needs to know as whom to bind: set jams.ldap_url and jams.ldap_user_dn"
+	}
+	if c.TURN.TLSListen != "" && c.TURN.Cert == "" {
+		return "turn.tls_listen", "TLS needs a certificate that clients trust: set turn.cert and turn.key"
 	}
 	_, port, _ := net.SplitHostPort(c.Media.Listen) // its syntax was checked
 	if n, err := strconv.Atoi(port); err == nil && n+MediaPorts-1 > 65535 {

@@ -16,6 +16,14 @@ import (
 // EnvFile names the file where no flag does.
 const EnvFile = EnvPrefix + "CONFIG"
 
+// Variables with secrets: the storage key of the account server and of identity, and what
+// signs credentials for relays. They are no settings, which are shown and logged.
+const (
+	EnvStorageKey         = EnvPrefix + "JAMS_STORAGE_KEY"
+	EnvIdentityStorageKey = EnvPrefix + "IDENTITY_STORAGE_KEY"
+	EnvTURNSecret         = EnvPrefix + "TURN_SECRET"
+)
+
 // maxFile bounds what is read as configuration.
 const maxFile = 1 << 20
 
@@ -149,6 +157,9 @@ func (m *merged) env(env []string) error {
 // of ours: other programs may use the prefix (Kubernetes makes PARLEY_PORT and
 // PARLEY_SERVICE_HOST for a service called parley).
 func misspelt(name string) string {
+	if name == EnvStorageKey || name == EnvIdentityStorageKey || name == EnvTURNSecret {
+		return ""
+	}
 	best, dist := "", 3
 	for _, f := range fields {
 		if d := distance(name, f.Env); d < dist && name != EnvFile {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"unicode/utf8"
 )
 
 // maxArchive bounds an archive once it is inflated; stock ones have some 20 KB.
@@ -39,10 +40,11 @@ const (
 type Archive struct {
 	AccountKey *rsa.PrivateKey
 	Account    *x509.Certificate
-	CA         *x509.Certificate // nil where the account signed itself
-	CAKey      *rsa.PrivateKey   // nil: certificates cannot be renewed
-	EthKey     []byte            // 32 bytes, or nil
-	CRL        []byte            // DER, or nil
+	CA         *x509.Certificate   // nil where the account signed itself
+	Above      []*x509.Certificate // issuers of the CA, where an organisation has several
+	CAKey      *rsa.PrivateKey     // nil: certificates cannot be renewed
+	EthKey     []byte              // 32 bytes, or nil
+	CRL        []byte              // DER, or nil
 
 	Contacts              map[string]Contact // by Jami Id
 	Conversations         json.RawMessage    // the swarm's business; nil: none
@@ -61,6 +63,14 @@ func (a *Archive) ID() ID {
 	return id
 }
 
+// Chain is the account's certificate and those above it.
+func (a *Archive) Chain() []*x509.Certificate {
+	if a.CA == nil {
+		return []*x509.Certificate{a.Account}
+	}
+	return append([]*x509.Certificate{a.Account, a.CA}, a.Above...)
+}
+
 // Contact is one entry of the contact list; times are unix seconds (§3.8).
 type Contact struct {
 	Added          int64  `json:"added" msgpack:"added"`
@@ -69,9 +79,6 @@ type Contact struct {
 	Banned         bool   `json:"banned,omitempty" msgpack:"banned"`
 	ConversationID string `json:"conversationId" msgpack:"conversationId"`
 }
-
-// Active reports whether the contact was added and not removed since.
-func (c Contact) Active() bool { return c.Added > c.Removed }
 
 // Pack returns the archive as a file. An empty password makes the plain form.
 func (a *Archive) Pack(password []byte) ([]byte, error) {
@@ -110,7 +117,7 @@ func (a *Archive) json() ([]byte, error) {
 		return nil, err
 	}
 	m[entryAccountKey] = b64(key)
-	m[entryAccountCert] = b64(MarshalChain(a.Account, a.CA))
+	m[entryAccountCert] = b64(MarshalChain(a.Chain()...))
 	if a.CAKey != nil {
 		if key, err = MarshalKey(a.CAKey); err != nil {
 			return nil, err
@@ -172,6 +179,10 @@ func ParseArchive(b, password []byte) (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseArchiveJSON(text)
+}
+
+func parseArchiveJSON(text []byte) (*Archive, error) {
 	var m map[string]json.RawMessage
 	if err := json.Unmarshal(text, &m); err != nil {
 		return nil, fmt.Errorf("%w: not JSON", ErrArchive)
@@ -220,7 +231,7 @@ func (a *Archive) setCerts(pem []byte) error {
 		return err
 	}
 	if a.Account = certs[0]; len(certs) > 1 {
-		a.CA = certs[1]
+		a.CA, a.Above = certs[1], certs[2:]
 	}
 	if !a.AccountKey.PublicKey.Equal(a.Account.PublicKey) {
 		return errors.New("key and certificate don't belong together")
@@ -292,7 +303,7 @@ func inflateArchive(b, password []byte) ([]byte, error) {
 	gz := isGzip(out)
 	if gz {
 		var err error
-		if out, err = inflate(out); err != nil {
+		if out, err = inflate(out, maxArchive); err != nil {
 			return nil, err
 		}
 	}
@@ -301,10 +312,10 @@ func inflateArchive(b, password []byte) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrArchive, ErrPassword)
 		}
-		return inflate(clear)
+		return inflate(clear, maxArchive)
 	}
 	if isGzip(out) { // a second layer is tolerated
-		return inflate(out)
+		return inflate(out, maxArchive)
 	}
 	if !gz && !looksJSON(out) {
 		return nil, fmt.Errorf("%w: %w", ErrArchive, ErrPassword)
@@ -314,10 +325,15 @@ func inflateArchive(b, password []byte) ([]byte, error) {
 
 func isGzip(b []byte) bool { return bytes.HasPrefix(b, []byte{0x1f, 0x8b, 8}) }
 
-func looksJSON(b []byte) bool { return len(b) > 0 && b[0] == '{' }
+// looksJSON reports whether b is text of the form of an object. What is encrypted begins
+// with random bytes, now and then with a brace.
+func looksJSON(b []byte) bool {
+	t := bytes.TrimSpace(b)
+	return len(t) > 1 && t[0] == '{' && t[len(t)-1] == '}' && utf8.Valid(t)
+}
 
-// inflate reads gzip or zlib up to maxArchive bytes.
-func inflate(b []byte) ([]byte, error) {
+// inflate reads gzip or zlib up to limit bytes.
+func inflate(b []byte, limit int64) ([]byte, error) {
 	var r io.ReadCloser
 	var err error
 	if isGzip(b) {
@@ -329,12 +345,12 @@ func inflate(b []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %w", ErrArchive, err)
 	}
 	defer r.Close()
-	out, err := io.ReadAll(io.LimitReader(r, maxArchive+1))
+	out, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrArchive, err)
 	}
-	if len(out) > maxArchive {
-		return nil, fmt.Errorf("%w: inflates beyond %d MiB", ErrArchive, maxArchive>>20)
+	if int64(len(out)) > limit {
+		return nil, fmt.Errorf("%w: inflates beyond %d MiB", ErrArchive, limit>>20)
 	}
 	return out, nil
 }

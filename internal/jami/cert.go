@@ -3,6 +3,7 @@ package jami
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -42,12 +43,12 @@ var (
 var ErrCert = errors.New("certificate")
 
 // NewCA makes the self-signed certificate of an account's CA key.
-func NewCA(key *rsa.PrivateKey, now time.Time) (*x509.Certificate, error) {
-	t, err := template(nameCA, &key.PublicKey, now, true)
+func NewCA(key crypto.Signer, now time.Time) (*x509.Certificate, error) {
+	t, err := template(nameCA, key.Public(), now, true)
 	if err != nil {
 		return nil, err
 	}
-	return create(t, t, &key.PublicKey, key)
+	return create(t, t, key.Public(), key)
 }
 
 // NewAccount makes the account certificate, which the CA signs and which signs
@@ -69,9 +70,9 @@ func NewDevice(pub *rsa.PublicKey, account *x509.Certificate, accountKey crypto.
 	return create(t, account, pub, accountKey)
 }
 
-// template follows §2 "X.509 details". The name is encoded here because its
-// order, CN then UID, and its string type matter to peers.
-func template(cn string, pub *rsa.PublicKey, now time.Time, ca bool) (*x509.Certificate, error) {
+// subjectOf encodes a name here because its order, CN then UID, and its string type
+// matter to peers.
+func subjectOf(cn string, pub crypto.PublicKey) ([]byte, error) {
 	id, _, err := PublicIDs(pub)
 	if err != nil {
 		return nil, err
@@ -83,12 +84,25 @@ func template(cn string, pub *rsa.PublicKey, now time.Time, ca bool) (*x509.Cert
 	if err != nil {
 		return nil, fmt.Errorf("%w: subject: %w", ErrCert, err)
 	}
+	return subject, nil
+}
+
+// template follows §2 "X.509 details".
+func template(cn string, pub crypto.PublicKey, now time.Time, ca bool) (*x509.Certificate, error) {
+	id, _, err := PublicIDs(pub)
+	if err != nil {
+		return nil, err
+	}
+	subject, err := subjectOf(cn, pub)
+	if err != nil {
+		return nil, err
+	}
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
 	}
 	t := &x509.Certificate{
-		RawSubject: subject, SerialNumber: serial, SignatureAlgorithm: x509.SHA384WithRSA,
+		RawSubject: subject, SerialNumber: serial,
 		NotBefore: now.UTC().Truncate(time.Second), NotAfter: now.UTC().Truncate(time.Second).Add(Validity),
 	}
 	if ca {
@@ -110,7 +124,11 @@ func newSerial() (*big.Int, error) {
 
 // create signs t. The issuer goes in without its subject key id, else x509 would
 // add an authority key id, which Jami's certificates don't have.
-func create(t, issuer *x509.Certificate, pub *rsa.PublicKey, key crypto.Signer) (*x509.Certificate, error) {
+func create(t, issuer *x509.Certificate, pub crypto.PublicKey, key crypto.Signer) (*x509.Certificate, error) {
+	var err error
+	if t.SignatureAlgorithm, err = signedWith(key.Public(), x509.SHA384WithRSA); err != nil {
+		return nil, err
+	}
 	parent := &x509.Certificate{RawSubject: issuer.RawSubject}
 	if t == issuer {
 		parent = t
@@ -120,6 +138,25 @@ func create(t, issuer *x509.Certificate, pub *rsa.PublicKey, key crypto.Signer) 
 		return nil, fmt.Errorf("%w: %w", ErrCert, err)
 	}
 	return x509.ParseCertificate(der)
+}
+
+// signedWith is how a key signs certificates and their like: RSA as is said, ECDSA, which
+// only an operator's authority has, with the hash of its size.
+func signedWith(pub crypto.PublicKey, forRSA x509.SignatureAlgorithm) (x509.SignatureAlgorithm, error) {
+	switch pub := pub.(type) {
+	case *rsa.PublicKey:
+		return forRSA, checkRSA(pub)
+	case *ecdsa.PublicKey:
+		switch bits := pub.Curve.Params().BitSize; {
+		case bits > 384:
+			return x509.ECDSAWithSHA512, nil
+		case bits > 256:
+			return x509.ECDSAWithSHA384, nil
+		case bits == 256:
+			return x509.ECDSAWithSHA256, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: %w: neither RSA of %d bits or more nor ECDSA of 256 or more", ErrCert, ErrKey, minKeyBits)
 }
 
 // MarshalChain returns the certificates as concatenated PEM, in the given order.

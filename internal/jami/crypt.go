@@ -17,6 +17,7 @@ import (
 const (
 	ivSize   = 12
 	saltSize = 16
+	tagSize  = 16
 	aesSize  = 32
 	// pkcs1Overhead is what PKCS#1 v1.5 padding takes of a block (RFC 8017 §7.2).
 	pkcs1Overhead = 11
@@ -33,11 +34,23 @@ const (
 // deliberately tells no more.
 var ErrDecrypt = errors.New("cannot be decrypted")
 
-// EncryptTo encrypts clear to an RSA key.
+// ErrKeyFailed says that a private key could not be used: its process, card or chip
+// did not answer. Nothing is known about what it was used on.
+var ErrKeyFailed = errors.New("the private key could not be used")
+
+// EncryptTo encrypts clear to an RSA key of 2,048 to 8,192 bits.
 func EncryptTo(pub *rsa.PublicKey, clear []byte) ([]byte, error) {
+	if err := checkRSA(pub); err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
+	}
 	if len(clear) <= pub.Size()-pkcs1Overhead {
 		return rsaSeal(pub, clear)
 	}
+	return sealHybrid(pub, clear)
+}
+
+// sealHybrid is the form with an AES key of its own, which readers take at any length.
+func sealHybrid(pub *rsa.PublicKey, clear []byte) ([]byte, error) {
 	key := make([]byte, aesSize)
 	if _, err := rand.Read(key); err != nil {
 		return nil, fmt.Errorf("encrypt: %w", err)
@@ -62,30 +75,53 @@ func rsaSeal(pub *rsa.PublicKey, clear []byte) ([]byte, error) {
 	return b, nil
 }
 
-// Decrypt opens what [EncryptTo] or a stock peer made. key's public half has to
-// be RSA.
+// Decrypt opens what [EncryptTo] or a stock peer made. key's public half has to be
+// RSA; the private one may be anywhere. It gets the RSA block alone, with
+// [*rsa.PKCS1v15DecryptOptions]: with SessionKeyLen for the long form, where it has to
+// return a random key for a wrong padding as [*rsa.PrivateKey] does; see [SessionKeys].
+//
+// The error is [ErrDecrypt], or [ErrKeyFailed] where the key itself did not work. For
+// the short form ErrDecrypt tells that the padding is wrong (Bleichenbacher's oracle):
+// don't let strangers see how that ends. What comes from the DHT is opened by
+// [Value.Decrypt], which takes the long form alone.
 func Decrypt(key crypto.Decrypter, b []byte) ([]byte, error) {
 	pub, ok := key.Public().(*rsa.PublicKey)
 	if !ok || len(b) < pub.Size() {
 		return nil, ErrDecrypt
 	}
-	head, body := b[:pub.Size()], b[pub.Size():]
-	if len(body) == 0 {
-		//lint:ignore SA1019 OpenDHT's wire has no other padding
-		clear, err := key.Decrypt(rand.Reader, head, &rsa.PKCS1v15DecryptOptions{})
-		if err != nil {
-			return nil, ErrDecrypt
-		}
-		return clear, nil
+	if len(b) > pub.Size() {
+		return openHybrid(key, pub, b)
 	}
-	// With a wrong padding this yields a random key, so that the answer, and the
-	// time it takes, do not depend on the padding (Bleichenbacher); the tag fails then.
 	//lint:ignore SA1019 OpenDHT's wire has no other padding
-	aesKey, err := key.Decrypt(rand.Reader, head, &rsa.PKCS1v15DecryptOptions{SessionKeyLen: aesSize})
+	clear, err := key.Decrypt(rand.Reader, b, &rsa.PKCS1v15DecryptOptions{})
 	if err != nil {
 		return nil, ErrDecrypt
 	}
-	return Open(aesKey, body)
+	return clear, nil
+}
+
+// openHybrid opens the form with an AES key. With a wrong padding that key is a random
+// one, so that neither the answer nor its time depends on the padding: the tag fails.
+func openHybrid(key crypto.Decrypter, pub *rsa.PublicKey, b []byte) ([]byte, error) {
+	if len(b) < pub.Size()+ivSize+tagSize { // before the key is used: it may be far and slow
+		return nil, ErrDecrypt
+	}
+	aesKey := make([]byte, aesSize)
+	if _, err := rand.Read(aesKey); err != nil {
+		return nil, fmt.Errorf("decrypt: %w", err)
+	}
+	//lint:ignore SA1019 OpenDHT's wire has no other padding
+	got, err := key.Decrypt(rand.Reader, b[:pub.Size()], &rsa.PKCS1v15DecryptOptions{SessionKeyLen: aesSize})
+	if errors.Is(err, rsa.ErrDecryption) { // a block of a larger modulus
+		return nil, ErrDecrypt
+	}
+	if err != nil { // not the padding: see above
+		return nil, fmt.Errorf("%w: %w", ErrKeyFailed, err)
+	}
+	if len(got) == aesSize {
+		aesKey = got
+	}
+	return Open(aesKey, b[pub.Size():])
 }
 
 // Seal encrypts with AES-GCM: IV 12 | ciphertext | tag 16.

@@ -1,7 +1,7 @@
 // Package jami holds what Jami is made of as bytes: ids, keys, certificates, the
-// account archive, the device receipt and OpenDHT values with their signatures
-// and encryption. It is pure: no socket, no file, no clock of its own beyond the
-// dates in certificates, no log.
+// account archive, the device receipt, OpenDHT values with their signatures and
+// encryption, and the messages in them. It is pure: no socket, no file, no clock of
+// its own beyond the dates in certificates, no log.
 //
 // # Ids
 //
@@ -17,6 +17,24 @@
 //
 // "dat" is the bytes of an encrypted value, which hold another {"body", "sig"}.
 // The signature is RSA PKCS#1 v1.5 with SHA-512 over B in just this order.
+//
+// # What values hold (§3.2, §3.8, §3.9), packed in this order, read in any
+//
+//	DeviceAnnouncement {dev bin20, pk bin}
+//	TrustRequest       {service, conversationId, payload bin, confirm bool}
+//	ImMessage          {id u64, msg, date s, status int, datatype, metadatas {str: str}}
+//	DeviceSync         {date ns, device_name, devices_known {bin20: str}, devices {bin32: {name, sha1 bin20}},
+//	                    peers {bin20: Contact}, trust_requests {bin20: PendingRequest}}
+//	SyncMsg            [DeviceSync, {id: ConvInfo}, {id: ConvRequest}, {id: {str: str}}]
+//	Contact            {added s, removed s, confirmed bool, banned bool, conversationId}
+//	PendingRequest     {device bin or nil, conversationId, received s, payload bin}
+//	at a PIN's place   AES-GCM(zlib(JSON of the archive)), bare: no msgpack (§3.6)
+//
+// # Keys
+//
+// What signs is a crypto.Signer and what opens a crypto.Decrypter, so that the key may be
+// in another process, on a card or in a chip; a [crypto/rsa.PrivateKey] is both. Only
+// an [Archive] holds keys themselves.
 //
 // # Bytes encrypted to an RSA key of n bytes (§2)
 //

@@ -19,32 +19,54 @@ type KnownDevice struct {
 	Sync time.Time
 }
 
+// Bounds of files, in entries and bytes.
+const (
+	maxFileContacts = 100_000
+	maxFileRequests = 10_000
+	maxFile         = 64 << 20
+)
+
 // PackContacts returns the file "contacts": {bin20 → Contact}.
 func PackContacts(m map[ID]Contact) ([]byte, error) {
-	p := newPacker(64 * (len(m) + 1))
-	p.mapLen(len(m))
-	for id, c := range m {
-		p.bin(id[:])
-		p.keep(p.e.Encode(&c))
-	}
+	p := newPacker(128 * (len(m) + 1))
+	p.limit("contacts", len(m), maxFileContacts)
+	p.contacts(m)
 	return p.done()
 }
 
 // ParseContacts reads the file "contacts".
 func ParseContacts(b []byte) (map[ID]Contact, error) {
-	d := msgpack.NewDecoder(bytes.NewReader(b))
-	n, err := d.DecodeMapLen()
-	if err != nil || n < 0 {
-		return nil, fmt.Errorf("%w: contacts: not a map", ErrFile)
+	return parseFile("contacts", b, func(u *unpacker) (map[ID]Contact, error) { return u.contacts(maxFileContacts) })
+}
+
+// PackRequests returns the file "incomingTrustRequests": {bin20 → PendingRequest}.
+func PackRequests(m map[ID]PendingRequest) ([]byte, error) {
+	p := newPacker(128 * (len(m) + 1))
+	p.limit("trust requests", len(m), maxFileRequests)
+	p.requests(m)
+	return p.done()
+}
+
+// ParseRequests reads the file "incomingTrustRequests".
+func ParseRequests(b []byte) (map[ID]PendingRequest, error) {
+	return parseFile("trust requests", b, func(u *unpacker) (map[ID]PendingRequest, error) { return u.requests(maxFileRequests) })
+}
+
+// parseFile reads a file that is one map.
+func parseFile[V any](what string, b []byte, read func(*unpacker) (map[ID]V, error)) (map[ID]V, error) {
+	if len(b) > maxFile {
+		return nil, fmt.Errorf("%w: %s: %d bytes, at most %d", ErrFile, what, len(b), maxFile)
 	}
-	m := make(map[ID]Contact, min(n, len(b)))
-	for range n {
-		var id ID
-		var c Contact
-		if err := d.DecodeMulti(&id, &c); err != nil {
-			return nil, fmt.Errorf("%w: contacts: %w", ErrFile, err)
-		}
-		m[id] = c
+	u := newUnpacker(b)
+	m, err := read(u)
+	if err == nil {
+		err = u.end()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrFile, what, err)
+	}
+	if m == nil {
+		m = map[ID]V{}
 	}
 	return m, nil
 }

@@ -2,6 +2,7 @@ package jami
 
 import (
 	"bytes"
+	"net/netip"
 	"testing"
 )
 
@@ -116,4 +117,124 @@ func FuzzParseBin(f *testing.F) {
 			t.Errorf("%x became %x, %v", b, again, err)
 		}
 	})
+}
+
+// stable checks that what was parsed is the same when packed and parsed again.
+func stable[T any](t *testing.T, b []byte, parse func([]byte) (T, error), pack func(T) ([]byte, error)) {
+	t.Helper()
+	v, err := parse(b)
+	if err != nil {
+		return
+	}
+	packed, err := pack(v)
+	if err != nil {
+		t.Fatalf("what was parsed does not pack: %v", err)
+	}
+	again, err := parse(packed)
+	if err != nil {
+		t.Fatalf("what was packed does not parse: %v", err)
+	}
+	if twice, err := pack(again); err != nil || !bytes.Equal(packed, twice) {
+		t.Errorf("packing is not stable: %x, %x, %v", packed, twice, err)
+	}
+}
+
+func FuzzParseTrustRequest(f *testing.F) {
+	f.Add(vectorData(f, "enc_trust_request_confirm"))
+	f.Add([]byte("\x82\xa7service\xa7cx.ring\xa7payload\xc0"))
+	f.Fuzz(func(t *testing.T, b []byte) { stable(t, b, ParseTrustRequest, (*TrustRequest).Pack) })
+}
+
+func FuzzParseImMessage(f *testing.F) {
+	f.Add(vectorData(f, "enc_im_message"))
+	f.Add([]byte("\x81\xa9metadatas\x82\xa1b\xa0\xa1a\xa1x"))
+	f.Fuzz(func(t *testing.T, b []byte) { stable(t, b, ParseImMessage, (*ImMessage).Pack) })
+}
+
+func FuzzParseDeviceSync(f *testing.F) {
+	b, err := sampleSync().Pack()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte("\x81\xa5peers\xdf\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, b []byte) { stable(t, b, ParseDeviceSync, (*DeviceSync).Pack) })
+}
+
+func FuzzParseSyncMsg(f *testing.F) {
+	b, err := sampleSyncMsg().Pack()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte("\x94\x80\x80\x80\x80"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, token, err := SplitSyncMsg(b, true)
+		if err == nil && (n != len(token) || n > len(b)) {
+			t.Errorf("%d bytes of %d are a token of %d", n, len(b), len(token))
+		}
+		stable(t, b, ParseSyncMsg, (*SyncMsg).Pack)
+	})
+}
+
+func FuzzParseRequests(f *testing.F) {
+	b, err := PackRequests(map[ID]PendingRequest{{1}: {ConversationID: "c", Received: 1, Payload: []byte("p")}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte("\xdf\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, b []byte) { stable(t, b, ParseRequests, PackRequests) })
+}
+
+// FuzzParsePINArchive has what is under the encryption: nothing else gets past that.
+func FuzzParsePINArchive(f *testing.F) {
+	s := vecSlot(f)
+	v, err := ParseValue(vector(f, "pin_archive.value.bin"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	packed, err := Open(s.Key, v.Data)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(packed)
+	f.Add([]byte("x\x9c"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		data, err := Seal(s.Key, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err := ParsePINArchive(s, data); err == nil && a.AccountKey == nil {
+			t.Error("an archive without a key")
+		}
+		if _, err := ParsePINArchive(s, b); err == nil {
+			t.Error("taken in the clear")
+		}
+	})
+}
+
+func FuzzParsePIN(f *testing.F) {
+	f.Add(vecPIN)
+	f.Add(" ABCDEFGH ")
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := ParsePIN(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParsePIN(p.Show()); err != nil || again != p || len(p) != pinSize {
+			t.Errorf("%q", s)
+		}
+	})
+}
+
+func FuzzParseAddresses(f *testing.F) {
+	b, err := (&Addresses{ID: 7, Answer: true, List: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}).Pack()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte("\x81\xa5addrs\xdd\xff\xff\xff\xff"))
+	f.Add([]byte("\x81\xa5addrs\x91\xc4\x04\xe0\x00\x00\x01"))
+	f.Fuzz(func(t *testing.T, b []byte) { stable(t, b, ParseAddresses, (*Addresses).Pack) })
 }

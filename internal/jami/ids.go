@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 )
 
 // ErrID says that a text is not an id.
@@ -42,6 +43,28 @@ func HashKey(text string) ID { return sha1.Sum([]byte(text)) }
 
 // KeyID returns the key id of a public key in DER (SubjectPublicKeyInfo).
 func KeyID(spki []byte) ID { return sha1.Sum(spki) }
+
+// ParseLongID reads 64 hex digits.
+func ParseLongID(s string) (LongID, error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(LongID{}) {
+		return LongID{}, fmt.Errorf("long id %.70q: not 64 hex digits", s)
+	}
+	return LongID(b), nil
+}
+
+// MessageID is the number of a text as SIP and the bus have it: 16 hex digits (connect-and-calls
+// §5.1).
+func MessageID(n uint64) string { return fmt.Sprintf("%016x", n) }
+
+// ParseMessageID reads up to 16 hex digits.
+func ParseMessageID(s string) (uint64, error) {
+	n, err := strconv.ParseUint(s, 16, 64)
+	if err != nil || len(s) > 16 {
+		return 0, fmt.Errorf("id of a text %.30q: not up to 16 hex digits", s)
+	}
+	return n, nil
+}
 
 // KeyLongID returns the long id of a public key in DER.
 func KeyLongID(spki []byte) LongID { return sha256.Sum256(spki) }

@@ -19,6 +19,9 @@ const KeyBits = 4096
 // minKeyBits is what GnuTLS's "medium" profile asks of a peer's key (§2).
 const minKeyBits = 2048
 
+// maxKeyBits is as far as the time of a check is no burden.
+const maxKeyBits = 8192
+
 // maxKeyBytes bounds a key in PKCS#8, far above the 4.7 KB of RSA-8192: checking one of
 // absurd size takes minutes.
 const maxKeyBytes = 8 << 10
@@ -26,8 +29,17 @@ const maxKeyBytes = 8 << 10
 // pemKey is the label of an unencrypted PKCS#8 key.
 const pemKey = "PRIVATE KEY"
 
-// ErrKey says that a private key does not parse or is not fit for Jami.
-var ErrKey = errors.New("private key")
+// ErrKey says that a key does not parse or is not fit for Jami.
+var ErrKey = errors.New("key")
+
+// checkRSA tells whether a public key is one to work with, before it is used: the time
+// of a use grows with the square of its length.
+func checkRSA(k *rsa.PublicKey) error {
+	if bits := k.N.BitLen(); bits < minKeyBits || bits > maxKeyBits || k.N.Bit(0) == 0 || k.E < 3 || k.E%2 == 0 {
+		return fmt.Errorf("%w: RSA of %d bits and exponent %d, %d to %d bits are taken", ErrKey, bits, k.E, minKeyBits, maxKeyBits)
+	}
+	return nil
+}
 
 // MarshalKey returns the key as PEM PKCS#8, unencrypted.
 func MarshalKey(k *rsa.PrivateKey) ([]byte, error) {
@@ -56,8 +68,8 @@ func ParseKey(b []byte) (*rsa.PrivateKey, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: not RSA", ErrKey)
 	}
-	if r.N.BitLen() < minKeyBits {
-		return nil, fmt.Errorf("%w: %d bits, want %d or more", ErrKey, r.N.BitLen(), minKeyBits)
+	if err := checkRSA(&r.PublicKey); err != nil {
+		return nil, err
 	}
 	return r, nil
 }

@@ -23,6 +23,8 @@ const maxPacked = MaxValue + 4<<10
 var (
 	ErrValue     = errors.New("DHT value")
 	ErrSignature = errors.New("signature does not verify")
+	ErrRecipient = errors.New("DHT value for another recipient")
+	ErrTooLarge  = errors.New("too large for a DHT value")
 )
 
 // Value is one value of the DHT. With Cipher set only ID and Priority are known
@@ -57,7 +59,7 @@ func (v *Value) size() int { return len(v.Cipher) + len(v.Data) + len(v.Sig) + l
 // Pack returns the value as it is on the wire and in a receipt.
 func (v *Value) Pack() ([]byte, error) {
 	if v.size() > MaxValue {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrValue, v.size(), MaxValue)
+		return nil, fmt.Errorf("%w: %w: %d bytes, at most %d", ErrValue, ErrTooLarge, v.size(), MaxValue)
 	}
 	p := newPacker(v.size() + 1024)
 	n := 2
@@ -128,8 +130,11 @@ func (v *Value) packBody(p *packer) {
 	}
 }
 
-// Sign makes key the owner and signs the body.
+// Sign makes key, an RSA key that may be anywhere, the owner and signs the body.
 func (v *Value) Sign(key crypto.Signer) error {
+	if _, ok := key.Public().(*rsa.PublicKey); !ok { // §1.4: only RSA is accepted
+		return fmt.Errorf("%w: %w: not RSA", ErrValue, ErrKey)
+	}
 	owner, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrValue, err)
@@ -165,15 +170,27 @@ func (v *Value) Verify() error {
 	return VerifyBytes(pub, body, v.Sig)
 }
 
-// EncryptTo signs the value with key for the owner of pub and returns the
-// encrypted value, which keeps the id.
-func (v *Value) EncryptTo(pub *rsa.PublicKey, key crypto.Signer) (*Value, error) {
-	to, _, err := PublicIDs(pub)
+// EncryptTo signs the value with key for the owner of pub, the key of a certificate
+// that was found good, and returns the encrypted value, which keeps id and priority.
+// Its sequence is 0 (§1.4). The errors are [ErrKey] for a key that cannot receive,
+// [ErrTooLarge] and [ErrKeyFailed].
+func (v *Value) EncryptTo(pub crypto.PublicKey, key crypto.Signer) (*Value, error) {
+	to, ok := pub.(*rsa.PublicKey)
+	if !ok { // §2: other keys cannot receive
+		return nil, fmt.Errorf("%w: %w: the recipient's is not RSA", ErrValue, ErrKey)
+	}
+	if err := checkRSA(to); err != nil {
+		return nil, fmt.Errorf("%w: the recipient's: %w", ErrValue, err)
+	}
+	id, _, err := PublicIDs(to)
 	if err != nil {
 		return nil, err
 	}
+	if n := v.size(); n > MaxValue { // before the key is used
+		return nil, fmt.Errorf("%w: %w: %d bytes, at most %d", ErrValue, ErrTooLarge, n, MaxValue)
+	}
 	c := *v
-	c.To = to
+	c.To, c.Seq, c.Cipher = id, 0, nil
 	if err := c.Sign(key); err != nil {
 		return nil, err
 	}
@@ -183,17 +200,34 @@ func (v *Value) EncryptTo(pub *rsa.PublicKey, key crypto.Signer) (*Value, error)
 	if err != nil {
 		return nil, err
 	}
-	cipher, err := EncryptTo(pub, clear)
+	cipher, err := sealHybrid(to, clear)
 	if err != nil {
 		return nil, err
+	}
+	if len(cipher) > MaxValue {
+		return nil, fmt.Errorf("%w: %w: %d bytes encrypted, at most %d", ErrValue, ErrTooLarge, len(cipher), MaxValue)
 	}
 	return &Value{ID: v.ID, Priority: v.Priority, Cipher: cipher}, nil
 }
 
-// Decrypt opens an encrypted value and checks that it is for this key and that
-// its signature verifies (§1.4).
+// Decrypt opens an encrypted value and checks that it is for this key and that its
+// owner signed it (§1.4). key is as for the function [Decrypt].
+//
+// A value with its owner's key and signature never fits into one RSA block of up to
+// 4,096 bits, so that the short form, and its oracle, is refused without using the key.
+//
+// The errors are [ErrDecrypt], [ErrKeyFailed], [ErrValue] for what does not parse,
+// [ErrRecipient] and [ErrSignature].
 func (v *Value) Decrypt(key crypto.Decrypter) (*Value, error) {
-	clear, err := Decrypt(key, v.Cipher)
+	pub, ok := key.Public().(*rsa.PublicKey)
+	if !ok || len(v.Cipher) > MaxValue {
+		return nil, ErrDecrypt
+	}
+	me, _, err := PublicIDs(pub)
+	if err != nil {
+		return nil, err
+	}
+	clear, err := openHybrid(key, pub, v.Cipher)
 	if err != nil {
 		return nil, err
 	}
@@ -205,31 +239,38 @@ func (v *Value) Decrypt(key crypto.Decrypter) (*Value, error) {
 	if err := u.end(); err != nil {
 		return nil, err
 	}
-	me, _, err := PublicIDs(key.Public())
-	if err != nil {
-		return nil, err
+	if !c.Signed() { // and has no recipient then
+		return nil, fmt.Errorf("%w: not signed", ErrSignature)
 	}
 	if c.To != me {
-		return nil, fmt.Errorf("%w: for another recipient", ErrValue)
+		return nil, ErrRecipient
 	}
-	return c, c.Verify()
+	if err := c.Verify(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
-// SignBytes signs as Jami does everywhere: RSA PKCS#1 v1.5 with SHA-512.
+// SignBytes signs as Jami does everywhere: RSA PKCS#1 v1.5 with SHA-512. The error is
+// [ErrKeyFailed].
 func SignBytes(key crypto.Signer, b []byte) ([]byte, error) {
 	h := sha512.Sum512(b)
 	sig, err := key.Sign(rand.Reader, h[:], crypto.SHA512)
 	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return nil, fmt.Errorf("sign: %w: %w", ErrKeyFailed, err)
 	}
 	return sig, nil
 }
 
-// VerifyBytes checks what SignBytes made.
+// VerifyBytes checks what SignBytes made with a key of 2,048 to 8,192 bits. The error
+// is [ErrSignature].
 func VerifyBytes(pub crypto.PublicKey, b, sig []byte) error {
 	r, ok := pub.(*rsa.PublicKey)
 	if !ok {
 		return fmt.Errorf("%w: not an RSA key", ErrSignature)
+	}
+	if err := checkRSA(r); err != nil { // a stranger's key may be as long as a value
+		return fmt.Errorf("%w: %w", ErrSignature, err)
 	}
 	h := sha512.Sum512(b)
 	if rsa.VerifyPKCS1v15(r, crypto.SHA512, h[:], sig) != nil {
@@ -413,4 +454,18 @@ func VerifyAnnouncement(v *Value, id ID) (*DeviceAnnouncement, error) {
 		return nil, err
 	}
 	return a, v.Verify()
+}
+
+// AnnouncedDevice returns the short id of the device that the account id announces with a
+// packed value, if it does.
+func AnnouncedDevice(packed []byte, id ID) (ID, bool) {
+	v, err := ParseValue(packed)
+	if err != nil {
+		return ID{}, false
+	}
+	a, err := VerifyAnnouncement(v, id)
+	if err != nil {
+		return ID{}, false
+	}
+	return a.Device, true
 }

@@ -7,6 +7,7 @@
 //	POST   /api/auth/device                 Basic, a CSR: a device of the user's account
 //	POST   /api/login                       Basic: scope USER; TLS client certificate: scope DEVICE
 //	POST   /api/auth/contacts               Bearer: merges contacts, returns all
+//	GET    /api/auth/contacts               Bearer: returns all
 //	GET    /api/auth/devices                Bearer: devices of the account
 //	GET    /api/auth/directory/search       Bearer, ?queryString=: people
 //	DELETE /api/auth/device/ID              Bearer of scope USER: revokes a device

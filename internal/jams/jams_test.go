@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -23,6 +24,14 @@ import (
 	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/internal/names/namestest"
 )
+
+// What requests are made of: labels of stock and of RFC 7468.
+const (
+	pemStock = "NEW CERTIFICATE REQUEST"
+	pemCSR   = "CERTIFICATE REQUEST"
+)
+
+var oidUID = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}
 
 func csrOf(t testing.TB, tmpl *x509.CertificateRequest, key crypto.Signer) []byte {
 	t.Helper()
@@ -219,6 +228,8 @@ func TestAnswers(t *testing.T) {
 		want   error
 	}{
 		{401, "", ErrBadCredentials}, {403, `{"code":"forbidden","errorDetails":"no"}`, ErrForbidden}, {404, "", ErrNotFound}, {429, "", ErrLimited}, {400, "", ErrRefused},
+		{401, `{"code":"revoked","errorDetails":"for good"}`, ErrRevoked}, {403, `{"code":"revoked","errorDetails":"for good"}`, ErrRevoked},
+		{404, `{"code":"revoked","errorDetails":"x"}`, ErrNotFound}, {500, `{"code":"revoked","errorDetails":"x"}`, ErrUnavailable}, {503, `{"code":"revoked"}`, ErrUnavailable},
 		{500, "", ErrUnavailable}, {302, "", ErrUnavailable}, {200, "", ErrInvalidReply}, {200, "{}", ErrInvalidReply},
 		{200, `{"scope":"DEVICE","access_token":"x","expires_in":9}`, ErrInvalidReply}, {200, `{"scope":"USER","access_token":"a\r\nb","expires_in":9}`, ErrInvalidReply},
 		{200, `{"scope":"USER","access_token":"x","expires_in":9}`, nil}, {200, strings.Repeat("x", maxReply+1), ErrInvalidReply},
@@ -233,6 +244,45 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
+}
+
+// A server may say when to come back, within reason.
+func TestRetryAfter(t *testing.T) {
+	value := ""
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", value)
+		w.WriteHeader(http.StatusTooManyRequests)
+	}))
+	defer srv.Close()
+	c, err := New(Options{Server: srv.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for in, want := range map[string]time.Duration{"": 0, "7": 7 * time.Second, "-1": 0, "soon": 0, "999999999": maxWait} {
+		value = in
+		err := c.AsUser("a", "b").Login(t.Context())
+		if wait, ok := RetryAfter(err); !errors.Is(err, ErrLimited) || wait != want || ok != (want > 0) {
+			t.Errorf("%q: %s, %v", in, wait, err)
+		}
+	}
+}
+
+func FuzzParseDevices(f *testing.F) {
+	f.Add([]byte(`[{"deviceId":"` + strings.Repeat("aB", 32) + `","alias":"laptop\u0000"}]`))
+	f.Add([]byte(`[]`))
+	f.Add([]byte(`[{"deviceId":"../x"}]`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		list, err := ParseDevices(b)
+		if err != nil && !errors.Is(err, ErrInvalidReply) {
+			t.Error(err)
+		}
+		for _, d := range list {
+			if _, err := ParseDeviceID(d.ID); err != nil || len(d.Alias) > MaxDeviceName || d.ID != strings.ToLower(d.ID) {
+				t.Errorf("%+v", d)
+			}
+		}
+	})
 }
 
 func FuzzParseCSR(f *testing.F) {

@@ -3,6 +3,7 @@ package jams
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"strings"
@@ -90,7 +91,7 @@ func ParseEnrolReply(body []byte) (r EnrolReply, err error) {
 			r.DeviceReceipt = s
 		case "receiptSignature":
 			if r.ReceiptSignature, err = base64.StdEncoding.DecodeString(s); err != nil {
-				return EnrolReply{}, ErrInvalidReply.with("the receipt's signature is not base64")
+				return EnrolReply{}, ErrInvalidReply.With("the receipt's signature is not base64")
 			}
 		case "nameServer":
 			r.NameServer = s
@@ -116,6 +117,22 @@ type Device struct {
 	Alias string `json:"alias"`
 }
 
+// ParseDevices reads the answer to GET /api/auth/devices.
+func ParseDevices(body []byte) ([]Device, error) {
+	var list []Device
+	if err := decode(body, maxReply, &list); err != nil {
+		return nil, ErrInvalidReply.Because(err)
+	}
+	for i, d := range list {
+		id, err := ParseDeviceID(d.ID)
+		if err != nil {
+			return nil, ErrInvalidReply.With("a device's id is %.70q", d.ID)
+		}
+		list[i] = Device{ID: id.String(), Alias: Printable(d.Alias, MaxDeviceName)}
+	}
+	return list, nil
+}
+
 // Profile is somebody in the directory.
 type Profile struct {
 	Username  string `json:"username"`
@@ -133,7 +150,7 @@ type Profiles struct {
 // Refusal is the body of an answer that is no success. ErrorDetails is where stock
 // Jami looks.
 type Refusal struct {
-	Code         Code   `json:"code"`
+	Code         string `json:"code"`
 	ErrorDetails string `json:"errorDetails"`
 }
 
@@ -162,17 +179,17 @@ func ParseContacts(body []byte) (Contacts, error) {
 		return nil, err
 	}
 	if len(list) > MaxContacts {
-		return nil, ErrRefused.with("%d contacts, %d are allowed", len(list), MaxContacts)
+		return nil, ErrRefused.With("%d contacts, %d are allowed", len(list), MaxContacts)
 	}
 	out := make(Contacts, len(list))
 	for _, c := range list {
 		uri := strings.TrimPrefix(strings.TrimPrefix(c.URI, "jami:"), "ring:")
 		id, err := jami.ParseID(uri)
 		if err != nil {
-			return nil, ErrRefused.with("a contact's uri is %.48q", c.URI)
+			return nil, ErrRefused.With("a contact's uri is %.48q", c.URI)
 		}
 		if c.Added < 0 || c.Removed < 0 || len(c.ConversationID) > maxConversation {
-			return nil, ErrRefused.with("contact %s can't be true", id)
+			return nil, ErrRefused.With("contact %s can't be true", id)
 		}
 		out.mergeOne(id, c.Contact)
 	}
@@ -188,39 +205,26 @@ func (c Contacts) Merge(other Contacts) {
 }
 
 func (c Contacts) mergeOne(id jami.ID, o jami.Contact) {
-	have, ok := c[id]
-	if !ok {
-		c[id] = o
-		return
+	if have, ok := c[id]; ok {
+		o = have.Merge(o)
 	}
-	// Where both say the same time the greater value wins, so that order is nothing.
-	if o.Added > have.Added || o.Added == have.Added && o.ConversationID > have.ConversationID {
-		have.Added, have.ConversationID = o.Added, o.ConversationID
-	}
-	switch {
-	case o.Removed > have.Removed:
-		have.Removed, have.Banned = o.Removed, o.Banned
-	case o.Removed == have.Removed:
-		have.Banned = have.Banned || o.Banned
-	}
-	have.Confirmed = have.Confirmed || o.Confirmed
-	c[id] = have
+	c[id] = o
 }
 
 // decode reads one JSON value of at most limit bytes and nothing after it.
 func decode(body []byte, limit int, v any) error {
 	if len(body) > limit {
-		return ErrRefused.with("%d bytes or more, %d are allowed", len(body), limit)
+		return ErrRefused.With("%d bytes or more, %d are allowed", len(body), limit)
 	}
 	if !utf8.Valid(body) {
-		return ErrRefused.with("not UTF-8")
+		return ErrRefused.With("not UTF-8")
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	if err := d.Decode(v); err != nil {
-		return ErrRefused.with("not the JSON that is expected")
+		return ErrRefused.With("not the JSON that is expected")
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return ErrRefused.with("more follows the JSON value")
+		return ErrRefused.With("more follows the JSON value")
 	}
 	return nil
 }
@@ -231,14 +235,25 @@ func decode(body []byte, limit int, v any) error {
 func UserName(s string) (string, error) {
 	s = strings.ToLower(s)
 	if s == "" || len(s) > MaxName || strings.Trim(s, ".") == "" {
-		return "", ErrInvalid.with("a user's name has 1 to %d characters", MaxName)
+		return "", ErrInvalid.With("a user's name has 1 to %d characters", MaxName)
 	}
 	for _, c := range []byte(s) {
 		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("._@-", c) >= 0) {
-			return "", ErrInvalid.with("a user's name has a-z, 0-9 and . _ @ - alone")
+			return "", ErrInvalid.With("a user's name has a-z, 0-9 and . _ @ - alone")
 		}
 	}
 	return s, nil
+}
+
+// ParseDeviceID reads the long id of a device: 64 hex digits.
+func ParseDeviceID(s string) (id jami.LongID, err error) {
+	if len(s) != hex.EncodedLen(len(id)) {
+		return id, ErrInvalid.With("a device's id has 64 hex digits")
+	}
+	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
+		return jami.LongID{}, ErrInvalid.With("a device's id has 64 hex digits")
+	}
+	return id, nil
 }
 
 // Printable returns s without what can't be shown, cut to limit bytes.

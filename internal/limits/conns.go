@@ -8,83 +8,86 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Connections that are open at once.
-const (
-	connsMax        = 4096
-	connsPerAddress = 64
-)
-
-// Listener closes the connections that are too many, so that a few addresses can't
-// hold them all.
-type Listener struct {
-	net.Listener
-	open    prometheus.Gauge
-	refused prometheus.Counter
+// Places bounds how many of something an address has at once, and all together. The
+// server's own host is bounded by the total alone: a reverse proxy or a load test
+// comes from there. It is safe for concurrent use.
+type Places struct {
+	perAddress, inAll int
 
 	mu  sync.Mutex
-	all int
 	by  map[netip.Addr]int
+	all int
 }
 
-// NewListener bounds l and counts the connections that are open and those refused.
-func NewListener(l net.Listener, open prometheus.Gauge, refused prometheus.Counter) *Listener {
-	return &Listener{Listener: l, open: open, refused: refused, by: map[netip.Addr]int{}}
+// NewPlaces returns places for so many.
+func NewPlaces(perAddress, inAll int) *Places {
+	return &Places{perAddress: perAddress, inAll: inAll, by: map[netip.Addr]int{}}
 }
 
-// Accept returns the next connection that is not too many.
-func (l *Listener) Accept() (net.Conn, error) {
+// Take reserves a place, to be given back with [Places.Free].
+func (p *Places) Take(ip netip.Addr) bool {
+	key := Subnet(ip)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all >= p.inAll || p.by[key] >= p.perAddress && !ip.IsLoopback() {
+		return false
+	}
+	p.all++
+	p.by[key]++
+	return true
+}
+
+// Free gives a place back.
+func (p *Places) Free(ip netip.Addr) {
+	key := Subnet(ip)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all--
+	if p.by[key]--; p.by[key] <= 0 {
+		delete(p.by, key)
+	}
+}
+
+// Taken is how many places are taken.
+func (p *Places) Taken() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all
+}
+
+// Listener closes the connections for which there is no place, so that a few addresses
+// can't hold them all.
+type Listener struct {
+	net.Listener
+	Places  *Places
+	Refused prometheus.Counter // nil: those closed are not counted
+}
+
+// Accept returns the next connection that has a place.
+func (l Listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		ip := remote(c)
-		if l.enter(ip) {
-			return &conn{Conn: c, leave: func() { l.leave(ip) }}, nil
+		ip := addrOf(c.RemoteAddr().String())
+		if l.Places.Take(ip) {
+			return &conn{Conn: c, leave: sync.OnceFunc(func() { l.Places.Free(ip) })}, nil
 		}
-		l.refused.Inc()
+		if l.Refused != nil {
+			l.Refused.Inc()
+		}
 		c.Close() // an error: the other side was faster
 	}
 }
 
-func remote(c net.Conn) netip.Addr {
-	at, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		return netip.Addr{}
-	}
-	return Subnet(at.Addr().Unmap().WithZone(""))
-}
-
-func (l *Listener) enter(ip netip.Addr) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.all >= connsMax || l.by[ip] >= connsPerAddress && !ip.IsLoopback() {
-		return false
-	}
-	l.all++
-	l.by[ip]++
-	l.open.Set(float64(l.all))
-	return true
-}
-
-func (l *Listener) leave(ip netip.Addr) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all--
-	if l.by[ip]--; l.by[ip] <= 0 {
-		delete(l.by, ip)
-	}
-	l.open.Set(float64(l.all))
-}
-
 type conn struct {
 	net.Conn
-	once  sync.Once
 	leave func()
 }
 
 // Close closes the connection; its place is free then.
 func (c *conn) Close() error {
-	defer c.once.Do(c.leave)
+	defer c.leave()
 	return c.Conn.Close()
 }

@@ -4,8 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"testing"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // from is a connection of another address.
@@ -41,7 +39,8 @@ func (c *counted) Close() error { c.l.closed++; return nil }
 
 func TestConnectionsOfOneAddress(t *testing.T) {
 	in := &crowd{}
-	l := NewListener(in, prometheus.NewGauge(prometheus.GaugeOpts{}), prometheus.NewCounter(prometheus.CounterOpts{}))
+	const connsPerAddress, connsMax = 64, 4096
+	l := Listener{in, NewPlaces(connsPerAddress, connsMax), nil}
 	accept := func(n int, addr string) (out []net.Conn) {
 		for range n {
 			in.next = append(in.next, addr)

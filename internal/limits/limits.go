@@ -41,6 +41,9 @@ func (l *Limiter[K]) Take(k K, now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.bucketLocked(k, now)
+	if now.Before(b.used) { // asked before another who was faster: its time would be credited twice
+		now = b.used
+	}
 	b.used = now
 	if b.AllowN(now, 1) {
 		return 0
@@ -133,11 +136,7 @@ func Subnet(ip netip.Addr) netip.Addr {
 // host is believed about X-Forwarded-For, and of that only the last entry, which
 // the proxy itself added.
 func ClientIP(r *http.Request) netip.Addr {
-	at, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	ip := at.Addr().Unmap().WithZone("")
+	ip := addrOf(r.RemoteAddr)
 	fwd := r.Header.Values("X-Forwarded-For")
 	if !ip.IsLoopback() || len(fwd) == 0 {
 		return ip
@@ -147,4 +146,13 @@ func ClientIP(r *http.Request) netip.Addr {
 		return a.Unmap().WithZone("")
 	}
 	return ip
+}
+
+// addrOf returns the address of host:port; without one it is the zero address.
+func addrOf(hostport string) netip.Addr {
+	at, err := netip.ParseAddrPort(hostport)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return at.Addr().Unmap().WithZone("")
 }

@@ -81,7 +81,7 @@ func base(server string) (string, error) {
 	}
 	u, err := url.Parse(server)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return "", ErrInvalidName.with("the server is not an http:// or https:// URL")
+		return "", ErrInvalidName.With("the server is not an http:// or https:// URL")
 	}
 	return strings.TrimRight(u.String(), "/"), nil
 }
@@ -124,7 +124,7 @@ func (c *Client) Reverse(ctx context.Context, id jami.ID) (Record, error) {
 			return Record{}, err
 		}
 		if !r.Addr.IsZero() && r.Addr != id {
-			return Record{}, ErrInvalidReply.with("asked for %s, got %s", id, r.Addr)
+			return Record{}, ErrInvalidReply.With("asked for %s, got %s", id, r.Addr)
 		}
 		r.Addr = id
 		return r, nil
@@ -144,11 +144,11 @@ func (c *Client) ask(ctx context.Context, k cacheKey, path string, parse func([]
 	case status/100 == 2:
 		r, err = parse(body)
 	case status == http.StatusRequestTimeout || status == http.StatusTooManyRequests:
-		err = ErrUnavailable.with("%s", http.StatusText(status))
+		err = ErrUnavailable.With("%s", http.StatusText(status))
 	case status/100 == 4:
 		err = ErrNotFound
 	default:
-		err = ErrUnavailable.with("the server answers %d", status)
+		err = ErrUnavailable.With("the server answers %d", status)
 	}
 	if err == nil || errors.Is(err, ErrNotFound) {
 		c.cache.put(k, r, err)
@@ -164,6 +164,14 @@ func (c *Client) Register(ctx context.Context, name, owner string, account crypt
 	if err != nil {
 		return err
 	}
+	return c.RegisterSigned(ctx, &r, owner)
+}
+
+// RegisterSigned is [Client.Register] with what [Sign] made elsewhere. It is checked first.
+func (c *Client) RegisterSigned(ctx context.Context, r *Record, owner string) error {
+	if err := r.Verify(); err != nil {
+		return err
+	}
 	status, body, err := c.do(ctx, http.MethodPost, c.server+"/name/"+r.Name, r.Registration(owner))
 	if err != nil {
 		return err
@@ -172,24 +180,24 @@ func (c *Client) Register(ctx context.Context, name, owner string, account crypt
 	case status/100 == 2:
 		m, err := parse(body)
 		if err != nil {
-			return ErrInvalidReply.because(err)
+			return ErrInvalidReply.Because(err)
 		}
 		if !m.Success {
-			return ErrUnavailable.with("the server answers %d but no success", status)
+			return ErrUnavailable.With("the server answers %d but no success", status)
 		}
 	case status == http.StatusBadRequest:
-		return ErrIncomplete.with("the server answers %d", status)
+		return ErrIncomplete.With("the server answers %d", status)
 	case status == http.StatusUnauthorized:
-		return ErrBadSignature.with("the server answers %d", status)
+		return ErrBadSignature.With("the server answers %d", status)
 	case status == http.StatusRequestTimeout || status == http.StatusTooManyRequests:
-		return ErrUnavailable.with("%s", http.StatusText(status))
+		return ErrUnavailable.With("%s", http.StatusText(status))
 	case status/100 == 4:
 		return ErrTaken
 	default:
-		return ErrUnavailable.with("the server answers %d", status)
+		return ErrUnavailable.With("the server answers %d", status)
 	}
-	c.cache.put(cacheKey{cacheKeyName, c.server, r.Name}, r, nil)
-	c.cache.put(cacheKey{cacheKeyAddr, c.server, r.Addr.String()}, r, nil)
+	c.cache.put(cacheKey{cacheKeyName, c.server, r.Name}, *r, nil)
+	c.cache.put(cacheKey{cacheKeyAddr, c.server, r.Addr.String()}, *r, nil)
 	return nil
 }
 
@@ -199,7 +207,7 @@ func (c *Client) do(ctx context.Context, method, url string, body []byte) (int, 
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
-		return 0, nil, ErrInvalidName.because(err)
+		return 0, nil, ErrInvalidName.Because(err)
 	}
 	req.Header.Set("User-Agent", "JamiDHT")
 	req.Header.Set("Accept", "*/*")
@@ -207,16 +215,16 @@ func (c *Client) do(ctx context.Context, method, url string, body []byte) (int, 
 	resp, err := c.http.Do(req)
 	switch {
 	case errors.Is(err, http.ErrSchemeMismatch):
-		e := ErrUnavailable.with("the server speaks plain HTTP: write its URL with http://")
+		e := ErrUnavailable.With("the server speaks plain HTTP: write its URL with http://")
 		e.Cause = err
 		return 0, nil, e
 	case err != nil:
-		return 0, nil, ErrUnavailable.because(err)
+		return 0, nil, ErrUnavailable.Because(err)
 	}
 	defer resp.Body.Close()
 	got, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1)) // one more is too long to parse
 	if err != nil {
-		return 0, nil, ErrUnavailable.because(err)
+		return 0, nil, ErrUnavailable.Because(err)
 	}
 	return resp.StatusCode, got, nil
 }

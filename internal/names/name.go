@@ -20,7 +20,7 @@ const maxHost = 253 + len(":65535")
 // ASCII is a name: letters of other scripts that look or fold like it are refused.
 func Normalize(name string) (string, error) {
 	if len(name) < minName || len(name) > maxName {
-		return "", ErrInvalidName.with("a name has %d to %d characters", minName, maxName)
+		return "", ErrInvalidName.With("a name has %d to %d characters", minName, maxName)
 	}
 	out := []byte(name)
 	for i, c := range out {
@@ -29,7 +29,7 @@ func Normalize(name string) (string, error) {
 		case 'A' <= c && c <= 'Z':
 			out[i] = c | 0x20
 		default:
-			return "", ErrInvalidName.with("a name is made of a-z, 0-9, - and _")
+			return "", ErrInvalidName.With("a name is made of a-z, 0-9, - and _")
 		}
 	}
 	return string(out), nil
@@ -42,7 +42,7 @@ func split(text string) (name, host string, err error) {
 		return "", "", err
 	}
 	if at && !isHost(host) {
-		return "", "", ErrInvalidName.with("what follows the @ is not a host")
+		return "", "", ErrInvalidName.With("what follows the @ is not a host")
 	}
 	return name, host, nil
 }
@@ -69,7 +69,7 @@ func ParseAddr(s string) (jami.ID, error) {
 	}
 	id, err := jami.ParseID(s)
 	if err != nil || id.IsZero() {
-		return jami.ID{}, ErrInvalidName.with("not a Jami Id: it has 40 hex digits")
+		return jami.ID{}, ErrInvalidName.With("not a Jami Id: it has 40 hex digits")
 	}
 	return id, nil
 }

@@ -55,12 +55,12 @@ func Sign(name string, account crypto.Signer) (Record, error) {
 	}
 	r := Record{Name: name}
 	if r.Key, err = x509.MarshalPKIXPublicKey(account.Public()); err != nil {
-		return Record{}, ErrUnsupported.because(err)
+		return Record{}, ErrUnsupported.Because(err)
 	}
 	r.Addr = jami.KeyID(r.Key)
 	digest := sha512.Sum512([]byte(name))
 	if r.Signature, err = account.Sign(rand.Reader, digest[:], crypto.SHA512); err != nil {
-		return Record{}, ErrUnavailable.because(err)
+		return Record{}, ErrUnavailable.Because(err)
 	}
 	return r, nil
 }
@@ -72,11 +72,11 @@ func (r *Record) Verify() error {
 		return err
 	}
 	if jami.KeyID(r.Key) != r.Addr {
-		return ErrBadSignature.with("the key is not that of the account")
+		return ErrBadSignature.With("the key is not that of the account")
 	}
 	digest := sha512.Sum512([]byte(r.Name))
 	if err := rsa.VerifyPKCS1v15(pub, crypto.SHA512, digest[:], r.Signature); err != nil {
-		return ErrBadSignature.with("the account did not sign this name")
+		return ErrBadSignature.With("the account did not sign this name")
 	}
 	return nil
 }
@@ -84,14 +84,14 @@ func (r *Record) Verify() error {
 func parseKey(der []byte) (*rsa.PublicKey, error) {
 	pub, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
-		return nil, ErrBadSignature.with("no public key")
+		return nil, ErrBadSignature.With("no public key")
 	}
 	if err := fits(pub); err != nil {
-		return nil, ErrBadSignature.with("%s", err.Detail)
+		return nil, ErrBadSignature.With("%s", err.Detail)
 	}
 	// One key has one encoding, or it would have several ids.
 	if again, err := x509.MarshalPKIXPublicKey(pub); err != nil || !bytes.Equal(again, der) {
-		return nil, ErrBadSignature.with("the key is not in DER")
+		return nil, ErrBadSignature.With("the key is not in DER")
 	}
 	return pub.(*rsa.PublicKey), nil
 }
@@ -100,9 +100,9 @@ func fits(pub crypto.PublicKey) *Error {
 	k, ok := pub.(*rsa.PublicKey)
 	switch {
 	case !ok:
-		return ErrUnsupported.with("not an RSA key")
+		return ErrUnsupported.With("not an RSA key")
 	case k.N.BitLen() < minKeyBits || k.N.BitLen() > maxKeyBits:
-		return ErrUnsupported.with("a key of %d bits; %d to %d are taken", k.N.BitLen(), minKeyBits, maxKeyBits)
+		return ErrUnsupported.With("a key of %d bits; %d to %d are taken", k.N.BitLen(), minKeyBits, maxKeyBits)
 	}
 	return nil
 }
@@ -143,14 +143,14 @@ func (r *Record) encode(owner, keyEnd string) []byte {
 func ParseReply(name string, body []byte) (Record, error) {
 	m, err := parse(body)
 	if err != nil {
-		return Record{}, ErrInvalidReply.because(err)
+		return Record{}, ErrInvalidReply.Because(err)
 	}
 	if name == "" {
 		if m.Name == "" {
 			return Record{}, ErrNotFound
 		}
 		if name, err = Normalize(m.Name); err != nil {
-			return Record{}, ErrInvalidReply.because(err)
+			return Record{}, ErrInvalidReply.Because(err)
 		}
 		if m.Addr == "" { // all that stock's server says
 			return Record{Name: name}, nil
@@ -163,7 +163,7 @@ func ParseReply(name string, body []byte) (Record, error) {
 	}
 	r := Record{Name: name}
 	if r.Addr, err = ParseAddr(m.Addr); err != nil {
-		return Record{}, ErrInvalidReply.because(err)
+		return Record{}, ErrInvalidReply.Because(err)
 	}
 	if m.PublicKey == "" || m.Signature == "" {
 		return r, nil
@@ -172,7 +172,7 @@ func ParseReply(name string, body []byte) (Record, error) {
 		err = r.Verify()
 	}
 	if err != nil {
-		return Record{}, ErrInvalidReply.because(err)
+		return Record{}, ErrInvalidReply.Because(err)
 	}
 	return r, nil
 }
@@ -186,17 +186,17 @@ func ParseRegistration(name string, body []byte) (Record, error) {
 	}
 	m, err := parse(body)
 	if err != nil {
-		return Record{}, ErrIncomplete.because(err)
+		return Record{}, ErrIncomplete.Because(err)
 	}
 	if m.Addr == "" || m.PublicKey == "" || m.Signature == "" {
-		return Record{}, ErrIncomplete.with("addr, publickey and signature are needed")
+		return Record{}, ErrIncomplete.With("addr, publickey and signature are needed")
 	}
 	r := Record{Name: name}
 	if r.Addr, err = ParseAddr(m.Addr); err != nil {
-		return Record{}, ErrIncomplete.because(err)
+		return Record{}, ErrIncomplete.Because(err)
 	}
 	if err := r.prove(&m); err != nil {
-		return Record{}, ErrIncomplete.because(err)
+		return Record{}, ErrIncomplete.Because(err)
 	}
 	if err := r.Verify(); err != nil {
 		return Record{}, err
@@ -206,10 +206,10 @@ func ParseRegistration(name string, body []byte) (Record, error) {
 
 func parse(body []byte) (m message, err error) {
 	if len(body) > MaxBody {
-		return m, ErrInvalidReply.with("more than %d bytes", MaxBody)
+		return m, ErrInvalidReply.With("more than %d bytes", MaxBody)
 	}
 	if err := json.Unmarshal(body, &m); err != nil {
-		return message{}, ErrInvalidReply.with("not a JSON object of the fields that are expected")
+		return message{}, ErrInvalidReply.With("not a JSON object of the fields that are expected")
 	}
 	return m, nil
 }
@@ -218,15 +218,15 @@ func parse(body []byte) (m message, err error) {
 func (r *Record) prove(m *message) error {
 	key, err := base64.StdEncoding.DecodeString(m.PublicKey)
 	if err != nil {
-		return ErrIncomplete.with("publickey is not base64")
+		return ErrIncomplete.With("publickey is not base64")
 	}
 	if r.Signature, err = base64.StdEncoding.DecodeString(m.Signature); err != nil {
-		return ErrIncomplete.with("signature is not base64")
+		return ErrIncomplete.With("signature is not base64")
 	}
 	text := strings.Trim(string(key), "\x00 \t\r\n")
 	block, rest := pem.Decode([]byte(text))
 	if block == nil || block.Type != pemKey || len(rest) > 0 || !strings.HasPrefix(text, "-----BEGIN "+pemKey) {
-		return ErrIncomplete.with("publickey is not a PEM public key")
+		return ErrIncomplete.With("publickey is not a PEM public key")
 	}
 	r.Key = block.Bytes
 	return nil

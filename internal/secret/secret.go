@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 )
 
 // Max bounds a password in bytes.
@@ -35,16 +36,33 @@ func FirstLine(r io.Reader) ([]byte, error) {
 	return line, nil
 }
 
+// TakeEnv reads a password from a variable, which this process and those that it starts
+// do not have afterwards; nil is none.
+func TakeEnv(name string) ([]byte, error) {
+	text, ok := os.LookupEnv(name)
+	if !ok {
+		return nil, nil
+	}
+	if err := os.Unsetenv(name); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	b, err := FirstLine(strings.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return b, nil
+}
+
 // File reads the password in a file.
 func File(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("password file: %w", err)
+		return nil, fmt.Errorf("the file with the secret: %w", err)
 	}
 	defer f.Close()
 	b, err := FirstLine(f)
 	if err != nil {
-		return nil, fmt.Errorf("password file %s: %w", path, err)
+		return nil, fmt.Errorf("the file with the secret, %s: %w", path, err)
 	}
 	return b, nil
 }

@@ -7,6 +7,23 @@ import (
 	"testing"
 )
 
+func TestTakeEnv(t *testing.T) {
+	const name = "PARLEYTEST_SECRET"
+	if b, err := TakeEnv(name); b != nil || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	for in, want := range map[string]string{"s3cret": "s3cret", "": ""} {
+		t.Setenv(name, in)
+		b, err := TakeEnv(name)
+		if string(b) != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", in, b, err)
+		}
+		if _, ok := os.LookupEnv(name); ok {
+			t.Error("it is still there")
+		}
+	}
+}
+
 func TestFirstLine(t *testing.T) {
 	for in, want := range map[string]string{
 		"s3cret pw\n": "s3cret pw", "no end": "no end", " spaces \r\nmore": " spaces ", "ünï\n": "ünï",

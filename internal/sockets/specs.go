@@ -17,6 +17,7 @@ const (
 	SIPUDP  = "sip-udp"
 	SIPTCP  = "sip-tcp"
 	SIPTLS  = "sip-tls"
+	Devices = "devices" // TCP: connections to Jami devices
 	pairs   = (config.MediaPorts - 2) / 2
 	maxPort = 1<<16 - 1
 )
@@ -63,6 +64,7 @@ func ConnectSpecs(c *config.Config) []Spec {
 		{Name: SIPUDP, Network: "udp", Addr: c.SIP.Listen, Setting: "sip.listen"},
 		{Name: SIPTCP, Network: "tcp", Addr: c.SIP.Listen, Setting: "sip.listen"},
 		{Name: SIPTLS, Network: "tcp", Addr: c.SIP.TLSListen, Setting: "sip.tls_listen"},
+		{Name: Devices, Network: "tcp", Addr: c.Jami.Listen, Setting: "jami.listen"},
 	}
 	out := all[:0]
 	for _, s := range all {
@@ -80,7 +82,10 @@ func ProbeSpecs(c *config.Config) []Spec {
 	if c.Bus.URL == "" {
 		out = append(out, Spec{Name: "bus", Network: "tcp", Addr: c.Bus.Listen, Setting: "bus.listen"})
 	}
-	if c.DHT.Listen != "" {
+	if c.DHT.Overlay == "opendht" || c.DHT.Overlay == "both" {
+		out = append(out, Spec{Name: "dht-opendht", Network: "udp", Addr: c.DHT.OpenDHTListen, Setting: "dht.opendht_listen"})
+	}
+	if (c.DHT.Overlay == "libp2p" || c.DHT.Overlay == "both") && c.DHT.Listen != "" {
 		out = append(out,
 			Spec{Name: "dht-tcp", Network: "tcp", Addr: c.DHT.Listen, Setting: "dht.listen"},
 			Spec{Name: "dht-udp", Network: "udp", Addr: c.DHT.Listen, Setting: "dht.listen"})

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -85,7 +86,7 @@ func (c *child) once() (err error, stopped bool) {
 	cmd.Args[0] = "parley"
 	files, env := c.Sockets.Files()
 	cmd.ExtraFiles = append(append([]*os.File{}, files...), c.s.o.Inherit...)
-	cmd.Env = append(append([]string{}, c.s.o.Env...), env)
+	cmd.Env = append(slices.Concat(c.s.o.Env, c.s.o.EnvOf[c.Name]), env)
 	cmd.Stdout, cmd.Stderr = out, out // the same: one pipe, lines in order
 	cmd.WaitDelay = waitDelay
 	// A group of its own, so that Ctrl-C reaches the supervisor alone.

@@ -22,8 +22,9 @@ type Options struct {
 	Path    string                     // the program
 	Args    func(name string) []string // without the program's name
 	Env     []string
-	Inherit []*os.File // given to every child after its sockets, e.g. the data lock
-	Out     *Output    // gets what the children print
+	EnvOf   map[string][]string // what one process has beside, by its name
+	Inherit []*os.File          // given to every child after its sockets, e.g. the data lock
+	Out     *Output             // gets what the children print
 	Log     *zap.Logger
 }
 

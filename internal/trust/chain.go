@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
@@ -46,6 +47,8 @@ type Rules struct {
 	Roots   []*x509.Certificate
 	Account jami.ID     // the account that is expected; zero: any
 	Device  jami.LongID // the device that is expected; zero: any
+	// At is when what is checked was signed, in Now's place; zero: now. See the package.
+	At time.Time
 	// AnyTime looks at the chain as of a moment at which all of it is valid, whatever
 	// Now says: for one's own chain, whose dates are told apart from damage.
 	AnyTime bool
@@ -103,18 +106,12 @@ func Certificates(text []byte) ([]*x509.Certificate, error) {
 
 // Check judges a chain by the rules of this package. An error is an [*Error].
 func (r *Rules) Check(certs []*x509.Certificate) (*Chain, error) {
-	now := time.Now()
-	if r.Now != nil {
-		now = r.Now()
+	now, err := r.moment(certs)
+	if err != nil {
+		return nil, err
 	}
-	if r.AnyTime {
-		var err *Error
-		if now, err = during(certs); err != nil {
-			return nil, err
-		}
-	}
-	for _, rule := range []func([]*x509.Certificate, time.Time) *Error{
-		size, complete, keys, signatures, dates, authority, extensions, uids, r.expected, r.revoked, r.rooted, forbidden,
+	for _, rule := range []rule{
+		size, complete, keys, signatures, r.dates, authority, extensions, uids, r.expected, r.revoked, r.rooted, forbidden,
 	} {
 		if err := rule(certs, now); err != nil {
 			return nil, err
@@ -124,6 +121,49 @@ func (r *Rules) Check(certs []*x509.Certificate) (*Chain, error) {
 	c.JamiID, _ = jami.CertIDs(c.Account)
 	c.DeviceShort, c.DeviceID = jami.CertIDs(c.Device)
 	return c, nil
+}
+
+// Recheck judges again what may have changed of a chain that Check found good: its
+// dates, what is expected, what is revoked and the roots. No signature is verified. An
+// error is an [*Error].
+func (r *Rules) Recheck(c *Chain) error {
+	certs := c.Certs()
+	now, err := r.moment(certs)
+	if err != nil {
+		return err
+	}
+	for _, rule := range []rule{r.dates, r.expected, r.revoked, r.rooted} {
+		if err := rule(certs, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type rule func(certs []*x509.Certificate, now time.Time) *Error
+
+// moment is the one as of which the dates are judged.
+func (r *Rules) moment(certs []*x509.Certificate) (time.Time, error) {
+	switch {
+	case r.AnyTime:
+		now, err := during(certs)
+		if err != nil {
+			return now, err
+		}
+		return now, nil
+	case !r.At.IsZero():
+		now, err := during(certs)
+		if err != nil {
+			return now, err
+		}
+		if r.At.After(now) {
+			now = r.At
+		}
+		return now, nil
+	case r.Now != nil:
+		return r.Now(), nil
+	}
+	return time.Now(), nil
 }
 
 // during is the first moment at which all certificates are valid.
@@ -226,14 +266,18 @@ func signatures(certs []*x509.Certificate, _ time.Time) *Error {
 	return nil
 }
 
-func dates(certs []*x509.Certificate, now time.Time) *Error {
+func (r *Rules) dates(certs []*x509.Certificate, now time.Time) *Error {
+	slack := clockSlack
+	if !r.At.IsZero() {
+		slack = 0
+	}
 	for i, c := range certs {
 		switch {
 		case c.NotAfter.Before(c.NotBefore):
 			return refuse(i, BadValidity, "it ends before it begins")
-		case now.Add(clockSlack).Before(c.NotBefore):
+		case now.Add(slack).Before(c.NotBefore):
 			return refuse(i, NotYetValid, "it is valid from %s; is the clock right?", c.NotBefore.Format(time.RFC3339))
-		case now.Add(-clockSlack).After(c.NotAfter):
+		case now.Add(-slack).After(c.NotAfter):
 			return refuse(i, Expired, "it was valid until %s", c.NotAfter.Format(time.RFC3339))
 		}
 	}
@@ -286,6 +330,28 @@ func uids(certs []*x509.Certificate, _ time.Time) *Error {
 	return nil
 }
 
+// ClaimsDevice reports whether who shows these certificates says that it is a device of
+// a Jami account: the first one's name, or its issuer's, has a UID with the form of a
+// key id, as all certificates of Jami have (dht-and-identity §3.1). Whether that is true
+// is [Rules.Check]'s to say.
+func ClaimsDevice(certs []*x509.Certificate) bool {
+	if len(certs) == 0 {
+		return false
+	}
+	for _, names := range [][]pkix.AttributeTypeAndValue{certs[0].Subject.Names, certs[0].Issuer.Names} {
+		for _, n := range names {
+			s, ok := n.Value.(string)
+			if !ok || !n.Type.Equal(oidUID) {
+				continue
+			}
+			if _, err := jami.ParseID(s); err == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (r *Rules) expected(certs []*x509.Certificate, _ time.Time) *Error {
 	account, _ := jami.CertIDs(certs[1])
 	_, device := jami.CertIDs(certs[0])
@@ -300,8 +366,9 @@ func (r *Rules) expected(certs []*x509.Certificate, _ time.Time) *Error {
 
 func (r *Rules) revoked(certs []*x509.Certificate, _ time.Time) *Error {
 	for i, c := range certs[:len(certs)-1] {
-		if r.Revoked.Has(c, certs[i+1]) {
-			return refuse(i, Revoked, "%s revoked it", who(certs[i+1]))
+		since, is := r.Revoked.Since(c, certs[i+1])
+		if is && (r.At.IsZero() || r.At.After(since.Add(clockSlack))) {
+			return refuse(i, Revoked, "%s revoked it, %s", who(certs[i+1]), since.UTC().Format(time.RFC3339))
 		}
 	}
 	return nil

@@ -34,6 +34,12 @@
 //   - Revocation: no revocation list that an issuer of the chain signed names the
 //     certificate under it (§3.7). A list that is past its nextUpdate still counts:
 //     what was revoked stays revoked.
+//   - What was signed in the past (Rules.At, a commit's time, say): no certificate had
+//     ended by then, to the second; that one began later is no fault, since the time
+//     is the writer's clock's (swarm §2.4 looks at the end alone). A revocation counts
+//     from its date in the list on (RFC 5280 §5.1.2.6), with five minutes for clocks
+//     that differ: what a device signed before stays good. The writer chooses that time, and a
+//     revoked device may lie: what arrives after the revocation is to be judged now.
 //   - Authority of an organisation: where roots are given, the last certificate is
 //     one of them.
 //

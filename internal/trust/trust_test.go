@@ -580,3 +580,31 @@ func FuzzCRL(f *testing.F) {
 		}
 	})
 }
+
+// Half of stock Jami's lists have a number that looks negative.
+func TestListWithANegativeNumber(t *testing.T) {
+	for in, want := range map[string]string{
+		"-1": "ff", "-128": "80", "-129": "ff7f", "-9223372036854775808": "8000000000000000", "-5": "fb",
+		"-1234605616436508552": "eeddccbbaa998878",
+	} {
+		n, ok := new(big.Int).SetString(in, 10)
+		if !ok {
+			t.Fatal(in)
+		}
+		if got := unsigned(n).Text(16); got != want {
+			t.Errorf("%s is %s, want %s", in, got, want)
+		}
+	}
+	issuer := build(t, good())[1]
+	t2 := &x509.RevocationList{Number: big.NewInt(-5), ThisUpdate: now, NextUpdate: now.AddDate(1, 0, 0), SignatureAlgorithm: x509.SHA512WithRSA}
+	x := *issuer
+	x.SubjectKeyId = []byte{1}
+	der, err := x509.CreateRevocationList(rand.Reader, t2, &x, pool()["account"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ParseCRL(der, issuer)
+	if err != nil || l.Number.Cmp(big.NewInt(251)) != 0 {
+		t.Errorf("number %v, %v", l.Number, err)
+	}
+}

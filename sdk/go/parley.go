@@ -69,7 +69,7 @@ func Connect(o Options) (*Room, error) {
 // Close ends the connection. Leave first, or the bot stays in the roster for 15 s more.
 func (r *Room) Close() { r.nc.Close() }
 
-// Call sends a command of the room, and again while the node says that this helps.
+// Call sends a command of the room or the account, and again while the node says that this helps.
 // Refusals are *contract.Error.
 func Call[Q, A any](ctx context.Context, r *Room, cmd contract.Command[Q, A], q Q) (*A, error) {
 	if _, ok := ctx.Deadline(); !ok {
@@ -98,7 +98,7 @@ func Call[Q, A any](ctx context.Context, r *Room, cmd contract.Command[Q, A], q 
 
 // message says also which replica speaks: the node refuses those whose lease has gone.
 func (r *Room) message(d *contract.Def, header, value string, body []byte) *nats.Msg {
-	m := &nats.Msg{Subject: d.Subject(r.Account, r.Name, r.Me), Header: nats.Header{header: {value}}, Data: body}
+	m := &nats.Msg{Subject: d.For(r.Account, r.Name, r.Me), Header: nats.Header{header: {value}}, Data: body}
 	if l := r.lease.Load(); l != nil {
 		m.Header.Set(contract.HeaderInstance, l.Holder)
 		m.Header.Set(contract.HeaderEpoch, fmt.Sprint(l.Epoch))

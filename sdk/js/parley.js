@@ -123,6 +123,38 @@ export class Room {
   hand(raised = true) { return this.call("hand", { raised }); }
   lock(locked = true) { return this.call("lock", { locked }); }
 
+  /** Writes to all devices of an account (right "messages"). Resolves to {id}. */
+  write(to, body, type = "text/plain") {
+    return this.#request(`parley.v1.${this.account}.identity.message.send`, JSON.stringify({ to, body, type }), this.#headers("Key", nuid.next()), commandMs);
+  }
+
+  /** Yields what people write to the account: {id, from, contact, type, body, …} (right "messages"). */
+  messages({ signal } = {}) { return this.#follow(`parley.v1.${this.account}.identity.event.message.*`, signal); }
+
+  /** Yields which contacts are online, then who comes and goes: {id, online, since} (right "presence"). */
+  async *presence({ signal } = {}) {
+    const changes = this.#follow(`parley.v1.${this.account}.dht.event.presence.*`, signal);
+    const all = () => this.#request(`parley.v1.${this.account}.dht.presence.list`, "{}", headers(), commandMs);
+    try {
+      let { contacts, revision } = await all();
+      yield* contacts;
+      for await (const c of changes) {
+        if (c.revision <= revision) continue;
+        if (c.revision === revision + 1) yield c;
+        else yield* (await all()).contacts; // some were missed
+        revision = c.revision;
+      }
+    } finally { changes.return(); }
+  }
+
+  #follow(subject, signal) {
+    const queue = new Ring(1024);
+    const sub = this.#nc.subscribe(subject, { callback: (err, m) => (err ? queue.end(err) : queue.push(m.json())) });
+    queue.onEnd = () => sub.unsubscribe();
+    signal?.addEventListener("abort", () => queue.end());
+    return queue;
+  }
+
   /**
    * Yields each event of the room, in order, without gap or duplicate: kept ones from
    * sequence `from` on (after a join: its seq + 1; 0: from now on), then live ones.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/services/conference/room"
 )
 
 // maxChat is the size of a message in bytes.
@@ -72,7 +73,7 @@ func (s *Service) chat(ctx context.Context, r *bus.Request[contract.ChatPost]) (
 		if err == nil {
 			err = l.mayWrite(s.now(), id)
 		}
-		return writer{n, l.chatReady()}, err
+		return writer{n, l.r.Settings().Account, l.chatReady()}, err
 	})
 	if err != nil {
 		return nil, err
@@ -85,7 +86,7 @@ func (s *Service) chat(ctx context.Context, r *bus.Request[contract.ChatPost]) (
 	q.Name = w.name
 	// The key goes in the body alone, where swarm tells senders apart; as the
 	// command's own key it would be one for all who write in the room.
-	m, err := s.post(ctx, name, &q)
+	m, err := s.post(ctx, name, w.account, &q)
 	if err != nil {
 		return nil, err
 	}
@@ -108,10 +109,10 @@ const (
 
 // post has swarm commit a message. It asks until the caller's time ends; the
 // message's key lets that have one effect.
-func (s *Service) post(ctx context.Context, name string, q *contract.ChatPost) (*contract.ChatMessage, error) {
+func (s *Service) post(ctx context.Context, name, account string, q *contract.ChatPost) (*contract.ChatMessage, error) {
 	for {
 		try, cancel := context.WithTimeout(ctx, postTry)
-		m, err := bus.Call(try, s.bus, contract.SwarmPost, q, name)
+		m, err := bus.Call(try, s.as(account), contract.SwarmPost, q, name)
 		cancel()
 		if !errors.Is(err, contract.ErrUnavailable) && !errors.Is(err, contract.ErrTimeout) {
 			return m, err
@@ -124,10 +125,19 @@ func (s *Service) post(ctx context.Context, name string, q *contract.ChatPost) (
 	}
 }
 
+// as is the bus as used for a room's account.
+func (s *Service) as(account string) *bus.Conn {
+	if account == "" {
+		return s.bus
+	}
+	return s.bus.For(account)
+}
+
 // writer is who writes, and what he has to wait for; nil: nothing.
 type writer struct {
-	name  string
-	ready <-chan struct{}
+	name    string
+	account string // of the room
+	ready   <-chan struct{}
 }
 
 // chatName is the name under which somebody writes. A bot may write without
@@ -137,7 +147,7 @@ func (s *Service) chatName(l *live, id string) (string, error) {
 		return m.Name, nil
 	}
 	if id == contract.Operator {
-		return s.alias(), nil
+		return s.alias(l.r.Settings().Account), nil
 	}
 	if _, ok := s.bots.get(id, l.name); ok {
 		return id, nil
@@ -194,7 +204,7 @@ func (l *live) converse() {
 	l.conversing, l.conversed = true, make(chan struct{})
 	s, name := l.s, l.name
 	s.spawn(func(ctx context.Context) {
-		id, err := s.conversation(ctx, name, set.NewChat)
+		id, err := s.conversation(ctx, name, set)
 		terr := s.rooms.Tell(name, func(_ context.Context, l *live) {
 			l.conversing = false
 			defer close(l.conversed)
@@ -217,15 +227,15 @@ func (l *live) converse() {
 	})
 }
 
-// conversation asks swarm for a room's conversation, fresh: without what was said in
-// an earlier room of that name.
-func (s *Service) conversation(ctx context.Context, name string, fresh bool) (string, error) {
-	if fresh {
+// conversation asks swarm for a room's conversation; for a new room without what was said
+// in an earlier one of that name.
+func (s *Service) conversation(ctx context.Context, name string, set room.Settings) (string, error) {
+	if set.NewChat {
 		if _, err := bus.Call(ctx, s.bus, contract.SwarmDetach, &contract.None{}, name); err != nil {
 			return "", err
 		}
 	}
-	conv, err := bus.Call(ctx, s.bus, contract.SwarmOpen, &contract.None{}, name)
+	conv, err := bus.Call(ctx, s.as(set.Account), contract.SwarmOpen, &contract.None{}, name)
 	if err != nil {
 		return "", err
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/parley-jami/parley/bus"
@@ -17,15 +18,15 @@ import (
 // logged what went wrong.
 func (l *live) commitSoft() { _, _ = l.commit() }
 
-// joined is the room as a caller may see it. A phone shows no roster: it is spared
-// the list, whose coding would be most of what a join costs in a large room.
+// joined is the room as a caller may see it. A phone shows no roster, and a Jami peer
+// gets it from who signals for it: they are spared the list, whose coding would be most of what a join costs in a large room.
 func (l *live) joined(c room.Caller) *contract.Joined {
 	out := &contract.Joined{Seq: l.r.Seq()}
 	m, in := l.r.Member(c.ID)
 	if in {
 		out.Participant = participant(&m)
 	}
-	if in && m.Kind == room.SIP {
+	if in && (m.Kind == room.SIP || m.Kind == room.Jami) {
 		out.Room = l.about()
 		out.Room.Participants = []contract.Participant{out.Participant}
 	} else {
@@ -71,11 +72,26 @@ func (l *live) state(asker string) contract.Room {
 
 func (s *Service) leave(ctx context.Context, r *bus.Request[contract.Leave]) (*contract.None, error) {
 	reason := room.ReasonLeft
-	if q := r.Body.Reason; q == contract.ReasonLost || q == contract.ReasonShutdown {
-		reason = q // what connect knows; nobody kicks by leaving
+	switch q := r.Body.Reason; q { // what connect knows; nobody kicks by leaving
+	case contract.ReasonLost, contract.ReasonShutdown, contract.ReasonRevoked, contract.ReasonBanned:
+		reason = q
 	}
 	return ask(ctx, s, r.Param(1), func(l *live) (*contract.None, error) {
 		l.r.Leave(s.now(), r.Param(2), reason)
+		l.uncall(r.Param(2))
+		l.commitSoft()
+		return &contract.None{}, nil
+	})
+}
+
+// press tells the room of a key that came by signalling.
+func (s *Service) press(ctx context.Context, r *bus.Request[contract.KeyPress]) (*contract.None, error) {
+	d := r.Body.Digit
+	if len(d) != 1 || !strings.Contains("0123456789*#ABCD", d) {
+		return nil, contract.ErrBadRequest.With("a key is 0 to 9, *, # or A to D")
+	}
+	return ask(ctx, s, r.Param(1), func(l *live) (*contract.None, error) {
+		l.r.Pressed(s.now(), r.Param(2), d)
 		l.commitSoft()
 		return &contract.None{}, nil
 	})
@@ -89,7 +105,11 @@ func (s *Service) get(ctx context.Context, r *bus.Request[contract.None]) (*cont
 
 func (s *Service) kick(ctx context.Context, r *bus.Request[contract.Target]) (*contract.None, error) {
 	return askDurable(ctx, s, r.Param(1), func(l *live) (*contract.None, error) {
-		return &contract.None{}, l.r.Kick(s.now(), s.caller(l, r.Param(2), true), r.Body.Participant)
+		err := l.r.Kick(s.now(), s.caller(l, r.Param(2), true), r.Body.Participant)
+		if err == nil {
+			l.uncall(r.Body.Participant)
+		}
+		return &contract.None{}, err
 	})
 }
 

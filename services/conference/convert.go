@@ -15,7 +15,7 @@ import (
 
 func participant(m *room.Member) contract.Participant {
 	return contract.Participant{
-		ID: m.ID, Name: m.Name, Kind: contract.ParticipantKind(m.Kind), Role: contract.Role(m.Role),
+		ID: m.ID, Name: m.Name, Kind: contract.ParticipantKind(m.Kind), JamiID: m.JamiID, JamiDevice: m.Device, Role: contract.Role(m.Role),
 		Muted: m.Muted, MutedBy: m.MutedBy, Speaking: m.Speaking, Hand: m.Hand, Transport: m.Transport, Codec: m.Codec,
 		Joined: m.Joined, Connected: m.Connected, Worker: m.Worker, Signalling: m.Signalling,
 	}
@@ -23,7 +23,7 @@ func participant(m *room.Member) contract.Participant {
 
 func settings(p room.Public) contract.RoomSettings {
 	return contract.RoomSettings{Name: p.Name, Title: p.Title, HasPIN: p.HasPIN, Locked: p.Locked, SIPAuth: p.SIPAuth,
-		DefaultRole: contract.Role(p.DefaultRole), Max: p.Max}
+		DefaultRole: contract.Role(p.DefaultRole), Max: p.Max, Account: p.Account}
 }
 
 func roomEvent(name string, e *room.Event) (*contract.RoomEvent, error) {

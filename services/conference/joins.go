@@ -25,6 +25,11 @@ const (
 	maxSDP = 64 << 10
 )
 
+var (
+	jamiRE   = regexp.MustCompile(`^[0-9a-f]{40}$`)
+	deviceRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
 var idRE = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // seat is what the actor says before the leg is opened.
@@ -32,6 +37,7 @@ type seat struct {
 	room.Ticket
 	worker string
 	epoch  uint64
+	called bool // the seat is reserved for who is called
 }
 
 // join lets somebody in: the seat is reserved, media opens the leg, the seat is
@@ -67,7 +73,12 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 	if err := s.orders.quiet(ctx, id); err != nil {
 		return nil, err
 	}
-	t, err := ask(ctx, s, name, func(l *live) (seat, error) { return l.admit(q, j.Source) })
+	t, err := ask(ctx, s, name, func(l *live) (seat, error) {
+		if q.Called && !s.mayCall(l, j.By) {
+			return seat{}, contract.ErrForbidden.With("only a moderator calls people into the room")
+		}
+		return l.admit(q, j.Source)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +88,9 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 		return nil, err
 	}
 	s.workers.count(t.worker)
+	if q.Called {
+		return s.ringing(ctx, name, id, t, opened)
+	}
 	return ask(ctx, s, name, func(l *live) (*contract.Joined, error) {
 		_, err := l.r.Seat(s.now(), id, room.Opened{Worker: t.worker, Transport: opened.Transport, Codec: opened.Codec})
 		l.commitSoft()
@@ -93,7 +107,10 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 // caller's: a bot without the right to listen must not get a phone's leg.
 func (s *Service) request(name, id string, j *contract.Join) (room.Request, error) {
 	q := room.Request{ID: id, Name: j.Name, Kind: room.Kind(j.Kind), PIN: j.PIN, Token: j.Token, Verified: j.Verified,
-		Mute: j.Muted, Leg: string(j.Transport), Signalling: j.Signalling, Source: j.Source, Offer: j.Offer, Rendezvous: s.rendezvous.Load()}
+		Mute: j.Muted, Leg: string(j.Transport), Signalling: j.Signalling, Source: j.Source, Offer: j.Offer}
+	if j.Signalled != nil {
+		q.Signalled = room.Signalled(*j.Signalled)
+	}
 	if !idRE.MatchString(id) || id == contract.Operator {
 		return q, contract.ErrBadRequest.With("%q cannot be a participant's id", id)
 	}
@@ -115,14 +132,30 @@ func (s *Service) request(name, id string, j *contract.Join) (room.Request, erro
 			return q, contract.ErrBadRequest.With("a bot's transport is %q", contract.TransportBus)
 		}
 	case room.Browser, room.SIP, room.Jami:
-		if t := j.Transport; t != contract.TransportWebRTC && t != contract.TransportRTP {
-			return q, contract.ErrBadRequest.With("transport is %q or %q", contract.TransportWebRTC, contract.TransportRTP)
+		if t := j.Transport; t != contract.TransportWebRTC && t != contract.TransportRTP && t != contract.TransportJami {
+			return q, contract.ErrBadRequest.With("transport is %q, %q or %q", contract.TransportWebRTC, contract.TransportRTP, contract.TransportJami)
 		}
-		if j.Transport == contract.TransportWebRTC && j.Offer == "" {
-			return q, contract.ErrBadRequest.With("webrtc needs an offer")
+		if q.JamiID = j.JamiID; q.JamiID != "" && (q.Kind == room.Browser || !jamiRE.MatchString(q.JamiID)) {
+			return q, contract.ErrBadRequest.With("a Jami Id is 40 hex digits, and a browser proves none")
 		}
+		if q.Device = j.JamiDevice; q.Device != "" && (q.JamiID == "" || !deviceRE.MatchString(q.Device)) {
+			return q, contract.ErrBadRequest.With("a device is 64 hex digits, and proves an account")
+		}
+		if j.Transport != contract.TransportRTP && j.Offer == "" && j.By == "" {
+			return q, contract.ErrBadRequest.With("%s needs an offer", j.Transport)
+		}
+		set := &s.env.Config.Rooms
+		q.Moderates = set.AllModerators || q.JamiID != "" && slices.Contains(set.Moderators, q.JamiID)
 	default:
 		return q, contract.ErrBadRequest.With("kind is browser, sip, jami or bot")
+	}
+	if j.By != "" {
+		if q.Called = true; q.Kind != room.Jami && q.Kind != room.SIP || j.Offer != "" {
+			return q, contract.ErrBadRequest.With("who is called is a Jami peer or a phone, and gets an offer")
+		}
+		if !s.bots.known() {
+			return q, contract.ErrUnavailable.With("the node is starting; try again")
+		}
 	}
 	if len(j.Offer) > maxSDP {
 		return q, contract.ErrBadRequest.With("an offer has at most %d bytes", maxSDP)
@@ -139,6 +172,8 @@ func (l *live) admit(q room.Request, source string) (seat, error) {
 			return seat{}, contract.ErrSlowDown.With("too many wrong PINs; try again in %d s", int(wait.Seconds())+1)
 		}
 	}
+	acc, _ := l.s.account(l.r.Settings().Account)
+	q.Rendezvous = acc.Rendezvous && !acc.Ended
 	t, err := l.r.Admit(now, q)
 	switch {
 	case errors.Is(err, room.ErrPINWrong):
@@ -149,7 +184,7 @@ func (l *live) admit(q room.Request, source string) (seat, error) {
 	case q.PIN != "" && l.r.Settings().PIN != "":
 		l.pins.Right(source)
 	}
-	return seat{t, l.s.workers.choose(l.worker(t.Member.Worker)), l.r.Epoch()}, nil
+	return seat{Ticket: t, worker: l.s.workers.choose(l.worker(t.Member.Worker)), epoch: l.r.Epoch()}, nil
 }
 
 // worker returns where the room is mixed: where its members are.
@@ -202,10 +237,16 @@ func (s *Service) giveBack(name, id string, t seat, why error) {
 // with its worker, an offer makes it again.
 func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotiate]) (*contract.Negotiated, error) {
 	name, id := r.Param(1), r.Param(2)
+	if d := r.Body.Device; d != "" && !deviceRE.MatchString(d) {
+		return nil, contract.ErrBadRequest.With("a device is 64 hex digits")
+	}
 	if len(r.Body.SDP) > maxSDP || r.Body.SDP == "" {
 		return nil, contract.ErrBadRequest.With("an SDP has 1 to %d bytes", maxSDP)
 	}
 	t, err := ask(ctx, s, name, func(l *live) (seat, error) {
+		if c, ok := l.calls[id]; ok && r.Body.Answer {
+			return c.seat, nil
+		}
 		m, ok := l.r.Member(id)
 		if !ok {
 			return seat{}, contract.ErrNotFound.With("you are not in the room; join")
@@ -221,6 +262,9 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 	ctx, cancel := context.WithTimeout(ctx, legTime)
 	defer cancel()
 	var opened *contract.LegOpened
+	if t.called {
+		return s.taken(ctx, name, id, t, &r.Body)
+	}
 	fresh := t.Member.Missing() || t.worker != t.Member.Worker
 	if !fresh || r.Body.Answer {
 		opened, err = bus.Call(ctx, s.bus, contract.MediaLegSDP, &contract.LegSDP{Leg: id, Epoch: t.epoch, SDP: r.Body.SDP, Answer: r.Body.Answer, Remote: r.Body.Source}, t.Member.Worker)

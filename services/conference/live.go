@@ -49,6 +49,7 @@ type live struct {
 	conversing bool            // the id of the conversation is being asked for
 	conversed  chan struct{}   // closed when that ended
 	chats      map[string]*bucket
+	calls      map[string]calling // who is called and has not answered
 
 	orderly bool // the last life ended in order
 	born    time.Time
@@ -66,7 +67,7 @@ func (s *Service) load(_ context.Context, name string) (*live, error) {
 		return nil, refusal(err)
 	}
 	l := &live{s: s, name: name, r: room.New(set), pins: guard.New(), log: s.log.With(zap.String("room", name)),
-		quality: map[string]*quality{}, chats: map[string]*bucket{}, born: s.now(), asker: context.Background(), confirmed: new(confirmCounter)}
+		quality: map[string]*quality{}, chats: map[string]*bucket{}, calls: map[string]calling{}, born: s.now(), asker: context.Background(), confirmed: new(confirmCounter)}
 	if l.j, err = s.dir.Journal(name, l.replayRecord); err != nil {
 		return nil, refusal(err)
 	}
@@ -194,6 +195,7 @@ func (l *live) tick(now time.Time) {
 		}
 	}
 	l.forgetWriters(now)
+	l.forgetCalls(now)
 	l.r.Tick(now, alive)
 	l.countHalf()
 	if _, err := l.commit(); err != nil {

@@ -3,6 +3,7 @@
 package conference
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"time"
@@ -68,7 +69,7 @@ func (s *Service) hearMedia() error {
 		hear(s, contract.BusConnected, func(_ []string, e *contract.Connected) { s.connected(e) }),
 		hear(s, contract.IdentityReady, func(_ []string, st *contract.IdentityState) {
 			if st.State == "ready" {
-				s.setAccount(&st.Account)
+				s.setAccounts(st)
 			}
 		}),
 	)
@@ -92,12 +93,23 @@ func (s *Service) subscribe(begin ...func() (*bus.Subscription, error)) error {
 	return nil
 }
 
-// setAccount takes the account's settings that matter here.
-func (s *Service) setAccount(a *contract.Account) {
-	s.name.Store(&a.Alias)
-	if s.rendezvous.Swap(a.Rendezvous) != a.Rendezvous {
-		s.log.Info("rendezvous", zap.Bool("on", a.Rendezvous))
+// setAccounts takes the node's accounts as they are now.
+func (s *Service) setAccounts(st *contract.IdentityState) {
+	now := make(map[string]contract.Account, len(st.Accounts))
+	for _, a := range st.Accounts {
+		now[a.ID] = a
 	}
+	s.accounts.Store(&now)
+}
+
+// account returns one of the node's accounts, for "" the main one; false: there is none.
+func (s *Service) account(id string) (contract.Account, bool) {
+	all := s.accounts.Load()
+	if all == nil {
+		return contract.Account{}, false
+	}
+	a, ok := (*all)[cmp.Or(id, s.bus.Account())]
+	return a, ok
 }
 
 // toRoom gives an event of media to a room. A full mailbox drops it; the next

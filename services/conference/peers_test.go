@@ -281,7 +281,7 @@ func startIdentity(t testing.TB, s *bustest.Server) *fakeIdentity {
 	check(t, bus.Serve(svc, contract.IdentityGet, func(context.Context, *bus.Request[contract.None]) (*contract.IdentityState, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return &contract.IdentityState{State: "ready", Account: f.Account}, nil
+		return &contract.IdentityState{State: "ready", Account: f.Account, Accounts: []contract.Account{f.Account}}, nil
 	}))
 	check(t, bus.Serve(svc, contract.BotListCmd, func(context.Context, *bus.Request[contract.None]) (*contract.BotList, error) {
 		f.mu.Lock()
@@ -300,7 +300,7 @@ func (f *fakeIdentity) setBots(b ...contract.Bot) {
 func (f *fakeIdentity) setRendezvous(on bool) {
 	f.mu.Lock()
 	f.Rendezvous = on
-	st := &contract.IdentityState{State: "ready", Account: f.Account}
+	st := &contract.IdentityState{State: "ready", Account: f.Account, Accounts: []contract.Account{f.Account}}
 	f.mu.Unlock()
 	check(f.t, bus.Publish(context.Background(), f.c, contract.IdentityReady, st))
 }

@@ -103,7 +103,7 @@ func (s *Service) loadRooms(ctx context.Context) error {
 
 func newSettings(q *contract.RoomCreate, now time.Time) (room.Settings, error) {
 	set := room.Settings{Name: q.Name, Title: strings.TrimSpace(q.Title), PIN: q.PIN, SIPAuth: q.SIPAuth,
-		DefaultRole: room.Role(q.DefaultRole), Max: q.Max, Created: now.UTC(), NewChat: true}
+		DefaultRole: room.Role(q.DefaultRole), Max: q.Max, Account: q.Account, Created: now.UTC(), NewChat: true}
 	if set.DefaultRole == "" {
 		set.DefaultRole = room.Speaker
 	}
@@ -132,6 +132,15 @@ func (s *Service) makeRoom(ctx context.Context, q *contract.RoomCreate) (*contra
 	set, err := newSettings(q, s.now())
 	if err != nil {
 		return nil, err
+	}
+	switch acc, ok := s.account(q.Account); {
+	case !ok:
+		return nil, contract.ErrNotFound.With("the node has no account %.64q", q.Account)
+	case acc.Ended:
+		return nil, contract.ErrForbidden.With("the account %s was revoked: no room can be made of it", acc.ID)
+	}
+	if set.Account == s.bus.Account() {
+		set.Account = ""
 	}
 	s.making.Lock()
 	defer s.making.Unlock()
@@ -232,7 +241,7 @@ func (s *Service) list(ctx context.Context, _ *bus.Request[contract.None]) (*con
 func (s *Service) face(ctx context.Context, r *bus.Request[contract.RoomRef]) (*contract.RoomFace, error) {
 	return ask(ctx, s, r.Body.Room, func(l *live) (*contract.RoomFace, error) {
 		p := l.r.Settings().Public()
-		return &contract.RoomFace{Name: p.Name, Title: p.Title, PIN: p.HasPIN, Locked: p.Locked, SIPAuth: p.SIPAuth}, nil
+		return &contract.RoomFace{Name: p.Name, Title: p.Title, PIN: p.HasPIN, Locked: p.Locked, SIPAuth: p.SIPAuth, Account: p.Account}, nil
 	})
 }
 

@@ -83,7 +83,7 @@ func TestGates(t *testing.T) {
 	wantCode(t, err, contract.ErrLocked)
 
 	w.ident.setRendezvous(false)
-	w.until("rendezvous is off", func() bool { return !w.conf.s.rendezvous.Load() })
+	w.until("rendezvous is off", func() bool { a, _ := w.conf.s.account(""); return !a.Rendezvous })
 	_, err = call(w, contract.RoomJoin, browser("x"), "main", "x")
 	wantCode(t, err, contract.ErrRendezvous)
 	face := must(w, contract.RoomFaceCmd, &contract.RoomRef{Room: "pin"})

@@ -47,10 +47,9 @@ type Service struct {
 	subs  []*bus.Subscription
 
 	// atomic
-	rendezvous atomic.Bool
-	name       atomic.Pointer[string] // the account's alias
-	halfOpen   atomic.Int64
-	confirms   sync.Map // room -> *confirmCounter
+	accounts atomic.Pointer[map[string]contract.Account] // of the node, by id
+	halfOpen atomic.Int64
+	confirms sync.Map // room -> *confirmCounter
 
 	wg     sync.WaitGroup // what spawn began
 	making sync.Mutex     // held while rooms are made or removed; before mu
@@ -77,13 +76,15 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.dir.Close()) }()
-	c, acc, err := s.env.ConnectAccount(ctx)
+	c, _, err := s.env.ConnectAccount(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	s.bus = c
-	s.setAccount(&acc)
+	if err := s.learnAccounts(ctx); err != nil {
+		return err
+	}
 	// What runs in the background outlives ctx until the rooms have drained.
 	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -141,12 +142,13 @@ func (s *Service) handle(svc *bus.Service) error {
 	return errors.Join(
 		bus.Serve(svc, contract.RoomCreateCmd, s.create),
 		bus.Serve(svc, contract.RoomRemoveCmd, s.remove),
-		bus.Serve(svc, contract.RoomListCmd, s.list),
 		bus.Serve(svc, contract.RoomFaceCmd, s.face),
 		bus.Serve(svc, contract.RoomSIPSecret, s.sipSecret),
 		bus.Serve(svc, contract.RoomJoin, s.join),
 		bus.Serve(svc, contract.RoomLeave, s.leave),
+		bus.Serve(svc, contract.RoomPress, s.press),
 		bus.Serve(svc, contract.RoomGet, s.get),
+		bus.Serve(svc, contract.RoomConnections, s.connections),
 		bus.Serve(svc, contract.RoomNegotiate, s.negotiate),
 		bus.Serve(svc, contract.RoomConfirm, s.confirm),
 		bus.Serve(svc, contract.RoomReplay, s.replay),
@@ -159,6 +161,7 @@ func (s *Service) handle(svc *bus.Service) error {
 		bus.Serve(svc, contract.RoomKick, s.kick),
 		bus.Serve(svc, contract.RoomRole, s.role),
 		bus.Serve(svc, contract.RoomLock, s.lock),
+		bus.Serve(svc, contract.RoomListCmd, s.list), // last: whom it answers, the others answer too
 	)
 }
 
@@ -179,10 +182,19 @@ func (s *Service) endSpawned(cancel context.CancelFunc) {
 	s.wg.Wait()
 }
 
-// alias is the account's display name.
-func (s *Service) alias() string {
-	if p := s.name.Load(); p != nil && *p != "" {
-		return *p
+// learnAccounts asks identity for the node's accounts.
+func (s *Service) learnAccounts(ctx context.Context) error {
+	st, err := bus.Call(ctx, s.bus, contract.IdentityGet, &contract.None{})
+	if err == nil && st.State == "ready" {
+		s.setAccounts(st)
+	}
+	return err
+}
+
+// alias is the display name of a room's account.
+func (s *Service) alias(account string) string {
+	if a, ok := s.account(account); ok && a.Alias != "" {
+		return a.Alias
 	}
 	return "operator"
 }
@@ -200,9 +212,8 @@ func (s *Service) busBack() {
 	}
 	s.workers.again(s) // what media told meanwhile was lost
 	s.spawn(func(ctx context.Context) {
-		st, err := bus.Call(ctx, s.bus, contract.IdentityGet, &contract.None{})
-		if err == nil && st.State == "ready" {
-			s.setAccount(&st.Account)
+		if err := s.learnAccounts(ctx); err != nil {
+			s.log.Warn("accounts not asked for; their settings stay as they were", zap.Error(err))
 		}
 	})
 }

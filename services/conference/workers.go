@@ -185,7 +185,7 @@ func (s *Service) compare(name string) {
 func (s *Service) compareTry(ctx context.Context, name string) bool {
 	for range compareTries {
 		asked := s.now()
-		legs, err := s.legsOf(ctx, name)
+		legs, err := s.legsOf(ctx, name, contract.MediaQuery{})
 		if err == nil {
 			s.compared(name, asked, legs)
 			return true
@@ -200,10 +200,9 @@ func (s *Service) compareTry(ctx context.Context, name string) bool {
 	return false
 }
 
-// legsOf asks a worker for all its legs, page by page.
-func (s *Service) legsOf(ctx context.Context, name string) ([]contract.LegInfo, error) {
+// legsOf asks a worker for legs, page by page.
+func (s *Service) legsOf(ctx context.Context, name string, q contract.MediaQuery) ([]contract.LegInfo, error) {
 	var all []contract.LegInfo
-	var q contract.MediaQuery
 	started := ""
 	for {
 		page, err := bus.Call(ctx, s.bus, contract.MediaInfo, &q, name)

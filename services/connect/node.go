@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"reflect"
+	"slices"
 	"sync/atomic"
 
 	"github.com/parley-jami/parley/bus"
@@ -40,6 +42,16 @@ func (n *node) Do(ctx context.Context, c web.Command) (json.RawMessage, error) {
 	case conn.Account() == "" && d.Params() != nil:
 		return nil, refusalOf(n.starting(ctx, conn))
 	}
+	if c.Account != "" {
+		conn = conn.For(c.Account)
+	}
+	if x, ok := c.Body.(*contract.Secret); ok || d.Request == reflect.TypeFor[contract.Sealed]() {
+		sealed, err := seal(ctx, conn, d, x)
+		if err != nil {
+			return nil, refusalOf(err)
+		}
+		c.Body = sealed
+	}
 	body, err := json.Marshal(c.Body)
 	if err != nil {
 		return nil, refusalOf(contract.ErrBadRequest.With("%s: %v", c.Name, err))
@@ -50,9 +62,34 @@ func (n *node) Do(ctx context.Context, c web.Command) (json.RawMessage, error) {
 	raw := contract.Command[json.RawMessage, json.RawMessage]{Def: d}
 	reply, err := bus.Call(ctx, conn, raw, (*json.RawMessage)(&body), c.Params...)
 	if err != nil {
-		return nil, refusalOf(err)
+		return nil, refusalOf(noAccount(ctx, conn, c.Account, err))
 	}
 	return *reply, nil
+}
+
+// noAccount says so where nobody answers because the node does not have that account; "" is
+// the main one.
+func noAccount(ctx context.Context, conn *bus.Conn, account string, err error) error {
+	if account == "" || !errors.Is(err, contract.ErrUnavailable) {
+		return err
+	}
+	st, serr := bus.Call(ctx, conn, contract.IdentityGet, &contract.None{})
+	if serr != nil || slices.ContainsFunc(st.Accounts, func(a contract.Account) bool { return a.ID == account }) {
+		return err
+	}
+	return contract.ErrNotFound.With("the node has no account %s", account)
+}
+
+// seal encrypts a secret to identity, of the command that takes it. No other one is sent with it.
+func seal(ctx context.Context, conn *bus.Conn, d *contract.Def, x *contract.Secret) (*contract.Sealed, error) {
+	if x == nil || d.Request != reflect.TypeFor[contract.Sealed]() {
+		return nil, contract.ErrInternal.With("%s: what is sealed and what is not were mixed up", d.Name)
+	}
+	st, err := bus.Call(ctx, conn, contract.IdentityGet, &contract.None{})
+	if err != nil {
+		return nil, err
+	}
+	return bus.Seal(st.SealKey, d.Name, x)
 }
 
 // starting says how far the account's creation is.

@@ -14,6 +14,7 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/sockets"
+	"github.com/parley-jami/parley/services/connect/confinfo"
 	"github.com/parley-jami/parley/services/connect/sip"
 )
 
@@ -55,12 +56,16 @@ func (s *Service) openPhones(dir string, tlsConf *tls.Config) (sip.Config, error
 }
 
 // buildPhones builds the SIP server on a bus that knows the account.
-func (s *Service) buildPhones(cfg sip.Config, conn *bus.Conn) (*sip.Server, error) {
-	cfg.Rooms = phones{conn, s.env.Name}
+func (s *Service) buildPhones(cfg sip.Config, conn *bus.Conn, peers sip.Peers, barred *barred, calls *jamiRooms) (*sip.Server, error) {
+	cfg.Peers = peers
+	cfg.Rooms = phones{bus: conn, signalling: s.env.Name, barred: barred}
+	cfg.Callers = calls
+	cfg.Farewell = sip.Message{Type: confinfo.InfoType, Body: confinfo.Over}
 	srv, err := sip.New(cfg)
 	if err != nil {
 		return nil, err
 	}
+	calls.say = srv.Say
 	for _, m := range []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_sip_calls", Help: "SIP calls in rooms."}, func() float64 { return float64(srv.Calls()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "parley_sip_flood_total", Help: "SIP datagrams dropped because there were too many."}, func() float64 { return float64(srv.Flood()) }),
@@ -77,7 +82,7 @@ func (s *Service) buildPhones(cfg sip.Config, conn *bus.Conn) (*sip.Server, erro
 // bus is there again; it asks until conference answers.
 func (s *Service) reconcile(ctx context.Context, conn *bus.Conn, srv *sip.Server) {
 	for pause := reconcilePause; ; pause = min(2*pause, reconcileMost) {
-		err := reconcilePhones(ctx, phones{conn, s.env.Name}, srv)
+		err := reconcilePhones(ctx, phones{bus: conn, signalling: s.env.Name}, srv)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -96,10 +101,15 @@ func (s *Service) reconcile(ctx context.Context, conn *bus.Conn, srv *sip.Server
 type phones struct {
 	bus        *bus.Conn
 	signalling string // this connect process, as participants show it
+	barred     *barred
+}
+
+func (p phones) face(ctx context.Context, room string) (*contract.RoomFace, error) {
+	return bus.Call(ctx, p.bus, contract.RoomFaceCmd, &contract.RoomRef{Room: room})
 }
 
 func (p phones) Face(ctx context.Context, room string) (sip.Face, error) {
-	f, err := bus.Call(ctx, p.bus, contract.RoomFaceCmd, &contract.RoomRef{Room: room})
+	f, err := p.face(ctx, room)
 	switch {
 	case errors.Is(err, contract.ErrNotFound), errors.Is(err, contract.ErrBadRequest):
 		return sip.Face{}, nil
@@ -117,10 +127,28 @@ func (p phones) Secrets(ctx context.Context, room, realm string) (string, string
 	return s.HA1, s.HA1SHA256, nil
 }
 
-func (p phones) Enter(ctx context.Context, c sip.Call) (string, error) {
+func (p phones) Enter(ctx context.Context, c sip.Call) (_ string, err error) {
+	if c.JamiID != "" {
+		stop, werr := p.bar(ctx, c)
+		if werr != nil {
+			return "", werr
+		}
+		defer func() {
+			if err != nil {
+				stop()
+			} else {
+				p.barred.note(c.Room, c.ID, stop)
+			}
+		}()
+	}
+	kind, transport := contract.KindSIP, contract.TransportRTP
+	if c.Device != "" || c.Jami {
+		kind, transport = contract.KindJami, contract.TransportJami
+	}
 	j, err := bus.Call(ctx, p.bus, contract.RoomJoin, &contract.Join{
-		Name: c.Name, Kind: contract.KindSIP, Verified: c.Verified, Source: c.Source, Unproved: c.Unproved,
-		Transport: contract.TransportRTP, Offer: c.Offer, Signalling: p.signalling,
+		Name: c.Name, Kind: kind, JamiID: c.JamiID, JamiDevice: c.Device, Verified: c.Verified, Source: c.Source, Unproved: c.Unproved,
+		Transport: transport, Offer: c.Offer, Signalling: p.signalling, By: c.By,
+		Signalled: &contract.Signalled{Over: c.Over, Local: c.Local, Remote: c.Remote, TLS: c.TLS, Suite: c.Suite},
 	}, c.Room, c.ID)
 	if err != nil {
 		return "", err
@@ -129,7 +157,7 @@ func (p phones) Enter(ctx context.Context, c sip.Call) (string, error) {
 }
 
 func (p phones) Negotiate(ctx context.Context, c sip.Change) (string, error) {
-	n, err := bus.Call(ctx, p.bus, contract.RoomNegotiate, &contract.Negotiate{SDP: c.SDP, Answer: c.Answer, Source: c.Source}, c.Room, c.ID)
+	n, err := bus.Call(ctx, p.bus, contract.RoomNegotiate, &contract.Negotiate{SDP: c.SDP, Answer: c.Answer, Source: c.Source, Device: c.Device}, c.Room, c.ID)
 	if err != nil {
 		return "", err
 	}
@@ -158,9 +186,9 @@ func (p phones) in(ctx context.Context, room, id string) (bool, error) {
 	return j.Participant.ID == id, nil
 }
 
-// isOurs reports whether a participant is a phone of this process.
+// isOurs reports whether a participant is a phone or a Jami peer of this process.
 func isOurs(p *contract.Participant, signalling string) bool {
-	return p != nil && p.Kind == contract.KindSIP && p.Signalling == signalling
+	return p != nil && (p.Kind == contract.KindSIP || p.Kind == contract.KindJami) && p.Signalling == signalling
 }
 
 // phoneEvent lets what happens in a room reach the phones in it. It does not wait.
@@ -175,7 +203,7 @@ func phoneEvent(s *sip.Server, signalling string, e *contract.RoomEvent) {
 			s.Hang(e.Participant.ID, e.Reason)
 		}
 	case contract.EventMedia:
-		if e.Participant != nil && e.Participant.Kind == contract.KindSIP {
+		if e.Participant != nil {
 			s.Renegotiate(e.Participant.ID)
 		}
 	case contract.EventClosed:

@@ -82,7 +82,7 @@ func phonesTest(t *testing.T, r *rooms, ids ...string) (*sip.Server, phones) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := phones{b.Conn("connect"), "connect"}
+	p := phones{bus: b.Conn("connect"), signalling: "connect"}
 	s, err := sip.New(sip.Config{UDP: udp, Dir: dir, Rooms: p, Code: errorCode, Log: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
@@ -106,10 +106,12 @@ func part(id string) contract.Participant {
 func TestReconcile(t *testing.T) {
 	other := part("sip-elsewhere")
 	other.Signalling = "connect-2"
+	peer := part("jami-ghost")
+	peer.Kind = contract.KindJami
 	r := &rooms{
 		// One room is not listed at all, one is busy, of one the list is short.
 		list: contract.RoomList{Rooms: []contract.Room{{RoomSettings: contract.RoomSettings{Name: "main"},
-			Participants: []contract.Participant{part("sip-listed"), part("sip-ghost"), other}}}},
+			Participants: []contract.Participant{part("sip-listed"), part("sip-ghost"), peer, other}}}},
 		in:   map[string]bool{"sip-beyond": true},
 		errs: map[string]error{"sip-busy": contract.ErrBusy},
 	}
@@ -132,11 +134,11 @@ func TestReconcile(t *testing.T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, id := range r.left {
-		if id != "sip-ghost" && id != "sip-gone" {
+		if id != "sip-ghost" && id != "jami-ghost" && id != "sip-gone" {
 			t.Errorf("%s was taken out of the room", id)
 		}
 	}
-	if len(r.left) == 0 || r.left[0] != "sip-ghost" {
+	if len(r.left) < 2 || r.left[0] != "sip-ghost" || r.left[1] != "jami-ghost" {
 		t.Errorf("left: %v", r.left)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -21,11 +22,17 @@ import (
 
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/bus/gate"
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/certs"
+	"github.com/parley-jami/parley/internal/jams"
+	"github.com/parley-jami/parley/internal/keyfile"
+	"github.com/parley-jami/parley/internal/portmap"
 	"github.com/parley-jami/parley/internal/sockets"
-	"github.com/parley-jami/parley/services/connect/keyfile"
+	"github.com/parley-jami/parley/services/connect/channel"
+	"github.com/parley-jami/parley/services/connect/files"
 	"github.com/parley-jami/parley/services/connect/sip"
+	"github.com/parley-jami/parley/services/connect/texts"
 	"github.com/parley-jami/parley/services/connect/web"
 	pages "github.com/parley-jami/parley/web"
 )
@@ -65,9 +72,14 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	port, err := s.openDevices()
+	if err != nil {
+		return err
+	}
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return page.Run(ctx) })
-	parts.Go(func() error { return s.join(ctx, page, sipConf) })
+	parts.Go(func() error { return s.join(ctx, page, sipConf, port, dir) })
+	s.mapPorts(ctx, parts)
 	err = parts.Wait()
 	if conn := s.node.conn.Load(); conn != nil {
 		conn.Close() // after everything that uses it
@@ -75,8 +87,27 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
+// mapPorts keeps the router's ports open for HTTPS and SIP. Plain HTTP is for this machine
+// and for a proxy before it.
+func (s *Service) mapPorts(ctx context.Context, parts *errgroup.Group) {
+	kind := s.env.Config.Media.PortMapping
+	if kind == "" || kind == portmap.Off {
+		return
+	}
+	specs := slices.DeleteFunc(sockets.ConnectSpecs(s.env.Config), func(sp sockets.Spec) bool { return sp.Name == sockets.HTTP })
+	ports := portmap.Of(specs)
+	if len(ports) == 0 {
+		return
+	}
+	k := portmap.New(portmap.Config{Kind: kind, Ports: ports, Log: s.env.Log.Named("portmap")})
+	parts.Go(func() error {
+		k.Run(ctx)
+		return nil
+	})
+}
+
 // join connects to the bus and serves what needs it.
-func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config) error {
+func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config, port net.Listener, dir string) error {
 	conn, err := s.env.Connect(ctx)
 	if err != nil {
 		return err
@@ -89,7 +120,22 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 	s.mu.Lock()
 	s.account = acc.ID
 	s.mu.Unlock()
-	phones, err := s.buildPhones(sipConf, conn)
+	// What any account of the node revoked is refused, and whom the main one banned; whom
+	// another one banned in its own rooms.
+	gates, err := gate.OpenAll(ctx, conn)
+	if err != nil {
+		return err
+	}
+	defer gates.Close()
+	peers, err := gates.Of(acc.ID)
+	if err != nil {
+		return err
+	}
+	barred := newBarred(gates, s.env.Log.Named("gate"))
+	defer barred.close()
+	calls := newJamiRooms(conn, s.env.Config.Rooms.Default, s.env.Log.Named("jami"))
+	defer calls.close()
+	phones, err := s.buildPhones(sipConf, conn, peers, barred, calls)
 	if err != nil {
 		return err
 	}
@@ -101,18 +147,28 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 		}
 		page.Publish(pe)
 		phoneEvent(phones, s.env.Name, e)
+		calls.event(e)
+		if e.Type == contract.EventLeft || e.Type == contract.EventClosed {
+			barred.heard(e)
+		}
 	})
 	if err != nil {
 		return err
 	}
 	defer events.Stop()
+	unfollow, err := followAccounts(conn, page)
+	if err != nil {
+		return err
+	}
+	defer unfollow()
 	var tidy sync.WaitGroup
 	defer tidy.Wait()
 	reconcile := func() { tidy.Go(func() { s.reconcile(ctx, conn, phones) }) }
 	conn.OnReconnect(page.Resync)
+	conn.OnReconnect(calls.resync)
 	conn.OnReconnect(reconcile)
 	reconcile()
-	svc, err := bus.NewService(conn, "connect", s.env.Version, "signalling: HTTP, WebSocket, WHIP, WHEP and SIP")
+	svc, err := bus.NewService(conn.For(bus.Any), "connect", s.env.Version, "signalling: HTTP, WebSocket, WHIP, WHEP, SIP and Jami")
 	if err != nil {
 		return err
 	}
@@ -124,8 +180,41 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 	if err != nil {
 		return err
 	}
+	out := newCalls(conn, phones, barred, s.env.Config.SIP.CallHosts, s.env.Log.Named("call"))
+	defer out.close()
+	placed, err := bus.Subscribe(conn, contract.RoomEvents, func(_ context.Context, _ []string, e *contract.RoomEvent) { out.event(e) })
+	if err != nil {
+		return err
+	}
+	defer placed.Stop()
+	parts, ctx := errgroup.WithContext(ctx)
+	if port != nil {
+		inbox := texts.NewInbox(calls.text, s.env.Log.Named("texts"))
+		defer inbox.Close()
+		desk, err := openDesk(dir, int64(s.env.Config.Jami.MaxFile)<<20, conn, s.env.Log.Named("files"))
+		if err != nil {
+			return err
+		}
+		defer desk.close()
+		peers, err := s.buildDevices(port, dir, conn, gates, map[string]channel.Handler{"sip": phones, texts.Scheme: inbox, files.Scheme: desk.giver})
+		if err != nil {
+			return err
+		}
+		desk.fetchFrom(peers)
+		teller := &teller{peers.manager, phones, s.env.Log.Named("texts")}
+		err = errors.Join(bus.Serve(svc, contract.PeerReach, peers.reach), bus.Serve(svc, contract.PeerSay, teller.say), desk.serve(svc))
+		if err != nil {
+			return err
+		}
+		out.dial = peers.dial
+		parts.Go(func() error { return peers.run(ctx) })
+	}
+	if err := errors.Join(bus.Serve(svc, contract.RoomCall, out.call), bus.Serve(svc, contract.RoomHangUp, out.hangUp)); err != nil {
+		return err
+	}
+	parts.Go(func() error { return phones.Run(ctx) })
 	s.env.SetReady(true)
-	return phones.Run(ctx)
+	return parts.Wait()
 }
 
 // endpoints says where the node is reached. The operator's token is for the
@@ -177,7 +266,11 @@ func (s *Service) buildWeb(dir string, tlsConf *tls.Config) (*web.Server, error)
 	s.token = hex.EncodeToString(token)
 	cfg := web.Config{Node: s.node, Log: s.env.Log.Named("web"), Registry: s.env.Registry, Name: s.env.Name, TLSConfig: tlsConf,
 		Pages: pages.Files, SessionKey: sessionKey, OperatorToken: s.token, Ready: s.env.Ready,
-		Endpoints: func() any { return s.endpoints(false) }, Docs: docsPages()}
+		Endpoints: func() any { return s.endpoints(false) }, Docs: docsPages(),
+		Organisation: jams.NewOperator(jams.OperatorSocket(s.env.Config.JAMSDir()))}
+	if cfg.Relays, err = relays(s.env.Config); err != nil {
+		return nil, err
+	}
 	if cfg.Plain, err = s.listen("http", s.env.Config.HTTP.Listen); err != nil {
 		return nil, fmt.Errorf("%w (setting http.listen)", err)
 	}

@@ -81,12 +81,15 @@ func (s *Service) put(ctx context.Context, r *bus.Request[contract.DHTPut]) (*co
 // refusal says it in the words of the contract.
 func (s *Service) refusal(err error) error {
 	switch {
-	case errors.Is(err, overlay.ErrTooLarge):
+	case errors.Is(err, overlay.ErrTooLarge), errors.Is(err, overlay.ErrRefused):
 		return contract.ErrBadRequest.With("%v", err)
 	case errors.Is(err, overlay.ErrQuota):
 		return contract.ErrFull.With("%v; cancel some, or wait until they expire", err)
 	case errors.Is(err, overlay.ErrClosed):
 		return contract.ErrUnavailable
+	case errors.Is(err, overlay.ErrUnreachable):
+		s.env.Log.Debug("overlay out of reach", zap.Error(err))
+		return contract.ErrTimeout.With("no DHT proxy answers (setting dht.proxy); try again")
 	case errors.Is(err, context.DeadlineExceeded):
 		return contract.ErrTimeout.With("the overlay's peers do not answer; try again")
 	}
@@ -142,5 +145,9 @@ func fit(vs []contract.DHTValue) []contract.DHTValue {
 
 func (s *Service) describe(context.Context, *bus.Request[contract.None]) (*contract.DHTNode, error) {
 	n := s.node.Node()
-	return &contract.DHTNode{Overlay: n.Overlay, ID: n.ID, Addresses: n.Addresses, Peers: n.Peers, Stored: n.Stored}, nil
+	out := &contract.DHTNode{Overlay: n.Overlay, ID: n.ID, Addresses: n.Addresses, Public: []string{}, Peers: n.Peers, Stored: n.Stored}
+	for _, a := range n.Public {
+		out.Public = append(out.Public, a.String())
+	}
+	return out, nil
 }

@@ -3,12 +3,16 @@ package dht
 import (
 	"context"
 	"encoding/hex"
+	"maps"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/bus/gate"
+	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/services/dht/overlay"
 )
 
@@ -21,10 +25,22 @@ const (
 
 // lease is one key that is listened to until nobody renews it.
 type lease struct {
+	// Under Service.mu: the accounts whose listeners are told; over says that each of them
+	// banned the id at the key.
+	askers map[string]asker
+	over   bool
+
 	ends    *time.Timer
+	alone   chan struct{} // closed with over
 	started chan struct{} // closed when stop and err are set
 	stop    func()
 	err     error
+}
+
+// asker is the gate of an account that asked, and what ends its watch for a ban.
+type asker struct {
+	gate    *gate.Keeper
+	unwatch func()
 }
 
 func (s *Service) listen(ctx context.Context, r *bus.Request[contract.DHTListen]) (*contract.DHTListening, error) {
@@ -38,17 +54,39 @@ func (s *Service) listen(ctx context.Context, r *bus.Request[contract.DHTListen]
 	}
 	ctx, cancel := context.WithTimeout(ctx, searchTime)
 	defer cancel()
-	values, err := s.lease(ctx, key, min(ttl, leaseMost))
+	values, err := s.lease(ctx, r.Param(0), key, min(ttl, leaseMost))
 	if err != nil {
 		return nil, err
 	}
 	return &contract.DHTListening{Key: hex.EncodeToString(key[:]), Values: fit(views(values))}, nil
 }
 
-// lease starts to listen, or renews. It returns what is there now.
-func (s *Service) lease(ctx context.Context, key overlay.Key, ttl time.Duration) ([]overlay.Value, error) {
+// lease starts to listen for an account, or renews. It returns what is there now. An account
+// does not listen to whom it banned; that ends when it bans.
+func (s *Service) lease(ctx context.Context, account string, key overlay.Key, ttl time.Duration) ([]overlay.Value, error) {
+	gate, err := s.gates.Of(account)
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	l, again := s.leases[key]
+	if again = again && !l.over; !again {
+		if len(s.leases) >= maxLeases {
+			s.mu.Unlock()
+			return nil, contract.ErrFull.With("%d keys are listened to already; let some end", maxLeases)
+		}
+		l = &lease{askers: map[string]asker{}, started: make(chan struct{}), alone: make(chan struct{}), ends: time.NewTimer(ttl)}
+	}
+	if l.askers[account].gate != gate { // it asks first, or was taken out of use and came again
+		// Under mu: who is banned now is taken out after it was put in.
+		unwatch, err := gate.WatchID(jami.ID(key), func(error) { s.part(l, account) })
+		if err != nil {
+			delete(l.askers, account)
+			s.mu.Unlock()
+			return nil, blocked(err)
+		}
+		l.askers[account] = asker{gate, unwatch} // the gate of before is closed, and its watches with it
+	}
 	if again {
 		l.ends.Reset(ttl)
 		s.mu.Unlock()
@@ -66,11 +104,6 @@ func (s *Service) lease(ctx context.Context, key overlay.Key, ttl time.Duration)
 		}
 		return now, nil
 	}
-	if len(s.leases) >= maxLeases {
-		s.mu.Unlock()
-		return nil, contract.ErrFull.With("%d keys are listened to already; let some end", maxLeases)
-	}
-	l = &lease{started: make(chan struct{}), ends: time.NewTimer(ttl)}
 	s.leases[key] = l
 	s.mu.Unlock()
 
@@ -84,6 +117,8 @@ func (s *Service) lease(ctx context.Context, key overlay.Key, ttl time.Duration)
 	s.wg.Go(func() { // Run stops the commands before it waits
 		select {
 		case <-l.ends.C:
+		case <-l.alone:
+			s.env.Log.Info("listening ended: the contact is blocked", zap.Stringer("key", jami.ID(key)))
 		case <-s.ctx.Done():
 		}
 		s.forget(key, l)
@@ -92,17 +127,42 @@ func (s *Service) lease(ctx context.Context, key overlay.Key, ttl time.Duration)
 	return now, nil
 }
 
-func (s *Service) forget(key overlay.Key, l *lease) {
+// part no longer tells an account, which banned the id at the key.
+func (s *Service) part(l *lease, account string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.ends.Stop()
-	delete(s.leases, key)
+	delete(l.askers, account)
+	if len(l.askers) == 0 && !l.over {
+		l.over = true
+		close(l.alone)
+	}
 }
 
-// publish tells the bus of one change.
+func (s *Service) forget(key overlay.Key, l *lease) {
+	s.mu.Lock()
+	l.ends.Stop()
+	if s.leases[key] == l { // there may be a new one
+		delete(s.leases, key)
+	}
+	askers := slices.Collect(maps.Values(l.askers))
+	s.mu.Unlock()
+	for _, a := range askers {
+		a.unwatch()
+	}
+}
+
+// publish tells the bus of one change, for each account that asked.
 func (s *Service) publish(c overlay.Change) {
 	ev := contract.DHTChange{Value: view(c.Value, time.Now()), Expired: c.Expired}
-	if err := bus.Publish(context.Background(), s.conn, contract.DHTChanged, &ev, ev.Value.Key); err != nil {
-		s.env.Log.Warn("change not published", zap.Error(err))
+	s.mu.Lock()
+	var askers []string
+	if l := s.leases[c.Value.Key]; l != nil {
+		askers = slices.Collect(maps.Keys(l.askers))
+	}
+	s.mu.Unlock()
+	for _, acc := range askers {
+		if err := bus.Publish(context.Background(), s.conn.For(acc), contract.DHTChanged, &ev, ev.Value.Key); err != nil {
+			s.env.Log.Warn("change not published", zap.Error(err))
+		}
 	}
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"errors"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +19,7 @@ import (
 	"github.com/parley-jami/parley/bus/bustest"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
+	"github.com/parley-jami/parley/internal/config"
 	"github.com/parley-jami/parley/internal/jami"
 )
 
@@ -24,13 +28,16 @@ const patience = 20 * time.Second
 // person is an account with one device.
 type person struct {
 	id       jami.ID
+	short    jami.ID
 	announce []byte // packed, id 0
+	key      *rsa.PrivateKey
+	certs    []*x509.Certificate // device, account, CA
 }
 
 var people = sync.OnceValue(func() [2]person {
 	var out [2]person
 	for i := range out {
-		var k [2]*rsa.PrivateKey
+		var k [3]*rsa.PrivateKey
 		for j := range k {
 			key, err := rsa.GenerateKey(rand.Reader, 2048)
 			if err != nil {
@@ -46,13 +53,66 @@ var people = sync.OnceValue(func() [2]person {
 		if err != nil {
 			panic(err)
 		}
-		out[i] = person{r.Account, packed}
+		at := time.Now().Add(-time.Hour)
+		ca, err := jami.NewCA(k[2], at)
+		if err != nil {
+			panic(err)
+		}
+		acc, err := jami.NewAccount(&k[0].PublicKey, ca, k[2], at)
+		if err != nil {
+			panic(err)
+		}
+		dev, err := jami.NewDevice(&k[1].PublicKey, acc, k[0], at)
+		if err != nil {
+			panic(err)
+		}
+		short, _ := jami.CertIDs(dev)
+		out[i] = person{r.Account, short, packed, k[0], []*x509.Certificate{dev, acc, ca}}
 	}
 	return out
 })
 
+// certificate is the value at the device's short id.
+func certificate(t *testing.T, short jami.ID, certs ...*x509.Certificate) contract.DHTValue {
+	t.Helper()
+	b, err := jami.PackBin(jami.MarshalChain(certs...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return contract.DHTValue{Key: short.String(), Type: 8, Data: b}
+}
+
+// crl is a list of a person's that names certificates.
+func (p *person) crl(t *testing.T, certs ...*x509.Certificate) []byte {
+	t.Helper()
+	l := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: p.certs[1].NotAfter, SignatureAlgorithm: x509.SHA512WithRSA}
+	for _, c := range certs {
+		l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: time.Now()})
+	}
+	issuer := *p.certs[1]
+	issuer.SubjectKeyId = p.id[:]
+	der, err := x509.CreateRevocationList(rand.Reader, l, &issuer, p.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+func put(t *testing.T, c *bus.Conn, v contract.DHTValue) {
+	t.Helper()
+	if _, err := bus.Call(t.Context(), c, contract.DHTPutCmd, &contract.DHTPut{Value: v}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // identity answers in identity's place.
-func identity(t *testing.T, srv *bustest.Server, who person) {
+func identity(t *testing.T, srv *bustest.Server, who person) *bus.Conn {
+	t.Helper()
+	return identityIn(t, srv, who, func() string { return "ready" })
+}
+
+// identityIn is one whose state changes.
+func identityIn(t *testing.T, srv *bustest.Server, who person, state func() string) *bus.Conn {
 	t.Helper()
 	c := srv.Conn("identity")
 	c.SetAccount(who.id.String())
@@ -63,21 +123,57 @@ func identity(t *testing.T, srv *bustest.Server, who person) {
 	t.Cleanup(svc.Stop)
 	err = errors.Join(
 		bus.Serve(svc, contract.IdentityGet, func(context.Context, *bus.Request[contract.None]) (*contract.IdentityState, error) {
-			return &contract.IdentityState{State: "ready", Account: contract.Account{ID: who.id.String()}}, nil
+			switch st := state(); st {
+			case "ready":
+			case "without":
+				return &contract.IdentityState{State: "ready"}, nil
+			default:
+				return &contract.IdentityState{State: st}, nil
+			}
+			return &contract.IdentityState{State: "ready", Account: contract.Account{ID: who.id.String()}, Accounts: []contract.Account{{ID: who.id.String()}}}, nil
 		}),
 		bus.Serve(svc, contract.IdentityCerts, func(context.Context, *bus.Request[contract.None]) (*contract.Certificates, error) {
-			return &contract.Certificates{Announcement: who.announce}, nil
+			return &contract.Certificates{Announcement: who.announce, DevicePEM: string(jami.MarshalChain(who.certs[0])),
+				AccountPEM: string(jami.MarshalChain(who.certs[1:]...))}, nil
+		}),
+		bus.Serve(svc, contract.ContactList, func(context.Context, *bus.Request[contract.ContactQuery]) (*contract.Contacts, error) {
+			return &contract.Contacts{Revision: 100}, nil
 		}))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return c
 }
 
 // node runs the service on a bus of its own and returns a client and how to end it.
 func node(t *testing.T, srv *bustest.Server, who person, bootstrap ...string) (*bus.Conn, *host.Env, func()) {
 	t.Helper()
+	return nodeOn(t, srv, who, "libp2p", bootstrap...)
+}
+
+// nodeOn is node with an overlay; the addresses in bootstrap may be of any.
+func nodeOn(t *testing.T, srv *bustest.Server, who person, overlay string, bootstrap ...string) (*bus.Conn, *host.Env, func()) {
+	t.Helper()
+	return nodeWith(t, srv, who, overlay, func(*config.DHT) {}, bootstrap...)
+}
+
+// nodeWith is nodeOn with more settings.
+func nodeWith(t *testing.T, srv *bustest.Server, who person, overlay string, more func(*config.DHT), bootstrap ...string) (*bus.Conn, *host.Env, func()) {
+	t.Helper()
 	env := srv.Env("dht")
-	env.Config.DHT.Listen, env.Config.DHT.Bootstrap = "127.0.0.1:0", bootstrap
+	set := &env.Config.DHT
+	more(set)
+	set.Overlay, set.Listen, set.OpenDHTListen = overlay, "127.0.0.1:0", "127.0.0.1:0"
+	for _, a := range bootstrap {
+		switch {
+		case strings.HasPrefix(a, "/"):
+			set.Bootstrap = append(set.Bootstrap, a)
+		case strings.HasPrefix(a, "http"):
+			set.Proxy = append(set.Proxy, a)
+		default:
+			set.OpenDHTBootstrap = append(set.OpenDHTBootstrap, a)
+		}
+	}
 	r, err := New(env)
 	if err != nil {
 		t.Fatal(err)
@@ -127,12 +223,22 @@ func describe(t *testing.T, c *bus.Conn) *contract.DHTNode {
 	return n
 }
 
+// opened waits until the node knows whom its account refuses.
+func opened(t *testing.T, c *bus.Conn) {
+	t.Helper()
+	wait(t, "the gate is open", func() (bool, any) {
+		_, err := bus.Call(t.Context(), c, contract.DHTPresenceGet, &contract.DHTPresence{ID: people()[0].id.String()})
+		return err == nil, err
+	})
+}
+
 func start(t *testing.T) (*bus.Conn, *host.Env) {
 	t.Helper()
 	srv := bustest.Start(t)
 	identity(t, srv, people()[0])
 	c, env, _ := node(t, srv, people()[0])
 	describe(t, c)
+	opened(t, c)
 	return c, env
 }
 
@@ -195,16 +301,15 @@ func TestPresence(t *testing.T) {
 		return err == nil && p.Online
 	}
 	me, other := people()[0], people()[1]
+	put(t, c, certificate(t, me.short, me.certs...))
 	wait(t, "own account online", func() (bool, any) { return online(me.id.String()), false })
 	if online(other.id.String()) {
 		t.Error("an account that nobody announced is online")
 	}
 	// What another account signed, or nobody, does not make one online.
+	put(t, c, certificate(t, other.short, other.certs...))
 	for _, data := range [][]byte{me.announce, []byte("junk")} {
-		put := &contract.DHTPut{Value: contract.DHTValue{Key: other.id.String(), Data: data}}
-		if _, err := bus.Call(t.Context(), c, contract.DHTPutCmd, put); err != nil {
-			t.Fatal(err)
-		}
+		put(t, c, contract.DHTValue{Key: other.id.String(), Data: data})
 	}
 	if online(other.id.String()) {
 		t.Error("online by a forged announcement")
@@ -212,13 +317,23 @@ func TestPresence(t *testing.T) {
 }
 
 func TestTwoNodes(t *testing.T) {
+	for _, overlay := range []string{"libp2p", "opendht", "both"} {
+		t.Run(overlay, func(t *testing.T) { twoNodes(t, overlay) })
+	}
+}
+
+func twoNodes(t *testing.T, overlay string) {
 	a, b := people()[0], people()[1]
 	srvA, srvB := bustest.Start(t), bustest.Start(t)
 	identity(t, srvA, a)
 	identity(t, srvB, b)
-	ca, _, stopA := node(t, srvA, a)
-	cb, _, _ := node(t, srvB, b, describe(t, ca).Addresses[0])
-	wait(t, "peers", func() (bool, any) { n := describe(t, cb); return n.Peers > 0, n })
+	ca, _, stopA := nodeOn(t, srvA, a, overlay)
+	cb, _, _ := nodeOn(t, srvB, b, overlay, describe(t, ca).Addresses...)
+	wait(t, "peers, who say what our address is", func() (bool, any) {
+		n := describe(t, cb)
+		return n.Peers > 0 && len(n.Public) == 1 && n.Public[0] == "127.0.0.1", n
+	})
+	put(t, ca, certificate(t, a.short, a.certs...))
 	wait(t, "a online at b", func() (bool, any) {
 		p, err := bus.Call(t.Context(), cb, contract.DHTPresenceGet, &contract.DHTPresence{ID: a.id.String()})
 		return err == nil && p.Online, err
@@ -253,7 +368,7 @@ func TestTwoNodes(t *testing.T) {
 	}
 	// The process of a ends and starts again: the permanent value is still its own.
 	stopA()
-	ca, _, _ = node(t, srvA, a)
+	ca, _, _ = nodeOn(t, srvA, a, overlay)
 	wait(t, "value after a restart", func() (bool, any) {
 		got, err := bus.Call(t.Context(), ca, contract.DHTGetCmd, &contract.DHTKey{Key: "room"})
 		return err == nil && len(got.Values) == 1 && got.Values[0].ID == v.ID, err
@@ -264,7 +379,7 @@ func TestTwoNodes(t *testing.T) {
 }
 
 func TestDamagedFiles(t *testing.T) {
-	for _, name := range []string{"node.key", "permanent.json"} {
+	for _, name := range []string{"node.key", "permanent.json", "opendht.key"} {
 		t.Run(name, func(t *testing.T) {
 			srv := bustest.Start(t)
 			identity(t, srv, people()[0])
@@ -275,7 +390,7 @@ func TestDamagedFiles(t *testing.T) {
 			if err := os.WriteFile(path, []byte("{junk"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			c, env, _ := node(t, srv, people()[0])
+			c, env, _ := nodeOn(t, srv, people()[0], "both")
 			wait(t, "refusal", func() (bool, any) {
 				_, err := bus.Call(t.Context(), c, contract.DHTNodeGet, &contract.None{})
 				return errors.Is(err, contract.ErrStateDamaged) && strings.Contains(err.Error(), path), err
@@ -288,4 +403,179 @@ func TestDamagedFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Online is who has a device whose certificates are found and good.
+func TestAnnouncementsOfWhomTrustRefuses(t *testing.T) {
+	me, other := people()[0], people()[1]
+	long, err := jami.NewDevice(other.certs[0].PublicKey.(*rsa.PublicKey), other.certs[1], other.key, time.Now().AddDate(-30, 0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := func(der []byte) contract.DHTValue {
+		b, err := jami.PackBin(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return contract.DHTValue{Key: other.id.String(), ID: 9, Data: b}
+	}
+	announcement := contract.DHTValue{Key: other.id.String(), ID: 5, Data: other.announce}
+	good := certificate(t, other.short, other.certs...)
+	for _, tt := range []struct {
+		name   string
+		values []contract.DHTValue
+		want   bool
+	}{
+		{"good", []contract.DHTValue{announcement, good}, true},
+		{"no announcement", []contract.DHTValue{good}, false},
+		{"no certificate", []contract.DHTValue{announcement}, false},
+		{"of another device", []contract.DHTValue{announcement, certificate(t, other.short, me.certs...)}, false},
+		{"without its account", []contract.DHTValue{announcement, certificate(t, other.short, other.certs[0])}, false},
+		{"expired", []contract.DHTValue{announcement, certificate(t, other.short, long, other.certs[1], other.certs[2])}, false},
+		{"an expired one beside a good one", []contract.DHTValue{announcement, certificate(t, other.short, long, other.certs[1], other.certs[2]), good}, true},
+		{"revoked by its account", []contract.DHTValue{announcement, good, list(other.crl(t, other.certs[0]))}, false},
+		{"revoked by another", []contract.DHTValue{announcement, good, list(me.crl(t, other.certs[0]))}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, _ := start(t)
+			for _, v := range tt.values {
+				put(t, c, v)
+			}
+			p, err := bus.Call(t.Context(), c, contract.DHTPresenceGet, &contract.DHTPresence{ID: other.id.String()})
+			if err != nil || p.Online != tt.want {
+				t.Errorf("%+v, %v; want %v", p, err, tt.want)
+			}
+		})
+	}
+}
+
+// Nobody looks after who is banned: presence is refused, and listening ends with the ban.
+func TestBanned(t *testing.T) {
+	srv := bustest.Start(t)
+	me, other := people()[0], people()[1]
+	ident := identity(t, srv, me)
+	c, _, _ := node(t, srv, me)
+	describe(t, c)
+	opened(t, c)
+	presence := func() error {
+		_, err := bus.Call(t.Context(), c, contract.DHTPresenceGet, &contract.DHTPresence{ID: other.id.String()})
+		return err
+	}
+	listen := func() error {
+		_, err := bus.Call(t.Context(), c, contract.DHTListenCmd, &contract.DHTListen{Key: other.id.String(), TTLMs: 600_000})
+		return err
+	}
+	changes := make(chan contract.DHTChange, 16)
+	sub, err := bus.Subscribe(c, contract.DHTChanged, func(_ context.Context, _ []string, e *contract.DHTChange) { changes <- *e })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Stop()
+	heard := func() bool {
+		put(t, c, contract.DHTValue{Key: other.id.String(), Data: []byte("x")})
+		select {
+		case <-changes:
+			return true
+		case <-time.After(100 * time.Millisecond):
+			return false
+		}
+	}
+	revision := uint64(100)
+	ban := func(yes bool) {
+		t.Helper()
+		revision++
+		e := &contract.ContactChanged{Contact: contract.Contact{ID: other.id.String(), Banned: yes}, Revision: revision}
+		if err := bus.Publish(t.Context(), ident, contract.ContactEvents, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(presence(), listen(), listen()); err != nil {
+		t.Fatal(err)
+	}
+	if !heard() {
+		t.Fatal("a change is not told")
+	}
+	ban(true)
+	wait(t, "listening has ended", func() (bool, any) { return !heard(), "a change" })
+	if err := presence(); !errors.Is(err, contract.ErrForbidden) {
+		t.Errorf("presence: %v", err)
+	}
+	for range 2 { // the first leaves nothing behind
+		if err := listen(); !errors.Is(err, contract.ErrForbidden) {
+			t.Errorf("listen: %v", err)
+		}
+	}
+	ban(false)
+	wait(t, "no longer banned", func() (bool, any) { err := listen(); return err == nil, err })
+	if !heard() {
+		t.Error("a change is not told")
+	}
+}
+
+// An account that was taken out of use and comes again bans as before, also whom it listened
+// to all the time.
+func TestBannedByAnAccountThatCameAgain(t *testing.T) {
+	srv := bustest.Start(t)
+	me, other := people()[0], people()[1]
+	var without atomic.Bool
+	ident := identityIn(t, srv, me, func() string {
+		if without.Load() {
+			return "without"
+		}
+		return "ready"
+	})
+	c, _, _ := node(t, srv, me)
+	describe(t, c)
+	opened(t, c)
+	listen := func() error {
+		_, err := bus.Call(t.Context(), c, contract.DHTListenCmd, &contract.DHTListen{Key: other.id.String(), TTLMs: 600_000})
+		return err
+	}
+	if err := listen(); err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []bool{true, false} {
+		without.Store(gone)
+		if err := bus.Publish(t.Context(), ident, contract.IdentityReady, &contract.IdentityState{State: "ready"}); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, "the account is away, and back", func() (bool, any) {
+			_, err := bus.Call(t.Context(), c, contract.DHTPresenceGet, &contract.DHTPresence{ID: other.id.String()})
+			return errors.Is(err, contract.ErrUnavailable) == gone, err
+		})
+	}
+	if err := listen(); err != nil {
+		t.Fatal(err)
+	}
+	e := &contract.ContactChanged{Contact: contract.Contact{ID: other.id.String(), Banned: true}, Revision: 101}
+	if err := bus.Publish(t.Context(), ident, contract.ContactEvents, e); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "listening is refused", func() (bool, any) { err := listen(); return errors.Is(err, contract.ErrForbidden), err })
+}
+
+// A device that was revoked announces itself no more, also where identity has said so
+// before: it is not ready any more then.
+func TestOwnDeviceRevoked(t *testing.T) {
+	srv := bustest.Start(t)
+	me := people()[0]
+	var revoked atomic.Bool
+	ident := identityIn(t, srv, me, func() string {
+		if revoked.Load() {
+			return "damaged"
+		}
+		return "ready"
+	})
+	c, _, _ := node(t, srv, me)
+	announced := func() (bool, any) {
+		got, err := bus.Call(t.Context(), c, contract.DHTGetCmd, &contract.DHTKey{Key: me.id.String()})
+		return err == nil && len(got.Values) == 1, err
+	}
+	wait(t, "announced", announced)
+	revoked.Store(true)
+	e := &contract.RevocationList{AccountPEM: string(jami.MarshalChain(me.certs[1])), CRL: me.crl(t, me.certs[0])}
+	if err := bus.Publish(t.Context(), ident, contract.AccountRevoked, e); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "taken away", func() (bool, any) { is, err := announced(); return !is && err == nil, err })
 }

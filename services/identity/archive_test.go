@@ -3,7 +3,6 @@ package identity
 import (
 	"bytes"
 	"context"
-	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"os"
@@ -16,16 +15,22 @@ import (
 	"github.com/parley-jami/parley/bus/bustest"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/jami"
+	"github.com/parley-jami/parley/internal/secret"
+	"github.com/parley-jami/parley/services/identity/account"
 )
 
-// sealed encrypts a secret to the device of the test's account.
-func sealed(t *testing.T, x contract.Secret) *contract.Sealed {
+// sealed encrypts a secret to the identity process.
+func sealed(t *testing.T, c *bus.Conn, command string, x contract.Secret) *contract.Sealed {
 	t.Helper()
+	st, err := bus.Call(t.Context(), c, contract.IdentityGet, &contract.None{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	text, err := json.Marshal(x)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := jami.EncryptTo(testKeys().Device.Public().(*rsa.PublicKey), text)
+	b, err := secret.Seal(st.SealKey, command, text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +47,7 @@ func TestArchiveOverTheBus(t *testing.T) {
 	defer cancel()
 	key := bytes.Repeat([]byte{7}, 32)
 	export, password := contract.ArchiveExport.Name, contract.ArchivePassword.Name
-	got, err := bus.Call(ctx, cli, contract.ArchiveExport, sealed(t, contract.Secret{For: export, Reply: key, New: []byte("pw")}))
+	got, err := bus.Call(ctx, cli, contract.ArchiveExport, sealed(t, cli, export, contract.Secret{Reply: key, New: []byte("pw")}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,24 +59,24 @@ func TestArchiveOverTheBus(t *testing.T) {
 		t.Errorf("exported %v, %v", a, err)
 	}
 	for name, q := range map[string]*contract.Sealed{
-		"nothing":           {},
-		"not encrypted":     {Cipher: bytes.Repeat([]byte("x"), 600)},
-		"for another":       sealed(t, contract.Secret{For: password, Reply: key}),
-		"no key":            sealed(t, contract.Secret{For: export}),
-		"a short key":       sealed(t, contract.Secret{For: export, Reply: key[:16]}),
-		"a long password":   sealed(t, contract.Secret{For: export, Reply: key, New: make([]byte, 1025)}),
-		"longer than a DHT": {Cipher: make([]byte, 70_000)},
+		"nothing":         {},
+		"not encrypted":   {Cipher: bytes.Repeat([]byte("x"), 600)},
+		"for another":     sealed(t, cli, password, contract.Secret{Reply: key}),
+		"no key":          sealed(t, cli, export, contract.Secret{}),
+		"a short key":     sealed(t, cli, export, contract.Secret{Reply: key[:16]}),
+		"a long password": sealed(t, cli, export, contract.Secret{Reply: key, New: make([]byte, 1025)}),
+		"longer than any": {Cipher: make([]byte, 720_000)},
 	} {
 		if _, err := bus.Call(ctx, cli, contract.ArchiveExport, q); !errors.Is(err, contract.ErrBadRequest) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 
-	after, err := bus.Call(ctx, cli, contract.ArchivePassword, sealed(t, contract.Secret{For: password, New: []byte("one")}))
+	after, err := bus.Call(ctx, cli, contract.ArchivePassword, sealed(t, cli, password, contract.Secret{New: []byte("one")}))
 	if err != nil || after.Archive != "password" {
 		t.Fatalf("%+v, %v", after, err)
 	}
-	if _, err := bus.Call(ctx, cli, contract.ArchivePassword, sealed(t, contract.Secret{For: password, Password: []byte("no")})); !errors.Is(err, contract.ErrForbidden) {
+	if _, err := bus.Call(ctx, cli, contract.ArchivePassword, sealed(t, cli, password, contract.Secret{Password: []byte("no")})); !errors.Is(err, contract.ErrForbidden) {
 		t.Errorf("a wrong password: %v", err)
 	}
 	if st := waitState(t, cli, stateReady); st.Account != *after {
@@ -102,7 +107,7 @@ func TestPasswordFile(t *testing.T) {
 	}
 	srv := bustest.Start(t)
 	env := srv.Env("identity")
-	if _, err := Import(env.Config.Data, stock, []byte("s3cret pw"), false); err != nil {
+	if _, err := Import(env.Config, stock, []byte("s3cret pw"), account.Alone); err != nil {
 		t.Fatal(err)
 	}
 	for pw, want := range map[string]string{"s3cret pw": "password", "another": "locked"} {

@@ -11,23 +11,32 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/jami"
+	"github.com/parley-jami/parley/internal/names"
 	"github.com/parley-jami/parley/services/identity/account"
 )
 
 // maxAlias bounds a display name, in characters.
 const maxAlias = 128
 
-func (s *Service) set(_ context.Context, r *bus.Request[contract.AccountChange]) (*contract.Account, error) {
+func (s *hosted) set(_ context.Context, r *bus.Request[contract.AccountChange]) (*contract.Account, error) {
 	if a := r.Body.Alias; a != nil {
 		if err := checkAlias(*a); err != nil {
 			return nil, err
 		}
 	}
+	if n := r.Body.Name; n != nil {
+		if _, err := names.Normalize(*n); err != nil {
+			return nil, contract.ErrBadRequest.With("%v", err)
+		}
+	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	set, err := s.acc.Change(func(set *account.Settings) {
+	_, err := s.acc.Change(func(set *account.Settings) {
 		if r.Body.Alias != nil {
 			set.Alias = strings.TrimSpace(*r.Body.Alias)
+		}
+		if r.Body.Name != nil {
+			set.Name = *r.Body.Name
 		}
 		if r.Body.Rendezvous != nil {
 			set.Rendezvous = *r.Body.Rendezvous
@@ -37,8 +46,7 @@ func (s *Service) set(_ context.Context, r *bus.Request[contract.AccountChange])
 		s.env.Log.Error("settings not written", zap.Error(err))
 		return nil, contract.ErrStorage.With("the settings could not be written: %v", err)
 	}
-	acc := s.setReady(set)
-	return &acc, nil
+	return s.shown(), nil
 }
 
 func checkAlias(a string) error {
@@ -49,12 +57,12 @@ func checkAlias(a string) error {
 	return nil
 }
 
-func (s *Service) certs(context.Context, *bus.Request[contract.None]) (*contract.Certificates, error) {
+func (s *hosted) certs(context.Context, *bus.Request[contract.None]) (*contract.Certificates, error) {
 	c := s.acc.Chain
 	ann, err := s.acc.Receipt.Announcement.Pack()
 	if err != nil {
 		return nil, err
 	}
 	return &contract.Certificates{DevicePEM: string(jami.MarshalChain(c.Device)), AccountPEM: string(jami.MarshalChain(c.Certs()[1:]...)),
-		Announcement: ann, CRL: s.acc.CRL()}, nil
+		Announcement: ann, CRL: s.acc.CRL(), OlderCRLs: s.olderLists(), Authorities: s.authorityLists()}, nil
 }

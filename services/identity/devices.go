@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,7 +29,7 @@ const (
 	certificateID   = 1
 )
 
-func (s *Service) deviceList(context.Context, *bus.Request[contract.None]) (*contract.Devices, error) {
+func (s *hosted) deviceList(context.Context, *bus.Request[contract.None]) (*contract.Devices, error) {
 	out := new(contract.Devices)
 	for _, d := range s.acc.Devices() {
 		out.Devices = append(out.Devices, deviceView(d))
@@ -40,7 +41,7 @@ func deviceView(d account.Device) contract.Device {
 	return contract.Device{ID: d.ID.String(), Short: d.Short.String(), Name: d.Name, Created: d.Created.UTC(), Seen: d.Seen.UTC(), This: d.This, Revoked: d.Revoked}
 }
 
-func (s *Service) deviceRename(_ context.Context, r *bus.Request[contract.DeviceName]) (*contract.Device, error) {
+func (s *hosted) deviceRename(_ context.Context, r *bus.Request[contract.DeviceName]) (*contract.Device, error) {
 	if err := checkAlias(r.Body.Name); err != nil {
 		return nil, err
 	}
@@ -52,7 +53,7 @@ func (s *Service) deviceRename(_ context.Context, r *bus.Request[contract.Device
 	return &d, nil
 }
 
-func (s *Service) deviceRevoke(ctx context.Context, r *bus.Request[contract.Sealed]) (*contract.DeviceRevoked, error) {
+func (s *hosted) deviceRevoke(ctx context.Context, r *bus.Request[contract.Sealed]) (*contract.DeviceRevoked, error) {
 	x, err := s.unseal(&r.Body, contract.DeviceRevoke.Name)
 	if err != nil {
 		return nil, err
@@ -70,6 +71,10 @@ func (s *Service) deviceRevoke(ctx context.Context, r *bus.Request[contract.Seal
 		}
 	}
 	d, err := s.acc.Revoke(x.Device, x.Password, s.now())
+	// It is shut out as far as is known; then it may have been certified anew meanwhile.
+	if err == nil && s.learn(ctx, d.Short) {
+		d, err = s.acc.Revoke(x.Device, x.Password, s.now())
+	}
 	switch {
 	case errors.Is(err, account.ErrNoDevice):
 		return nil, contract.ErrNotFound.With("no device of that id is known; with its certificate (--certificate) it can be revoked all the same")
@@ -79,7 +84,6 @@ func (s *Service) deviceRevoke(ctx context.Context, r *bus.Request[contract.Seal
 		return nil, s.archiveError(err)
 	}
 	s.env.Log.Info("device revoked", zap.String("device", d.ID.String()))
-	s.tellRevoked(ctx)
 	peers, err := s.putCRL(ctx)
 	if err != nil {
 		s.isPut.Store(false)
@@ -88,23 +92,93 @@ func (s *Service) deviceRevoke(ctx context.Context, r *bus.Request[contract.Seal
 	return &contract.DeviceRevoked{Device: deviceView(d), Peers: peers}, nil
 }
 
-// tellRevoked has those who check certificates refuse from now on. Who starts later
-// reads the list with the certificates.
-func (s *Service) tellRevoked(ctx context.Context) {
-	e := &contract.RevocationList{AccountPEM: string(jami.MarshalChain(s.acc.Chain.Account)), CRL: s.acc.CRL()}
-	if err := bus.Publish(ctx, s.conn, contract.AccountRevoked, e); err != nil {
-		s.env.Log.Warn("revocation not published; others will ask", zap.Error(err))
+// maxLists bounds the account's revocation lists in one message, in bytes: in base64 they fit into
+// one of the bus.
+const maxLists = 640<<10 - account.MaxAuthorityCRLs
+
+// olderLists are those beside the newest that a message has place for. It is said where
+// that is not all; some hundred revoked devices take 10 KiB.
+func (s *hosted) olderLists() (older [][]byte) {
+	left := maxLists - len(s.acc.CRL())
+	for _, der := range slices.Backward(s.acc.OlderCRLs()) {
+		if left -= len(der); left < 0 {
+			s.env.Log.Error("the account has more revocation lists than a message can carry: revoke a device again to merge them")
+			break
+		}
+		older = append(older, der)
 	}
-	if err := s.acc.Revoked(); err != nil {
-		s.env.Log.Error("this device was revoked", zap.Error(err))
-		s.env.SetReady(false)
-		s.setState(contract.IdentityState{State: stateDamaged, Message: err.Error()})
+	return older
+}
+
+// tellRevocations has those who check certificates refuse what is revoked, from the moment
+// at which that is known here, whoever revoked it. It tells at the start and when the
+// bus is back, since what was told before may have got lost; who starts later reads the
+// lists with the certificates.
+func (s *hosted) tellRevocations(ctx context.Context) {
+	defer s.conn.OnReconnect(func() {
+		if ctx.Err() == nil && s.revokedSome() {
+			s.tellRevoked(ctx)
+		}
+	})()
+	for first := true; ; first = false {
+		news := s.acc.Revocations().News() // before it is told, so that none is missed
+		if !first || s.revokedSome() {
+			s.tellRevoked(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-news:
+		}
 	}
+}
+
+func (s *hosted) revokedSome() bool {
+	return s.acc.CRL() != nil || len(s.acc.OlderCRLs()) > 0 || len(s.authorityLists()) > 0
+}
+
+// authorityLists are what the authorities above the account revoked.
+func (s *hosted) authorityLists() (out []contract.RevocationList) {
+	for _, issuer := range s.acc.Chain.Authorities {
+		if lists := s.acc.Revocations().Lists(issuer); len(lists) > 0 {
+			last := len(lists) - 1
+			out = append(out, contract.RevocationList{AccountPEM: string(jami.MarshalChain(issuer)), CRL: lists[last], Older: lists[:last]})
+		}
+	}
+	return out
+}
+
+// accountCRL takes a revocation list of an authority: tellRevocations sees the news.
+func (s *hosted) accountCRL(_ context.Context, r *bus.Request[contract.AuthorityList]) (*contract.Account, error) {
+	issuer, err := s.acc.AddAuthorityCRL(r.Body.CRL)
+	if errors.Is(err, account.ErrNoAuthority) {
+		return nil, contract.ErrBadRequest.With("%v", err)
+	}
+	if err != nil {
+		s.env.Log.Error("revocation list not written", zap.Error(err))
+		return nil, contract.ErrStorage.With("the list could not be written: %v", err)
+	}
+	s.env.Log.Info("revocation list of an authority", zap.String("authority", issuer.Subject.CommonName))
+	v := s.view()
+	return &v, nil
+}
+
+func (s *hosted) tellRevoked(ctx context.Context) {
+	all := append(s.authorityLists(), contract.RevocationList{AccountPEM: string(jami.MarshalChain(s.acc.Chain.Account)), CRL: s.acc.CRL(), Older: s.olderLists()})
+	for i := range all {
+		if err := bus.Publish(ctx, s.conn, contract.AccountRevoked, &all[i]); err != nil {
+			s.env.Log.Warn("revocation not published; others will ask", zap.Error(err))
+		}
+	}
+	s.tellShutOut()
 }
 
 // overlay keeps what the account has in the overlay there and looks for what its other
 // devices put, until ctx ends.
-func (s *Service) overlay(ctx context.Context) {
+func (s *hosted) overlay(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.tellRevocations(ctx) })
 	for wait := s.pause; ; wait = min(2*wait, s.lookEvery) {
 		if !s.isPut.Load() {
 			s.isPut.Store(true) // before, so that what comes meanwhile is not missed
@@ -121,12 +195,26 @@ func (s *Service) overlay(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
+		case <-s.lookSoon:
+			select { // those that put much there don't keep it busy
+			case <-ctx.Done():
+				return
+			case <-time.After(s.pause):
+			}
 		}
 	}
 }
 
+// lookNow has the overlay looked at soon.
+func (s *hosted) lookNow() {
+	select {
+	case s.lookSoon <- struct{}{}:
+	default: // it will be
+	}
+}
+
 // putCRL puts the revocation list at the Jami Id, in place of an older one.
-func (s *Service) putCRL(ctx context.Context) (peers int, err error) {
+func (s *hosted) putCRL(ctx context.Context) (peers int, err error) {
 	der := s.acc.CRL()
 	if der == nil {
 		return 0, nil
@@ -136,12 +224,12 @@ func (s *Service) putCRL(ctx context.Context) (peers int, err error) {
 }
 
 // putCertificate puts the device's chain where peers look for it (§2).
-func (s *Service) putCertificate(ctx context.Context) error {
+func (s *hosted) putCertificate(ctx context.Context) error {
 	_, err := s.put(ctx, s.acc.Chain.DeviceShort, certificateID, typeCertificate, s.acc.Chain.PEM())
 	return err
 }
 
-func (s *Service) put(ctx context.Context, key jami.ID, id uint64, typ uint16, b []byte) (peers int, err error) {
+func (s *hosted) put(ctx context.Context, key jami.ID, id uint64, typ uint16, b []byte) (peers int, err error) {
 	data, err := jami.PackBin(b)
 	if err != nil {
 		return 0, err
@@ -154,9 +242,18 @@ func (s *Service) put(ctx context.Context, key jami.ID, id uint64, typ uint16, b
 	return v.Peers, nil
 }
 
+// takeOut no longer keeps the device's chain in the overlay. The revocation list stays:
+// others may need it.
+func (s *hosted) takeOut(ctx context.Context) {
+	_, err := bus.Call(ctx, s.conn, contract.DHTCancelCmd, &contract.DHTCancel{Key: s.acc.Chain.DeviceShort.String(), ID: certificateID})
+	if err != nil && !errors.Is(err, contract.ErrNotFound) {
+		s.env.Log.Warn("the certificate stays in the overlay until it expires", zap.Error(err))
+	}
+}
+
 // look takes revocation lists and announcements at the Jami Id: anyone can store values
 // there, and the account's signature tells whose they are.
-func (s *Service) look(ctx context.Context) {
+func (s *hosted) look(ctx context.Context) {
 	id := s.acc.Chain.JamiID
 	found, err := bus.Call(ctx, s.conn, contract.DHTGetCmd, &contract.DHTKey{Key: id.String()})
 	if err != nil {
@@ -179,7 +276,7 @@ func (s *Service) look(ctx context.Context) {
 }
 
 // take takes a revocation list from the overlay.
-func (s *Service) take(ctx context.Context, der []byte) {
+func (s *hosted) take(ctx context.Context, der []byte) {
 	news, err := s.acc.AddCRL(der)
 	if err != nil {
 		s.env.Log.Debug("revocation list from the overlay", zap.Error(err))
@@ -187,20 +284,20 @@ func (s *Service) take(ctx context.Context, der []byte) {
 	if news {
 		s.isPut.Store(false)
 		s.env.Log.Info("a device was revoked elsewhere")
-		s.tellRevoked(ctx)
 	}
 }
 
-func (s *Service) knows(short jami.ID) bool {
+func (s *hosted) knows(short jami.ID) bool {
 	return slices.ContainsFunc(s.acc.Devices(), func(d account.Device) bool { return d.Short == short })
 }
 
-// learn finds the certificates of a device that the account announced.
-func (s *Service) learn(ctx context.Context, short jami.ID) {
+// learn finds the certificates of a device that the account announced, and reports whether
+// there are some that were not known.
+func (s *hosted) learn(ctx context.Context, short jami.ID) (some bool) {
 	found, err := bus.Call(ctx, s.conn, contract.DHTGetCmd, &contract.DHTKey{Key: short.String()})
 	if err != nil {
 		s.env.Log.Debug("looking for a device's certificate", zap.Error(err))
-		return
+		return false
 	}
 	for _, v := range found.Values {
 		certs, err := certificates(v)
@@ -210,10 +307,14 @@ func (s *Service) learn(ctx context.Context, short jami.ID) {
 		if news, err := s.acc.Learn(certs, s.now()); err != nil {
 			s.env.Log.Debug("a device's certificate", zap.Error(err))
 		} else if news {
-			s.env.Log.Info("another device of the account", zap.String("short_id", short.String()))
-			return
+			s.env.Log.Info("another device of the account, or a new certificate of one", zap.String("short_id", short.String()))
+			some = true
 		}
 	}
+	if some && s.inbox != nil {
+		s.inbox.sync.changed()
+	}
+	return some
 }
 
 func certificates(v contract.DHTValue) ([]*x509.Certificate, error) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/internal/config"
 	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/services/identity/account"
 )
@@ -18,9 +19,14 @@ type Imported struct {
 	Replaced []string `json:"replaced,omitempty"`
 }
 
-// Import makes the account of the node on data from an archive, where no process of
-// the node runs: the caller holds the lock of data. Errors are those of the contract.
-func Import(data string, file, password []byte, replace bool) (*Imported, error) {
+// Import makes the account of the node on cfg.Data from an archive, where no process
+// of the node runs: the caller holds the lock of it. Errors are those of the contract.
+func Import(cfg *config.Config, file, password []byte, where account.Place) (*Imported, error) {
+	data := cfg.Data
+	seal, err := StorageKey(cfg)
+	if err != nil {
+		return nil, err
+	}
 	dir := filepath.Join(data, "identity")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("import: %w", err)
@@ -29,10 +35,10 @@ func Import(data string, file, password []byte, replace bool) (*Imported, error)
 	if err != nil {
 		return nil, fmt.Errorf("import: %w", err)
 	}
-	a, aside, err := account.Import(dir, file, password, key, replace, time.Now())
+	a, aside, err := (&account.Store{Root: dir, Seal: seal}).Import(file, password, key, where, time.Now())
 	switch {
 	case errors.Is(err, account.ErrExists):
-		return nil, contract.ErrExists.With("the node on %s has an account; --replace moves that aside", data)
+		return nil, contract.ErrExists.With("the node on %s has an account: --beside adds this one, --replace moves the main one aside", data)
 	case errors.Is(err, account.ErrPassword):
 		return nil, contract.ErrForbidden.With("the password is wrong or missing, or this is no archive of an account")
 	case errors.Is(err, jami.ErrArchive):
@@ -40,7 +46,7 @@ func Import(data string, file, password []byte, replace bool) (*Imported, error)
 	case err != nil:
 		return nil, err
 	}
-	return &Imported{publicView(a, a.Settings()), aside}, nil
+	return &Imported{publicView(a), aside}, nil
 }
 
 // Files are those of identity's directory below data, by their relative paths, as they

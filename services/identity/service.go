@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
+	"github.com/parley-jami/parley/internal/config"
 	"github.com/parley-jami/parley/internal/secret"
 	"github.com/parley-jami/parley/services/identity/account"
 	"github.com/parley-jami/parley/services/identity/bots"
@@ -25,10 +26,14 @@ var newSettings = account.Settings{Alias: "Parley", Rendezvous: true}
 // The states of [contract.IdentityState].
 const (
 	stateCreating = "creating"
+	stateWaiting  = "waiting"
 	stateReady    = "ready"
 	stateDamaged  = "damaged"
 	stateRetrying = "retrying"
 )
+
+// waitAdvice says what a node without an account waits for.
+const waitAdvice = "the node has no account, and makes none by itself (identity.create): use parley account create, import or join"
 
 // What the disk refuses is tried again after the first of these, doubling to the
 // second.
@@ -45,24 +50,48 @@ type Service struct {
 	now     func() time.Time
 	pause   time.Duration // before the first retry
 
-	lookEvery time.Duration // how often the overlay is looked at
-	isPut     atomic.Bool   // is what the account has to put there put
+	lookEvery    time.Duration // how often the overlay is looked at
+	managedEvery time.Duration // and an account server
+	// How often leases of listeners are renewed, and how long changes are waited for.
+	leaseEvery, syncRest time.Duration
+	messageTime          time.Duration // how long a message is tried
+	opening              *rate.Limiter // values that are decrypted, of all accounts
+	ringing              *rate.Limiter // and those that ask for connections
+	metrics              *metrics
+	sealed               *secret.Key // what secrets on the bus are sealed to
 
-	changing sync.Mutex // held while the settings are changed and that is told
+	changing sync.Mutex // held while an account is changed and that is told; before mu
 	mu       sync.Mutex
 	state    contract.IdentityState
+	hosts    []*hosted // the main account first
+	damaged  []error   // of accounts that cannot be used
+	making   chan made // keys that are being made; nil: none
 
-	// Set before the account's commands are served.
-	acc     *account.Account
+	// Set before the accounts' commands are served.
+	store   *account.Store
 	bots    *bots.Registry
 	botsErr error // why bots is nil
 	conn    *bus.Conn
+	ctx     context.Context //nolint:containedctx // ends what is done for the accounts in the background
+	wg      sync.WaitGroup
 }
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	return &Service{env: env, botTurn: make(chan struct{}, 1), keys: account.MakeKeys, now: time.Now, pause: retryFirst, lookEvery: lookAgain,
-		state: contract.IdentityState{State: stateCreating, Message: "the account is being loaded"}}, nil
+	key, err := secret.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	if err := harden(); err != nil {
+		env.Log.Warn("a weaker protection than usual", zap.Error(err))
+	}
+	seal, err := StorageKey(env.Config)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{env: env, sealed: key, store: &account.Store{Seal: seal}, botTurn: make(chan struct{}, 1), keys: account.MakeKeys, now: time.Now, pause: retryFirst, lookEvery: lookAgain, managedEvery: managedEvery,
+		leaseEvery: leaseEvery, syncRest: syncRest, messageTime: messageTime, opening: rate.NewLimiter(openRate, openBurst), ringing: rate.NewLimiter(ringRate, ringBurst), metrics: newMetrics(env.Registry),
+		state: contract.IdentityState{State: stateCreating, Message: "the account is being loaded", SealKey: key.Public()}}, nil
 }
 
 // Run connects, loads or makes the account, and serves until ctx ends.
@@ -71,6 +100,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.store.Root = dir
 	// Loading and waiting for the bus go on at once; both end with ctx.
 	loaded := make(chan error, 1)
 	go func() { loaded <- s.load(dir) }()
@@ -80,8 +110,8 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	s.conn = conn
-	svc, err := bus.NewService(conn, s.env.Name, s.env.Version, "keys, certificates, account and bots")
+	s.conn, s.ctx = conn, ctx
+	svc, err := bus.NewService(conn.For(bus.Any), s.env.Name, s.env.Version, "keys, certificates, account and bots")
 	if err != nil {
 		<-loaded
 		return err
@@ -101,23 +131,28 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.serve(svc); err != nil {
 		return err
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() { s.reconcile(ctx) })
-	wg.Go(func() { s.overlay(ctx) })
+	s.wg.Go(func() { s.reconcile(ctx) })
 	<-ctx.Done()
 	s.env.SetReady(false)
-	wg.Wait()
+	svc.Stop() // no command starts anything after this
+	s.wg.Wait()
+	for _, h := range s.hosts {
+		h.acc.Close()
+	}
+	clear(s.store.Seal)
 	return ctx.Err()
 }
 
-// ready makes the account where there is none, and tries again for as long as the
-// disk refuses. err is that of loading. It returns a [account.DamagedError], or what
+// ready makes the account where there is none and the operator wants one, and tries
+// again for as long as the disk refuses. err is that of loading. It returns a [account.DamagedError], or what
 // ended ctx.
 func (s *Service) ready(ctx context.Context, dir string, err error) error {
 	wait := s.pause
 	var keys *account.Keys
 	for {
-		if errors.Is(err, account.ErrNone) {
+		if errors.Is(err, account.ErrNone) && !s.env.Config.Identity.Create {
+			err = s.loadBots(dir)
+		} else if errors.Is(err, account.ErrNone) {
 			if keys == nil {
 				if keys, err = s.makeKeys(ctx); err != nil {
 					return err
@@ -155,18 +190,45 @@ func (s *Service) password() []byte {
 	return pw
 }
 
-// load reads the account and the bots.
+// StorageKey is what encrypts private keys on the disk: the first line of the file that
+// is set, else the variable of the environment; nil: none. The variable is gone after.
+func StorageKey(c *config.Config) ([]byte, error) {
+	fromEnv, err := secret.TakeEnv(config.EnvIdentityStorageKey)
+	if path := c.Identity.StorageKey; path != "" {
+		var key []byte
+		if key, err = secret.File(path); err == nil {
+			return key, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("storage key (identity.storage_key_file): %w", err)
+	}
+	return fromEnv, nil
+}
+
+// load reads the accounts and the bots.
 func (s *Service) load(dir string) error {
 	start := time.Now()
-	acc, err := account.Load(dir, s.password())
+	s.store.Password = s.password()
+	acc, err := s.store.Load()
 	if err != nil {
 		return err
 	}
-	s.acc = acc
+	others, damaged, err := s.store.LoadOthers()
+	if err != nil {
+		return err
+	}
 	if err := s.loadBots(dir); err != nil {
 		return err
 	}
-	s.env.Log.Info("account loaded", zap.String("id", acc.Chain.JamiID.String()), zap.Duration("took", time.Since(start)))
+	for _, err := range damaged {
+		s.env.Log.Error("one of the accounts cannot be used", zap.Error(err))
+	}
+	s.damaged = damaged
+	for _, a := range append([]*account.Account{acc}, others...) {
+		s.hosts = append(s.hosts, &hosted{Service: s, acc: a})
+	}
+	s.env.Log.Info("accounts loaded", zap.String("id", acc.Chain.JamiID.String()), zap.Int("others", len(others)), zap.Duration("took", time.Since(start)))
 	return nil
 }
 
@@ -198,14 +260,15 @@ func (s *Service) makeKeys(ctx context.Context) (*account.Keys, error) {
 // create makes the account of a new node.
 func (s *Service) create(dir string, keys *account.Keys) error {
 	start := time.Now()
-	var err error
-	if s.acc, err = account.Create(dir, keys, newSettings, s.now()); err != nil {
+	acc, err := s.store.Create(keys, newSettings, s.now())
+	if err != nil {
 		return err
 	}
 	if err := s.loadBots(dir); err != nil {
 		return err
 	}
-	s.env.Log.Info("account made", zap.String("id", s.acc.Chain.JamiID.String()), zap.Duration("took", time.Since(start)))
+	s.hosts = []*hosted{{Service: s, acc: acc}}
+	s.env.Log.Info("account made", zap.String("id", acc.Chain.JamiID.String()), zap.Duration("took", time.Since(start)))
 	return nil
 }
 
@@ -218,53 +281,89 @@ func (s *Service) stayDamaged(ctx context.Context, err error) error {
 	return ctx.Err()
 }
 
-// serve answers the account's commands and tells that it is there.
+// serve answers the accounts' commands and tells that they are there.
 func (s *Service) serve(svc *bus.Service) error {
-	s.conn.SetAccount(s.acc.Chain.JamiID.String())
+	for i, h := range s.hosts {
+		h.begin(i == 0)
+	}
 	err := errors.Join(
-		bus.Serve(svc, contract.AccountSet, s.set),
-		bus.Serve(svc, contract.IdentityCerts, s.certs),
-		bus.Serve(svc, contract.ArchiveExport, s.archiveExport),
-		bus.Serve(svc, contract.ArchivePassword, s.archivePassword),
-		bus.Serve(svc, contract.DeviceList, s.deviceList),
-		bus.Serve(svc, contract.DeviceRename, s.deviceRename),
-		bus.Serve(svc, contract.DeviceRevoke, s.deviceRevoke),
-		bus.Serve(svc, contract.ContactList, s.contactList),
-		bus.Serve(svc, contract.ContactSetCmd, s.contactSet),
-		bus.Serve(svc, contract.IdentitySign, s.sign),
-		bus.Serve(svc, contract.IdentityOpen, s.open),
-		bus.Serve(svc, contract.BotCreateCmd, s.botCreate),
-		bus.Serve(svc, contract.BotListCmd, s.botList),
-		bus.Serve(svc, contract.BotRevoke, s.botRevoke),
+		bus.Serve(svc, contract.AccountCreateCmd, s.accountCreate),
+		bus.Serve(svc, contract.AccountRequest, s.accountRequest),
+		bus.Serve(svc, contract.AccountComplete, s.accountComplete),
+		bus.Serve(svc, contract.AccountImport, s.accountImport),
+		bus.Serve(svc, contract.AccountJoin, s.accountJoin),
+		bus.Serve(svc, contract.AccountEnrol, s.accountEnrol),
+		bus.Serve(svc, contract.AccountCRL, of(s, (*hosted).accountCRL)),
+		bus.Serve(svc, contract.DeviceLink, of(s, (*hosted).deviceLink)),
+		bus.Serve(svc, contract.NameSign, of(s, (*hosted).nameSign)),
+		bus.Serve(svc, contract.AccountRetire, of(s, (*hosted).retire)),
+		bus.Serve(svc, contract.AccountSet, of(s, (*hosted).set)),
+		bus.Serve(svc, contract.IdentityCerts, of(s, (*hosted).certs)),
+		bus.Serve(svc, contract.ArchiveExport, of(s, (*hosted).archiveExport)),
+		bus.Serve(svc, contract.ArchivePassword, of(s, (*hosted).archivePassword)),
+		bus.Serve(svc, contract.DeviceList, of(s, (*hosted).deviceList)),
+		bus.Serve(svc, contract.DeviceRename, of(s, (*hosted).deviceRename)),
+		bus.Serve(svc, contract.DeviceRevoke, of(s, (*hosted).deviceRevoke)),
+		bus.Serve(svc, contract.ContactList, of(s, (*hosted).contactList)),
+		bus.Serve(svc, contract.ContactSetCmd, of(s, (*hosted).contactSet)),
+		bus.Serve(svc, contract.RequestList, of(s, (*hosted).requestList)),
+		bus.Serve(svc, contract.RequestAnswerCmd, of(s, (*hosted).requestAnswer)),
+		bus.Serve(svc, contract.MessageSendCmd, of(s, (*hosted).messageSend)),
+		bus.Serve(svc, contract.AddressAskCmd, of(s, (*hosted).addressAsk)),
+		bus.Serve(svc, contract.IdentitySign, of(s, (*hosted).sign)),
+		bus.Serve(svc, contract.IdentityOpen, of(s, (*hosted).open)),
+		bus.Serve(svc, contract.PeerSend, of(s, (*hosted).peerSend)),
+		bus.Serve(svc, contract.PeerFind, of(s, (*hosted).peerFind)),
+		bus.Serve(svc, contract.MessageTake, of(s, (*hosted).messageTake)),
+		bus.Serve(svc, contract.DHTSealCmd, of(s, (*hosted).sealValue)),
+		bus.Serve(svc, contract.DHTOpenCmd, of(s, (*hosted).openValue)),
+		bus.Serve(svc, contract.BotCreateCmd, ofMain(s, s.botCreate)),
+		bus.Serve(svc, contract.BotListCmd, ofMain(s, s.botList)),
+		bus.Serve(svc, contract.BotRevoke, ofMain(s, s.botRevoke)),
 	)
 	if err != nil {
 		return err
 	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	s.setReady(s.acc.Settings())
-	s.env.SetReady(true)
+	s.tell()
 	return nil
 }
 
-// setReady tells of the account as it is. The caller holds s.changing: of two
-// changes the later is told last.
-func (s *Service) setReady(set account.Settings) contract.Account {
-	msg := "the account is ready" + s.archiveState()
-	if err := s.acc.Dates(s.now()); err != nil {
-		s.env.Log.Warn("dates of the account's certificates", zap.Error(err))
-		msg += "; peers may refuse it: " + err.Error()
+// tell publishes the accounts as they are. The caller holds s.changing: of two changes
+// the later is told last.
+func (s *Service) tell() {
+	hosts := s.all()
+	s.mu.Lock()
+	damaged := s.damaged
+	s.mu.Unlock()
+	st := contract.IdentityState{State: stateReady, Message: "the account is ready"}
+	for i, h := range hosts {
+		v := h.view()
+		if st.Accounts = append(st.Accounts, v); i > 0 {
+			continue
+		}
+		if st.Account = v; v.Note != "" {
+			st.Message += "; " + v.Note
+		}
+		if err := h.acc.Revoked(); err != nil {
+			st = contract.IdentityState{State: stateDamaged, Message: err.Error()}
+			break
+		}
 	}
-	acc := publicView(s.acc, set)
-	if s.acc.Revoked() != nil { // told already
-		return acc
+	if len(hosts) == 0 {
+		st = contract.IdentityState{State: stateWaiting, Message: waitAdvice}
 	}
-	s.setState(contract.IdentityState{State: stateReady, Message: msg, Account: acc})
-	return acc
+	for _, err := range damaged {
+		st.Unusable = append(st.Unusable, err.Error())
+	}
+	s.env.SetReady(st.State == stateReady)
+	s.setState(st)
 }
 
 // setState changes what IdentityGet answers and publishes it.
 func (s *Service) setState(st contract.IdentityState) {
+	st.SealKey = s.sealed.Public()
 	s.mu.Lock()
 	s.state = st
 	s.mu.Unlock()
@@ -278,10 +377,4 @@ func (s *Service) get(context.Context, *bus.Request[contract.None]) (*contract.I
 	defer s.mu.Unlock()
 	st := s.state
 	return &st, nil
-}
-
-// publicView is what others may know of an account.
-func publicView(a *account.Account, set account.Settings) contract.Account {
-	return contract.Account{ID: a.Chain.JamiID.String(), Alias: set.Alias, Rendezvous: set.Rendezvous,
-		DeviceID: a.Chain.DeviceID.String(), DeviceShort: a.Chain.DeviceShort.String(), Archive: string(a.Guard())}
 }

@@ -25,10 +25,10 @@ import (
 	"github.com/parley-jami/parley/services/identity/bots"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // start runs the service against a bus of the test and returns its environment.
-func start(t *testing.T, srv *bustest.Server, keys func(context.Context) (*account.Keys, error), set ...func(*Service)) *host.Env {
+func start(t testing.TB, srv *bustest.Server, keys func(context.Context) (*account.Keys, error), set ...func(*Service)) *host.Env {
 	t.Helper()
 	env := srv.Env("identity")
 	r, err := New(env)
@@ -54,7 +54,7 @@ func start(t *testing.T, srv *bustest.Server, keys func(context.Context) (*accou
 func readyKeys(context.Context) (*account.Keys, error) { return testKeys(), nil }
 
 // waitState asks until the state is the wanted one.
-func waitState(t *testing.T, c *bus.Conn, want string) *contract.IdentityState {
+func waitState(t testing.TB, c *bus.Conn, want string) *contract.IdentityState {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -209,7 +209,7 @@ func TestDamagedAccountStaysUpAndSaysSo(t *testing.T) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	acc, err := account.Create(root, testKeys(), newSettings, time.Now())
+	acc, err := (&account.Store{Root: root}).Create(testKeys(), newSettings, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +294,7 @@ func TestTheDiskRefusesForAWhile(t *testing.T) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	acc, err := account.Create(root, testKeys(), newSettings, time.Now())
+	acc, err := (&account.Store{Root: root}).Create(testKeys(), newSettings, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
-	"github.com/parley-jami/parley/internal/jami"
 )
 
 // use is one way in which a key may be used; the last two are of signatures.
@@ -24,7 +23,8 @@ type use struct {
 // needed. Nobody uses the account key over the bus: what it signs (receipts, device
 // certificates) identity signs itself, when they are made.
 var policy = map[string][]use{
-	"swarm": {{contract.KeyDevice, "pkcs1", "SHA-512"}}, // commits (swarm §1.8)
+	"swarm":   {{contract.KeyDevice, "pkcs1", "SHA-512"}},                                       // commits (swarm §1.8)
+	"connect": {{contract.KeyDevice, "pss", "SHA-384"}, {contract.KeyDevice, "pss", "SHA-512"}}, // TLS 1.3 (connect-and-calls §1.5)
 }
 
 // openers is who may have what decrypted: nobody, until the overlay carries values
@@ -34,10 +34,13 @@ var openers = map[string][]contract.KeyName{}
 // hashes are the digests of Jami's formats and of TLS 1.3 with RSA-PSS.
 var hashes = map[string]crypto.Hash{"SHA-256": crypto.SHA256, "SHA-384": crypto.SHA384, "SHA-512": crypto.SHA512}
 
-// maxCipher is what a value of the DHT can hold.
-const maxCipher = jami.MaxValue
+// Bounds of a session key in bytes: those of AES.
+const (
+	minSession = 16
+	maxSession = 32
+)
 
-func (s *Service) sign(_ context.Context, r *bus.Request[contract.SignRequest]) (*contract.SignReply, error) {
+func (s *hosted) sign(_ context.Context, r *bus.Request[contract.SignRequest]) (*contract.SignReply, error) {
 	caller, q := r.Param(1), &r.Body
 	if !slices.Contains(policy[caller], use{q.Key, q.Scheme, q.Hash}) {
 		return nil, contract.ErrForbidden.With("%.32q may not sign with the key %.32q, %.32q and %.32q", caller, q.Key, q.Scheme, q.Hash)
@@ -73,17 +76,22 @@ func signerOpts(q *contract.SignRequest) (crypto.SignerOpts, error) {
 	return nil, contract.ErrBadRequest.With("scheme %q: use pkcs1 or pss", q.Scheme)
 }
 
-func (s *Service) open(_ context.Context, r *bus.Request[contract.DecryptRequest]) (*contract.DecryptReply, error) {
+func (s *hosted) open(_ context.Context, r *bus.Request[contract.DecryptRequest]) (*contract.DecryptReply, error) {
 	caller, q := r.Param(1), &r.Body
 	if !slices.Contains(openers[caller], q.Key) {
 		return nil, contract.ErrForbidden.With("%.32q may not decrypt with the key %.32q", caller, q.Key)
 	}
-	if len(q.Cipher) > maxCipher {
-		return nil, contract.ErrBadRequest.With("%d bytes to decrypt, at most %d", len(q.Cipher), maxCipher)
+	key := s.acc.DeviceKey()
+	if pub, ok := key.Public().(*rsa.PublicKey); !ok || len(q.Cipher) != pub.Size() {
+		return nil, contract.ErrBadRequest.With("%d bytes to decrypt, a block of this key has another size", len(q.Cipher))
 	}
-	clear, err := jami.Decrypt(s.acc.DeviceKey(), q.Cipher)
+	if q.Session < minSession || q.Session > maxSession {
+		return nil, contract.ErrBadRequest.With("a session key has %d to %d bytes", minSession, maxSession)
+	}
+	//lint:ignore SA1019 OpenDHT's wire has no other padding
+	clear, err := key.Decrypt(rand.Reader, q.Cipher, &rsa.PKCS1v15DecryptOptions{SessionKeyLen: q.Session})
 	if err != nil {
-		return nil, contract.ErrBadRequest.With("not encrypted to this key, or damaged")
+		return nil, contract.ErrBadRequest.With("not a block of this key")
 	}
 	return &contract.DecryptReply{Clear: clear}, nil
 }

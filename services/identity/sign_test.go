@@ -16,7 +16,6 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
-	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/services/identity/account"
 )
 
@@ -32,20 +31,20 @@ var testKeys = sync.OnceValue(func() *account.Keys {
 	return &account.Keys{CA: k[0], Account: k[1], Device: k[2]}
 })
 
-func testService(t *testing.T) *Service {
+func testHosted(t *testing.T) *hosted {
 	t.Helper()
-	acc, err := account.Create(t.TempDir(), testKeys(), newSettings, time.Now())
+	acc, err := (&account.Store{Root: t.TempDir()}).Create(testKeys(), newSettings, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Service{env: &host.Env{Log: zap.NewNop()}, acc: acc, botTurn: make(chan struct{}, 1), now: time.Now}
+	return &hosted{Service: &Service{env: &host.Env{Log: zap.NewNop()}, botTurn: make(chan struct{}, 1), now: time.Now}, acc: acc}
 }
 
 // callers are the processes of the node and what else may stand in the token.
 var callers = []string{"dht", "swarm", "connect", "media", "conference", "bus", "up", "cli", "identity", "bot", "", "*"}
 
 func TestSignPolicy(t *testing.T) {
-	s := testService(t)
+	s := testHosted(t)
 	pub := s.acc.Chain.Device.PublicKey.(*rsa.PublicKey)
 	for _, caller := range callers {
 		for _, key := range []contract.KeyName{contract.KeyDevice, contract.KeyAccount, "ca", ""} {
@@ -59,11 +58,19 @@ func TestSignPolicy(t *testing.T) {
 						Body: contract.SignRequest{Key: key, Hash: hash, Scheme: scheme, Digest: digest}}
 					reply, err := s.sign(t.Context(), r)
 					what := fmt.Sprintf("%q with key %q, %q and %q", caller, key, scheme, hash)
-					if caller == "swarm" && key == contract.KeyDevice && scheme == "pkcs1" && hash == "SHA-512" {
+					switch {
+					case key == contract.KeyDevice && caller == "swarm" && scheme == "pkcs1" && hash == "SHA-512":
 						if err != nil || rsa.VerifyPKCS1v15(pub, crypto.SHA512, digest, reply.Signature) != nil {
 							t.Errorf("%s: %v", what, err)
 						}
-					} else if !errors.Is(err, contract.ErrForbidden) {
+						continue
+					case key == contract.KeyDevice && caller == "connect" && scheme == "pss" && (hash == "SHA-512" || hash == "SHA-384"):
+						if err != nil || rsa.VerifyPSS(pub, hashes[hash], digest, reply.Signature, nil) != nil {
+							t.Errorf("%s: %v", what, err)
+						}
+						continue
+					}
+					if !errors.Is(err, contract.ErrForbidden) {
 						t.Errorf("%s: %v, %v; want forbidden", what, reply, err)
 					}
 				}
@@ -108,14 +115,11 @@ func TestSignerOpts(t *testing.T) {
 }
 
 func TestNobodyDecrypts(t *testing.T) {
-	s := testService(t)
-	cipher, err := jami.EncryptTo(&testKeys().Device.PublicKey, []byte("text"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testHosted(t)
+	cipher := make([]byte, 256)
 	for _, caller := range callers {
 		for _, key := range []contract.KeyName{contract.KeyDevice, contract.KeyAccount} {
-			r := &bus.Request[contract.DecryptRequest]{Params: []string{"acc", caller}, Body: contract.DecryptRequest{Key: key, Cipher: cipher}}
+			r := &bus.Request[contract.DecryptRequest]{Params: []string{"acc", caller}, Body: contract.DecryptRequest{Key: key, Cipher: cipher, Session: 32}}
 			if got, err := s.open(t.Context(), r); !errors.Is(err, contract.ErrForbidden) {
 				t.Errorf("%q with key %q: %v, %v; want forbidden", caller, key, got, err)
 			}
@@ -126,21 +130,43 @@ func TestNobodyDecrypts(t *testing.T) {
 func TestDecrypt(t *testing.T) {
 	openers["tester"] = []contract.KeyName{contract.KeyDevice}
 	t.Cleanup(func() { delete(openers, "tester") })
-	s := testService(t)
-	for _, size := range []int{0, 1, 245, 246, 4096} {
-		clear := bytes.Repeat([]byte{7}, size)
-		cipher, err := jami.EncryptTo(&testKeys().Device.PublicKey, clear)
+	s := testHosted(t)
+	pub := &testKeys().Device.PublicKey
+	session := bytes.Repeat([]byte{7}, 32)
+	//lint:ignore SA1019 OpenDHT's wire has no other padding
+	block, err := rsa.EncryptPKCS1v15(rand.Reader, pub, session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(cipher []byte, session int) ([]byte, error) {
+		got, err := s.open(t.Context(), &bus.Request[contract.DecryptRequest]{Params: []string{"acc", "tester"},
+			Body: contract.DecryptRequest{Key: contract.KeyDevice, Cipher: cipher, Session: session}})
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		r := &bus.Request[contract.DecryptRequest]{Params: []string{"acc", "tester"},
-			Body: contract.DecryptRequest{Key: contract.KeyDevice, Cipher: cipher}}
-		if got, err := s.open(t.Context(), r); err != nil || !bytes.Equal(got.Clear, clear) {
-			t.Errorf("%d bytes: %v", size, err)
+		return got.Clear, nil
+	}
+	if got, err := ask(block, 32); err != nil || !bytes.Equal(got, session) {
+		t.Errorf("%x, %v", got, err)
+	}
+	// What is wrong gives no sign of it, but another key each time.
+	wrong := bytes.Clone(block)
+	wrong[100] ^= 1
+	for _, cipher := range [][]byte{wrong, bytes.Repeat([]byte{1}, 256)} {
+		one, err1 := ask(cipher, 32)
+		two, err2 := ask(cipher, 32)
+		if err1 != nil || err2 != nil || len(one) != 32 || bytes.Equal(one, two) {
+			t.Errorf("%x and %x, %v, %v", one, two, err1, err2)
 		}
-		cipher[len(cipher)-1] ^= 1
-		if got, err := s.open(t.Context(), r); size > 245 && err == nil {
-			t.Errorf("%d bytes, damaged: %x", size, got.Clear)
+	}
+	for _, n := range []int{0, 1, 15, 33, 245} {
+		if _, err := ask(block, n); !errors.Is(err, contract.ErrBadRequest) {
+			t.Errorf("a session key of %d bytes: %v", n, err)
+		}
+	}
+	for _, n := range []int{0, 255, 257, 4096} {
+		if _, err := ask(make([]byte, n), 32); !errors.Is(err, contract.ErrBadRequest) {
+			t.Errorf("%d bytes: %v", n, err)
 		}
 	}
 }

@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,8 +16,10 @@ import (
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/certs"
 	"github.com/parley-jami/parley/internal/config"
+	"github.com/parley-jami/parley/internal/httpapi"
 	"github.com/parley-jami/parley/internal/jami"
-	"github.com/parley-jami/parley/internal/limits"
+	"github.com/parley-jami/parley/internal/jams"
+	"github.com/parley-jami/parley/internal/secret"
 	"github.com/parley-jami/parley/services/jams/api"
 	"github.com/parley-jami/parley/services/jams/ca"
 	"github.com/parley-jami/parley/services/jams/store"
@@ -32,36 +32,33 @@ const (
 	fileUsers    = "users.yaml"
 )
 
-// Bounds of one connection.
 const (
-	headerTime = 5 * time.Second
-	bodyTime   = 15 * time.Second
-	writeTime  = 30 * time.Second // an account's key may have to be made first
-	idleTime   = time.Minute
-	maxHeader  = 8 << 10
-
-	// drainTime is for requests that are being answered at the end.
-	drainTime = 2 * time.Second
+	comeTime   = 15 * time.Second // of a request
+	answerTime = 30 * time.Second // an account's key may have to be made first
 )
 
 // Service is the account server.
 type Service struct {
-	env  *host.Env
-	bits int // of account keys and of an authority that is made
-	dir  string
+	env   *host.Env
+	bits  int // of account keys and of an authority that is made
+	dir   string
+	words []byte // the storage key; nil: keys are in clear
 }
 
-// New builds the service; nothing starts before Run.
+// New builds the service; nothing starts before Run. The storage key of the environment
+// is taken out of it.
 func New(env *host.Env) (host.Runner, error) {
-	return &Service{env: env, bits: jami.KeyBits}, nil
-}
-
-// Dir returns the server's directory by the configuration.
-func Dir(c *config.Config) string {
-	if c.JAMS.Data != "" {
-		return c.JAMS.Data
+	words, err := secret.TakeEnv(config.EnvStorageKey)
+	if path := env.Config.JAMS.StorageKey; err == nil && path != "" {
+		if words != nil {
+			return nil, fmt.Errorf("there are two storage keys: jams.storage_key_file and %s", config.EnvStorageKey)
+		}
+		words, err = secret.File(path)
 	}
-	return filepath.Join(c.Data, "jams")
+	if err != nil {
+		return nil, fmt.Errorf("storage key (jams.storage_key_file): %w", err)
+	}
+	return &Service{env: env, bits: jami.KeyBits, words: words}, nil
 }
 
 // UsersFile returns the file of the users by the configuration.
@@ -69,16 +66,13 @@ func UsersFile(c *config.Config) string {
 	if c.JAMS.Users != "" {
 		return c.JAMS.Users
 	}
-	return filepath.Join(Dir(c), fileUsers)
+	return filepath.Join(c.JAMSDir(), fileUsers)
 }
-
-// Socket returns the Unix socket on which the operator is answered.
-func Socket(c *config.Config) string { return filepath.Join(c.Data, "run", "jams-op.sock") }
 
 // Run serves until ctx ends.
 func (s *Service) Run(ctx context.Context) (err error) {
 	c := s.env.Config
-	s.dir = Dir(c)
+	s.dir = c.JAMSDir()
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("jams.data: %w", err)
 	}
@@ -90,7 +84,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	st, err := store.Open(filepath.Join(s.dir, fileAccounts), api.KeyHash(authority.Cert))
+	st, err := s.accounts(authority)
 	if err != nil {
 		return err
 	}
@@ -104,14 +98,10 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		return err
 	}
 	accounts := api.NewAccounts(authority, st, s.bits, s.env.Log)
-	errs := zap.NewStdLog(s.env.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))) // strangers' mistakes are no news
-	srv := &http.Server{
-		Handler:   api.NewHandler(accounts, source, c.JAMS.NameServer, s.env.Log, metrics),
-		TLSConfig: tlsConf, ReadHeaderTimeout: headerTime, ReadTimeout: bodyTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
-		ErrorLog: errs,
-	}
-	op := &http.Server{Handler: api.Operator(accounts), ReadHeaderTimeout: headerTime, ReadTimeout: bodyTime, ErrorLog: errs}
-	opListener, err := s.listenOperator(c)
+	srv := httpapi.NewServer(api.NewHandler(accounts, source, c.JAMS.NameServer, s.env.Log, metrics), s.env.Log, comeTime, answerTime)
+	srv.TLSConfig = tlsConf
+	op := httpapi.NewServer(api.Operator(accounts), s.env.Log, comeTime, answerTime)
+	opListener, err := s.listenOperator()
 	if err != nil {
 		return err
 	}
@@ -124,17 +114,38 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	s.env.Log.Info("serving accounts", zap.Stringer("address", l.Addr()), zap.Stringer("authority", id), zap.String("data", s.dir),
 		zap.Int("accounts", n), zap.Int("devices", devices))
 	s.env.SetReady(true)
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go accounts.MakeKeys(ctx) // not waited for: a key that is being made takes seconds
-	wg.Go(func() {
-		if err := op.Serve(opListener); !errors.Is(err, http.ErrServerClosed) {
-			s.env.Log.Error("the operator's socket ended", zap.Error(err))
+	return httpapi.Serve(ctx, s.env.Log, func() { s.env.SetReady(false) }, httpapi.Door{Server: srv, Listener: metrics.Listener(l)}, httpapi.Door{Server: op, Listener: opListener})
+}
+
+// accounts opens the file of accounts. Only when the storage key opens all that is
+// encrypted already is the rest encrypted.
+func (s *Service) accounts(authority *ca.CA) (*store.Store, error) {
+	path, id := filepath.Join(s.dir, fileAccounts), api.KeyHash(authority.Cert)
+	st, err := store.Open(path, id, s.words)
+	if err != nil {
+		return nil, err
+	}
+	did, err := authority.Encrypt()
+	if err == nil && s.words != nil && !st.Encrypted() {
+		did = true
+		if err = errors.Join(st.Close(), store.Encrypt(path, id, s.words)); err != nil {
+			return nil, err
 		}
-	})
-	return s.serve(ctx, srv, op, limits.NewListener(l, metrics.Conns, metrics.RefusedConns))
+		st, err = store.Open(path, id, s.words)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	if did {
+		s.env.Log.Info("the keys on disk are encrypted now; copies of before have them in clear", zap.String("data", s.dir))
+	}
+	return st, nil
 }
 
 func (s *Service) source(c *config.Config) (users.Source, error) {
@@ -169,7 +180,7 @@ func (s *Service) source(c *config.Config) (users.Source, error) {
 
 func (s *Service) authority(c *config.Config) (*ca.CA, error) {
 	if c.JAMS.CACert == "" {
-		return ca.Own(s.dir, s.bits, time.Now())
+		return ca.Own(s.dir, s.bits, time.Now(), s.words)
 	}
 	a, err := ca.Given(c.JAMS.CACert, c.JAMS.CAKey, time.Now())
 	if err != nil {
@@ -198,40 +209,19 @@ func (s *Service) tls(c *config.Config) (conf *tls.Config, err error) {
 	return conf, nil
 }
 
-func (s *Service) listenOperator(c *config.Config) (net.Listener, error) {
-	if _, err := s.env.RunDir(); err != nil {
-		return nil, err
-	}
-	path := Socket(c)
+// listenOperator replaces the socket that a server left behind which was killed: the
+// file of accounts is locked, so that none runs.
+func (s *Service) listenOperator() (net.Listener, error) {
+	path := jams.OperatorSocket(s.dir)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("operator's socket: %w", err)
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("operator's socket: %w", err)
+		return nil, fmt.Errorf("operator's socket %s, whose path may have 107 bytes: %w", path, err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("operator's socket: %w", err), l.Close())
 	}
 	return l, nil
-}
-
-// serve ends after the requests that came before ctx's end are answered.
-func (s *Service) serve(ctx context.Context, srv, op *http.Server, l net.Listener) error {
-	served := make(chan error, 1)
-	go func() { served <- srv.ServeTLS(l, "", "") }()
-	select {
-	case err := <-served:
-		return errors.Join(err, op.Close())
-	case <-ctx.Done():
-	}
-	s.env.SetReady(false)
-	limit, stop := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-	defer stop()
-	for _, x := range []*http.Server{srv, op} {
-		if err := x.Shutdown(limit); err != nil {
-			s.env.Log.Warn("requests cut off", zap.Error(errors.Join(err, x.Close())))
-		}
-	}
-	return ctx.Err()
 }

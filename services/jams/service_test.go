@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	mrand "math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -120,10 +120,21 @@ func start(t testing.TB, data string) *server {
 
 func startWith(t testing.TB, data string, bits int) *server {
 	t.Helper()
+	return launch(t, data, bits, nil)
+}
+
+func launch(t testing.TB, data string, bits int, words []byte) *server {
+	t.Helper()
+	return launchAt(t, data, "127.0.0.1:0", bits, words)
+}
+
+func launchAt(t testing.TB, data, addr string, bits int, words []byte) *server {
+	t.Helper()
 	s := &server{log: new(lines), roots: x509.NewCertPool()}
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "m"}), zapcore.AddSync(s.log), zapcore.DebugLevel)
 	e := env(data, zap.New(core))
-	s.Service = &Service{env: e, bits: bits}
+	e.Config.JAMS.Listen = addr
+	s.Service = &Service{env: e, bits: bits, words: words}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -164,6 +175,24 @@ func ask(t testing.TB, url string, roots *x509.CertPool) *client.Client {
 	return c
 }
 
+func asDevice(t testing.TB, c *client.Client, key crypto.Signer, e *client.Enrolment) *client.Session {
+	t.Helper()
+	d, err := c.AsDevice(key, e.Chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return d
+}
+
+// stolen says that it is a key and signs with another one.
+type stolen struct {
+	pub crypto.PublicKey
+	crypto.Signer
+}
+
+func (s stolen) Public() crypto.PublicKey { return s.pub }
+
 // What an account goes through: enrolled, used by two devices, one revoked, ended.
 func TestAccount(t *testing.T) {
 	data := t.TempDir()
@@ -180,9 +209,7 @@ func TestAccount(t *testing.T) {
 		return e
 	}
 	as := func(k *rsa.PrivateKey, e *client.Enrolment) *client.Session {
-		d := c.AsDevice(k, e)
-		t.Cleanup(d.Close)
-		return d
+		return asDevice(t, c, k, e)
 	}
 	e1, e2 := enrol("Alice", keys[0], "laptop\x00\n"), enrol("alice", keys[1], "phone")
 	if e1.Chain.JamiID != e2.Chain.JamiID || e1.Settings["Account.displayName"] != "ALICE" {
@@ -197,10 +224,10 @@ func TestAccount(t *testing.T) {
 	}
 	d1, d2 := as(keys[0], e1), as(keys[1], e2)
 	other := client.Contacts{b.Chain.JamiID: {Added: 5, ConversationID: "c"}}
-	if all, err := d1.Contacts(ctx, other); err != nil || len(all) != 1 {
+	if all, err := d1.Merge(ctx, other); err != nil || len(all) != 1 {
 		t.Errorf("%v, %v", all, err)
 	}
-	if all, err := d2.Contacts(ctx, nil); err != nil || all[b.Chain.JamiID].Added != 5 {
+	if all, err := d2.Contacts(ctx); err != nil || all[b.Chain.JamiID].Added != 5 {
 		t.Errorf("%v, %v", all, err)
 	}
 	if list, err := d2.Devices(ctx); err != nil || len(list) != 2 || list[0].Alias != "laptop" && list[1].Alias != "laptop" {
@@ -223,13 +250,13 @@ func TestAccount(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := d2.Devices(ctx); !errors.Is(err, client.ErrBadCredentials) {
+	if _, err := d2.Devices(ctx); !errors.Is(err, client.ErrRevoked) {
 		t.Errorf("a revoked device: %v", err)
 	}
 	if list, err := d1.Devices(ctx); err != nil || len(list) != 1 {
 		t.Errorf("%v, %v", list, err)
 	}
-	if _, err := c.Enrol(ctx, "alice", "secret", "phone", keys[1]); !errors.Is(err, client.ErrForbidden) {
+	if _, err := c.Enrol(ctx, "alice", "secret", "phone", keys[1]); !errors.Is(err, client.ErrRevoked) {
 		t.Errorf("a revoked device enrols: %v", err)
 	}
 	refused := func(e *client.Enrolment, path string, issuer *x509.Certificate) {
@@ -246,24 +273,19 @@ func TestAccount(t *testing.T) {
 	refused(e2, "/crl/"+e2.Chain.JamiID.String(), e2.Chain.Account)
 
 	// The operator ends bob's account.
-	op := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", Socket(s.env.Config))
-	}}
-	defer op.CloseIdleConnections()
-	req, _ := http.NewRequest("DELETE", "http://jams/users/bob", nil)
-	resp, err := (&http.Client{Transport: op}).Do(req)
-	if err != nil || resp.StatusCode != 200 {
-		t.Fatalf("%v, %v", resp, err)
+	op := client.NewOperator(client.OperatorSocket(s.dir))
+	defer op.Close()
+	if err := op.RevokeAccount(ctx, "bob"); err != nil {
+		t.Fatal(err)
 	}
-	resp.Body.Close()
 	refused(b, "/crl/ca", b.Chain.Authorities[0])
-	if _, err := as(keys[2], b).Devices(ctx); !errors.Is(err, client.ErrBadCredentials) {
+	if _, err := as(keys[2], b).Devices(ctx); !errors.Is(err, client.ErrRevoked) {
 		t.Error(err)
 	}
-	if err := c.AsUser("bob", "secret").Login(ctx); !errors.Is(err, client.ErrForbidden) {
+	if err := c.AsUser("bob", "secret").Login(ctx); !errors.Is(err, client.ErrRevoked) {
 		t.Error(err)
 	}
-	if _, err := c.Enrol(ctx, "bob", "secret", "x", keys[3]); !errors.Is(err, client.ErrForbidden) {
+	if _, err := c.Enrol(ctx, "bob", "secret", "x", keys[3]); !errors.Is(err, client.ErrRevoked) {
 		t.Error(err)
 	}
 
@@ -276,14 +298,11 @@ func TestAccount(t *testing.T) {
 	}
 	s2 := start(t, data)
 	c2 := ask(t, s2.url, s2.roots)
-	d1 = c2.AsDevice(keys[0], e1)
-	defer d1.Close()
-	if all, err := d1.Contacts(ctx, nil); err != nil || len(all) != 1 {
+	d1 = asDevice(t, c2, keys[0], e1)
+	if all, err := d1.Contacts(ctx); err != nil || len(all) != 1 {
 		t.Errorf("%v, %v", all, err)
 	}
-	refusedAgain := c2.AsDevice(keys[1], e2)
-	defer refusedAgain.Close()
-	if err := refusedAgain.Login(ctx); !errors.Is(err, client.ErrBadCredentials) {
+	if err := asDevice(t, c2, keys[1], e2).Login(ctx); !errors.Is(err, client.ErrRevoked) {
 		t.Error(err)
 	}
 }
@@ -336,8 +355,7 @@ func TestHostile(t *testing.T) {
 	}
 	good := basic("alice", "secret")
 	// The client's certificate without its key is no login.
-	thief := c.AsDevice(namestest.Accounts(t, 2)[1], e)
-	defer thief.Close()
+	thief := asDevice(t, c, stolen{e.Chain.Device.PublicKey, namestest.Accounts(t, 2)[1]}, e)
 	if err := thief.Login(t.Context()); err == nil {
 		t.Error("a certificate without its key logs in")
 	}
@@ -390,6 +408,9 @@ func TestGuessing(t *testing.T) {
 	for range 14 {
 		if err := c.AsUser("alice", "wrong").Login(t.Context()); errors.Is(err, client.ErrLimited) {
 			limited++
+			if wait, ok := client.RetryAfter(err); !ok || wait < time.Second || wait > time.Minute {
+				t.Errorf("again in %s", wait)
+			}
 		} else if !errors.Is(err, client.ErrBadCredentials) {
 			t.Error(err)
 		}
@@ -405,6 +426,9 @@ func TestGuessing(t *testing.T) {
 // The server is killed in the middle of enrolments, again and again. What it
 // acknowledged is there afterwards: the device, its account and its receipt.
 func TestKilledInTheMiddle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
 	const rounds, perRound, atOnce = 6, 24, 6
 	data := t.TempDir()
 	var names []string
@@ -487,7 +511,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := store.Open(filepath.Join(data, "jams", fileAccounts), api.KeyHash(authority.Cert)) // checks every record
+	st, err := store.Open(filepath.Join(data, "jams", fileAccounts), api.KeyHash(authority.Cert), nil) // checks every record
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -555,7 +579,10 @@ func BenchmarkServer(b *testing.B) {
 	b.Run("login-device", func(b *testing.B) { // with a TLS handshake each
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				d := c.AsDevice(keys[0], first)
+				d, err := c.AsDevice(keys[0], first.Chain)
+				if err != nil {
+					b.Fatal(err)
+				}
 				if err := d.Login(b.Context()); err != nil {
 					b.Fatal(err)
 				}
@@ -564,4 +591,65 @@ func BenchmarkServer(b *testing.B) {
 		})
 		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "logins/s")
 	})
+}
+
+// What the operator sees of many accounts comes in pages.
+func TestOperatorsList(t *testing.T) {
+	data := t.TempDir()
+	addUsers(t, data, "alice")
+	s := start(t, data)
+	ctx := t.Context()
+	keys := namestest.Accounts(t, 4)
+	c := ask(t, s.url, s.roots)
+	var last *client.Enrolment
+	for i, k := range keys[:3] {
+		e, err := c.Enrol(ctx, "alice", "secret", fmt.Sprintf("device %d", i), k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = e
+	}
+	op := client.NewOperator(client.OperatorSocket(s.dir))
+	defer op.Close()
+	before, err := op.Summary(ctx)
+	if err != nil || before.Accounts != 1 || before.Devices != 3 {
+		t.Errorf("%+v, %v", before, err)
+	}
+	if err := op.RevokeDevice(ctx, "alice", last.Chain.DeviceID); err != nil {
+		t.Fatal(err)
+	}
+	after, err := op.Summary(ctx)
+	if err != nil || after.Devices != 2 || after.Changes == before.Changes {
+		t.Errorf("%+v, %v", after, err)
+	}
+	for _, tt := range []struct {
+		query, after string
+		limit, n     int
+		next         string
+	}{
+		{"", "", 10, 1, ""}, {"ALI", "", 10, 1, ""}, {"example.org", "", 10, 1, ""}, {last.Chain.JamiID.String()[:7], "", 10, 1, ""},
+		{last.Chain.DeviceID.String(), "", 10, 1, ""}, {strings.Repeat("0", 64), "", 10, 0, ""}, {"bob", "", 10, 0, ""}, {"", "alice", 10, 0, ""}, {"", "aaa", 10, 1, ""},
+	} {
+		p, err := op.Accounts(ctx, tt.query, tt.after, tt.limit)
+		if err != nil || len(p.Accounts) != tt.n || p.Next != tt.next {
+			t.Errorf("%+v: %+v, %v", tt, p, err)
+		}
+		if len(p.Accounts) == 1 && (len(p.Accounts[0].Devices) != 3 || p.Accounts[0].Devices[2].Revoked.IsZero()) {
+			t.Errorf("%+v", p.Accounts[0])
+		}
+	}
+	if err := op.RevokeDevice(ctx, "alice", jami.LongID{1}); !errors.Is(err, client.ErrNotFound) {
+		t.Error(err)
+	}
+	for _, name := range []string{"bob", "../alice", "a b"} {
+		if err := op.RevokeAccount(ctx, name); !errors.Is(err, client.ErrNotFound) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	if err := s.end(); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if _, err := op.Summary(ctx); !client.Absent(err) {
+		t.Errorf("ended: %v", err)
+	}
 }

@@ -80,15 +80,15 @@ func (s *Service) legOpen(_ context.Context, r *bus.Request[contract.LegOpen]) (
 	if q.Transport == contract.TransportBus {
 		return s.openBot(q)
 	}
-	if q.Transport != contract.TransportWebRTC && q.Transport != contract.TransportRTP {
-		return nil, contract.ErrBadRequest.With("transport %q: webrtc, rtp and bus are known", q.Transport)
+	if q.Transport != contract.TransportWebRTC && q.Transport != contract.TransportRTP && q.Transport != contract.TransportJami {
+		return nil, contract.ErrBadRequest.With("transport %q: webrtc, rtp, jami and bus are known", q.Transport)
 	}
 	remote, err := remoteOf(q.Remote)
 	if err != nil {
 		return nil, err
 	}
 	o, err := s.host.Open(leg.Request{
-		ID: q.Leg, Room: q.Room, Epoch: q.Epoch, WebRTC: q.Transport == contract.TransportWebRTC,
+		ID: q.Leg, Room: q.Room, Epoch: q.Epoch, WebRTC: q.Transport == contract.TransportWebRTC, Jami: q.Transport == contract.TransportJami,
 		Offer: q.Offer, Remote: remote, Unproved: q.Unproved, CanSpeak: q.CanSpeak, Muted: q.Muted,
 	})
 	return opened(o, err)
@@ -149,12 +149,12 @@ func (b *bot) set(canSpeak, muted *bool) {
 
 func (s *Service) legSDP(_ context.Context, r *bus.Request[contract.LegSDP]) (*contract.LegOpened, error) {
 	q := &r.Body
-	if q.Answer {
-		return opened(s.host.Answer(q.Leg, q.Epoch, q.SDP))
-	}
 	remote, err := remoteOf(q.Remote)
 	if err != nil {
 		return nil, err
+	}
+	if q.Answer {
+		return opened(s.host.Answer(q.Leg, q.Epoch, q.SDP, remote))
 	}
 	return opened(s.host.Negotiate(q.Leg, q.Epoch, q.SDP, remote))
 }
@@ -214,7 +214,7 @@ func (s *Service) legClose(_ context.Context, r *bus.Request[contract.LegClose])
 
 func (s *Service) info(_ context.Context, r *bus.Request[contract.MediaQuery]) (*contract.WorkerInfo, error) {
 	w := &contract.WorkerInfo{Worker: s.worker, Started: s.started, CPU: s.cpu.cores(), Addresses: []string{}}
-	w.Legs, w.More = s.page(r.Body.After, r.Body.Limit)
+	w.Legs, w.More = s.page(&r.Body)
 	for _, a := range s.host.Addresses() {
 		w.Addresses = append(w.Addresses, a.String())
 	}

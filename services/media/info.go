@@ -1,6 +1,7 @@
 package media
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -13,25 +14,26 @@ import (
 // pageMax is how many legs a message of the bus holds at most.
 const pageMax = 1000
 
-// described is a leg that can tell what it is.
+// described is a leg that can tell what it is, and how its packets travel.
 type described struct {
-	id   string
-	info func() contract.LegInfo
+	id, room string
+	info     func() contract.LegInfo
+	path     func() *contract.LegPath
 }
 
 // all returns the legs in the order of their ids.
 func (s *Service) all() []described {
 	var out []described
 	for _, l := range s.host.Legs() {
-		out = append(out, described{l.ID(), func() contract.LegInfo { return infoOf(l.Info()) }})
+		out = append(out, described{l.ID(), l.Room(), func() contract.LegInfo { return infoOf(l.Info()) }, func() *contract.LegPath { return pathOf(l.Path()) }})
 	}
 	s.mu.Lock()
 	for id, b := range s.bots {
-		out = append(out, described{id, func() contract.LegInfo {
+		out = append(out, described{id, b.info.Room, func() contract.LegInfo {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			return b.infoNow()
-		}})
+		}, func() *contract.LegPath { return &contract.LegPath{Protocol: "bus"} }})
 	}
 	s.mu.Unlock()
 	slices.SortFunc(out, func(a, b described) int { return strings.Compare(a.id, b.id) })
@@ -48,22 +50,39 @@ func (s *Service) infos() []contract.LegInfo {
 	return out
 }
 
-// page describes the legs after one, and reports whether there are more.
-func (s *Service) page(after string, limit int) (out []contract.LegInfo, more bool) {
+// page describes the legs that are asked for, and reports whether there are more.
+func (s *Service) page(q *contract.MediaQuery) (out []contract.LegInfo, more bool) {
+	limit := q.Limit
 	if limit < 1 || limit > pageMax {
 		limit = pageMax
 	}
 	out = []contract.LegInfo{}
 	for _, l := range s.all() {
 		switch {
-		case l.id <= after:
+		case l.id <= q.After, q.Room != "" && l.room != q.Room, q.Leg != "" && l.id != q.Leg:
 		case len(out) == limit:
 			return out, true
 		default:
-			out = append(out, l.info())
+			i := l.info()
+			if q.Paths {
+				i.Path = l.path()
+			}
+			out = append(out, i)
 		}
 	}
 	return out, false
+}
+
+func pathOf(p leg.Path) *contract.LegPath {
+	return &contract.LegPath{Protocol: "udp", Local: addr(p.Local), LocalType: p.LocalType, Remote: addr(p.Remote), RemoteType: p.RemoteType, RTCP: addr(p.RTCP), DTLS: p.DTLS, Suite: p.Suite}
+}
+
+// addr is empty where there is none.
+func addr(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func infoOf(i leg.Info) contract.LegInfo {

@@ -91,6 +91,11 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) serve(ctx context.Context) error {
 	busCtx, leave := context.WithCancel(context.WithoutCancel(ctx))
 	defer leave()
+	ctx, stop := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer stop()
+	beside.Go(func() { s.reachable(ctx) })
 	done := make(chan error, 1)
 	go func() { done <- s.serveBus(busCtx) }()
 	var err error

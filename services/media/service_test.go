@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strings"
@@ -56,20 +55,16 @@ func newRig(t *testing.T) *rig {
 // freePorts finds room for the block of ports that a media process takes.
 func freePorts(t *testing.T) int {
 	t.Helper()
-next:
-	for range 100 {
-		p := 20000 + rand.IntN(20000)
+	return bustest.MediaPorts(t, func(base int) bool {
 		for i := range config.MediaPorts {
-			c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: p + i})
+			c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: base + i})
 			if err != nil {
-				continue next
+				return false
 			}
 			c.Close()
 		}
-		return p
-	}
-	t.Fatal("no block of free ports")
-	return 0
+		return true
+	})
 }
 
 func (r *rig) start() {
@@ -213,7 +208,7 @@ func TestOverTheBus(t *testing.T) {
 	if _, err := ask(r, contract.MediaLegOpen, open); err != nil {
 		t.Fatal(err)
 	}
-	far, err := sdp.Parse(oa.SDP, false)
+	far, err := sdp.Parse(oa.SDP, sdp.Phone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +284,7 @@ func TestBusDies(t *testing.T) {
 	if _, err := ask(r, contract.MediaLegOpen, contract.LegOpen{Leg: "b", Room: "main", Transport: contract.TransportRTP, Offer: offer(b), Remote: "127.0.0.1"}); err != nil {
 		t.Fatal(err)
 	}
-	far, err := sdp.Parse(oa.SDP, false)
+	far, err := sdp.Parse(oa.SDP, sdp.Phone)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,7 +14,7 @@ import (
 
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/certs"
-	"github.com/parley-jami/parley/internal/limits"
+	"github.com/parley-jami/parley/internal/httpapi"
 	"github.com/parley-jami/parley/internal/sockets"
 	"github.com/parley-jami/parley/services/names/api"
 	"github.com/parley-jami/parley/services/names/store"
@@ -28,17 +26,9 @@ const (
 	fileBackup = "names.backup.db"
 )
 
-// Bounds of one connection. A request is smaller than 10 KiB and comes whole in
-// one round trip.
 const (
-	headerTime = 5 * time.Second
-	bodyTime   = 10 * time.Second
-	writeTime  = 10 * time.Second
-	idleTime   = time.Minute
-	maxHeader  = 8 << 10
-
-	// drainTime is for requests that are being answered at the end.
-	drainTime = 2 * time.Second
+	comeTime   = 10 * time.Second // of a request, which is smaller than 10 KiB
+	answerTime = 10 * time.Second
 
 	backupEvery = time.Hour
 )
@@ -72,11 +62,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{
-		Handler:           api.NewHandler(s.store, s.env.Log, metrics),
-		ReadHeaderTimeout: headerTime, ReadTimeout: bodyTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
-		ErrorLog: zap.NewStdLog(s.env.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))), // strangers' mistakes are no news
-	}
+	srv := httpapi.NewServer(api.NewHandler(s.store, s.env.Log, metrics), s.env.Log, comeTime, answerTime)
 	if c.Cert != "" {
 		if srv.TLSConfig, err = certs.Given(c.Cert, c.Key); err != nil {
 			return fmt.Errorf("names.cert, names.key: %w", err)
@@ -88,7 +74,12 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	}
 	s.env.Log.Info("serving names", zap.Stringer("address", l.Addr()), zap.Bool("tls", c.Cert != ""), zap.String("data", s.dir), zap.Int("names", s.store.Count()))
 	s.env.SetReady(true)
-	return s.serve(ctx, srv, limits.NewListener(l, metrics.Conns, metrics.RefusedConns))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { s.backups(ctx) })
+	return httpapi.Serve(ctx, s.env.Log, func() { s.env.SetReady(false) }, httpapi.Door{Server: srv, Listener: metrics.Listener(l)})
 }
 
 func (s *Service) makeDir(dir string) (string, error) {
@@ -114,35 +105,6 @@ func (s *Service) checkFiles() error {
 		return err
 	}
 	return fmt.Errorf("%s has a backup and no %s: copy %s to that name, or move it away to begin anew", s.dir, fileNames, fileBackup)
-}
-
-// serve ends after the requests that came before ctx's end are answered.
-func (s *Service) serve(ctx context.Context, srv *http.Server, l net.Listener) error {
-	served := make(chan error, 1)
-	go func() {
-		if srv.TLSConfig != nil {
-			served <- srv.ServeTLS(l, "", "")
-			return
-		}
-		served <- srv.Serve(l)
-	}()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	wg.Go(func() { s.backups(ctx) })
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
-	}
-	s.env.SetReady(false)
-	limit, stop := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-	defer stop()
-	if err := srv.Shutdown(limit); err != nil {
-		s.env.Log.Warn("requests cut off", zap.Error(errors.Join(err, srv.Close())))
-	}
-	return ctx.Err()
 }
 
 // backups copies the file from time to time, when names were added.

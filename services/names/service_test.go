@@ -34,6 +34,7 @@ import (
 
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/config"
+	"github.com/parley-jami/parley/internal/dbfile"
 	client "github.com/parley-jami/parley/internal/names"
 	"github.com/parley-jami/parley/internal/names/namestest"
 	"github.com/parley-jami/parley/services/names/store"
@@ -236,7 +237,7 @@ func TestSlowRequests(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprint(conn, "GET /name/alice HTTP/1.1\r\nHost: h\r\n")
-	conn.SetReadDeadline(time.Now().Add(headerTime + 5*time.Second))
+	conn.SetReadDeadline(time.Now().Add(comeTime + 5*time.Second))
 	began := time.Now()
 	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("after %v: %v", time.Since(began), err)
@@ -303,7 +304,7 @@ func TestListenTaken(t *testing.T) {
 		t.Errorf("%v, ready %v", err, e.Ready())
 	}
 	e = env(s.env.Config.Data, config.Names{Listen: "127.0.0.1:0", Data: s.dir}, zap.NewNop())
-	if err := (&Service{env: e}).Run(t.Context()); !errors.Is(err, store.ErrInUse) {
+	if err := (&Service{env: e}).Run(t.Context()); !errors.Is(err, dbfile.ErrInUse) {
 		t.Error(err)
 	}
 }

@@ -55,6 +55,7 @@ const (
 
 type job struct {
 	verb    verb
+	account string          // that commits
 	ctx     context.Context //nolint:containedctx // the asker's
 	message commit.Message
 	done    chan<- result // buffered
@@ -89,7 +90,7 @@ func (c *conversation) do(ctx context.Context, j job) result {
 	if j.verb == detach {
 		return result{err: c.detach(ctx)}
 	}
-	r, err := c.open(ctx, j.verb != find)
+	r, err := c.open(ctx, j)
 	if err != nil {
 		return result{err: err}
 	}
@@ -101,7 +102,11 @@ func (c *conversation) do(ctx context.Context, j job) result {
 		if reply := j.message[commit.KeyReply]; reply != "" && !r.Has(reply) {
 			return result{err: contract.ErrBadRequest.With("reply_to: there is no message %s in this room", reply)}
 		}
-		if res.entry, err = r.Append(c.svc.author.Load(), j.message, time.Now()); err != nil {
+		who, err := c.svc.authors.of(j.account)
+		if err != nil {
+			return result{err: err}
+		}
+		if res.entry, err = r.Append(who, j.message, time.Now()); err != nil {
 			err = c.explain(err)
 			if errors.Is(err, contract.ErrStorage) || errors.Is(err, contract.ErrStateDamaged) { // for who runs the node, not for who chats alone
 				c.svc.log.Error("message not written", zap.String("room", c.room), zap.Error(err))
@@ -121,7 +126,7 @@ func (c *conversation) detach(ctx context.Context) error {
 	if id == "" {
 		return nil
 	}
-	r, err := c.open(ctx, false)
+	r, err := c.open(ctx, job{verb: find})
 	switch {
 	case ctx.Err() != nil:
 		return contract.ErrUnavailable
@@ -143,15 +148,16 @@ func (c *conversation) detach(ctx context.Context) error {
 // path is where a conversation's repository lies.
 func (c *conversation) path(id string) string { return filepath.Join(c.svc.dir, "conversations", id) }
 
-// open returns the verified repository; create says whether to make one.
-func (c *conversation) open(ctx context.Context, create bool) (*repo.Repo, error) {
+// open returns the verified repository; where there is none, one is made unless the job
+// is to find it.
+func (c *conversation) open(ctx context.Context, j job) (*repo.Repo, error) {
 	if c.loaded {
 		return c.repo.Load(), nil
 	}
 	if c.failed != nil && time.Since(c.failedAt) < retryOpen {
 		return nil, c.failed
 	}
-	r, err := c.openDisk(ctx, create)
+	r, err := c.openDisk(ctx, j)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, contract.ErrUnavailable
@@ -167,7 +173,7 @@ func (c *conversation) open(ctx context.Context, create bool) (*repo.Repo, error
 	return r, nil
 }
 
-func (c *conversation) openDisk(ctx context.Context, create bool) (*repo.Repo, error) {
+func (c *conversation) openDisk(ctx context.Context, j job) (*repo.Repo, error) {
 	id := c.svc.rooms.get(c.room)
 	var r *repo.Repo
 	var err error
@@ -176,10 +182,14 @@ func (c *conversation) openDisk(ctx context.Context, create bool) (*repo.Repo, e
 		if r, err = repo.Open(c.path(id), id); err != nil {
 			return nil, err
 		}
-	case !create:
+	case j.verb == find:
 		return nil, contract.ErrNotFound.With("room %s has no conversation", c.room)
 	default:
-		if r, err = repo.Create(filepath.Join(c.svc.dir, "conversations"), c.room, c.svc.author.Load(), time.Now()); err != nil {
+		who, err := c.svc.authors.of(j.account)
+		if err != nil {
+			return nil, err
+		}
+		if r, err = repo.Create(filepath.Join(c.svc.dir, "conversations"), c.room, who, time.Now()); err != nil {
 			return nil, err
 		}
 		if err := c.svc.rooms.set(c.room, r.ID); err != nil {
@@ -194,7 +204,7 @@ func (c *conversation) openDisk(ctx context.Context, create bool) (*repo.Repo, e
 		return nil, ctx.Err()
 	}
 	start := time.Now()
-	if err := r.Load(ctx); err != nil {
+	if err := r.Load(ctx, c.svc.gates.Revoked()); err != nil {
 		return nil, err
 	}
 	c.svc.log.Debug("conversation verified", zap.String("room", c.room), zap.Int("messages", r.Count()), zap.Duration("took", time.Since(start)))
@@ -223,11 +233,12 @@ func (c *conversation) explain(err error) error {
 
 // ask queues a job and waits for its result. It may be called from any goroutine
 // that uses the conversation.
-func (c *conversation) ask(ctx context.Context, v verb, m commit.Message) result {
+func (c *conversation) ask(ctx context.Context, j job) result {
 	done := make(chan result, 1)
+	j.ctx, j.done = ctx, done
 	c.svc.hold(c)
 	select {
-	case c.jobs <- job{verb: v, ctx: ctx, message: m, done: done}:
+	case c.jobs <- j:
 	default:
 		c.svc.release(c)
 		return result{err: contract.ErrBusy.With("too many messages at once in room %s; try again", c.room)}

@@ -21,7 +21,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +28,7 @@ import (
 
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/bus/gate"
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/services/swarm/commit"
 	"github.com/parley-jami/parley/services/swarm/repo"
@@ -56,8 +56,10 @@ type Service struct {
 	posts   *prometheus.CounterVec
 	took    prometheus.Histogram
 
-	author atomic.Pointer[repo.Author]
-	wg     sync.WaitGroup // of the conversations
+	gates   *gate.Set
+	authors *authors
+	main    string         // the node's main account
+	wg      sync.WaitGroup // of the conversations
 
 	mu    sync.Mutex
 	convs map[string]*conversation
@@ -85,6 +87,10 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
+	if s.gates, err = gate.OpenAll(ctx, c); err != nil {
+		return err
+	}
+	defer s.gates.Close()
 	dir, err := s.env.Dir()
 	if err != nil {
 		return err
@@ -105,21 +111,20 @@ func (s *Service) Run(ctx context.Context) error {
 		stop()
 		s.wg.Wait()
 	}()
-	if err := s.learnAuthor(ctx, work, c, acc.Alias); err != nil {
-		return err
-	}
+	s.main, s.authors = acc.ID, newAuthors(work, c)
 	sub, err := bus.Subscribe(c, contract.IdentityReady, func(_ context.Context, _ []string, st *contract.IdentityState) {
-		if st.Account.ID == acc.ID && st.State == "ready" {
-			a := *s.author.Load()
-			a.Name = st.Account.Alias
-			s.author.Store(&a)
+		if st.State == "ready" {
+			s.authors.rename(st.Accounts)
 		}
 	})
 	if err != nil {
 		return err
 	}
 	defer sub.Stop()
-	svc, err := bus.NewService(c, "swarm", s.env.Version, "conversations in Git")
+	if err := s.learnAuthor(ctx); err != nil {
+		return err
+	}
+	svc, err := bus.NewService(c.For(bus.Any), "swarm", s.env.Version, "conversations in Git")
 	if err != nil {
 		return err
 	}
@@ -139,11 +144,14 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // learnAuthor asks identity who commits, until it answers.
-func (s *Service) learnAuthor(ctx, work context.Context, c *bus.Conn, alias string) error {
+func (s *Service) learnAuthor(ctx context.Context) error {
 	for {
-		a, err := author(work, c, alias)
+		st, err := bus.Call(ctx, s.authors.conn, contract.IdentityGet, &contract.None{})
 		if err == nil {
-			s.author.Store(a)
+			s.authors.rename(st.Accounts)
+			_, err = s.authors.of(s.main)
+		}
+		if err == nil {
 			return nil
 		}
 		if ce, ok := err.(*contract.Error); !ok || !ce.Retry {
@@ -160,11 +168,11 @@ func (s *Service) learnAuthor(ctx, work context.Context, c *bus.Conn, alias stri
 func (s *Service) serve(work context.Context, svc *bus.Service) error {
 	return errors.Join(
 		bus.Serve(svc, contract.SwarmOpen, whole(s, func(ctx context.Context, r *bus.Request[contract.None]) (*contract.Conversation, error) {
-			res := s.ask(ctx, work, r.Param(1), open, nil)
+			res := s.ask(ctx, work, r.Param(1), job{verb: open, account: r.Param(0)})
 			return &res.conv, res.err
 		})),
 		bus.Serve(svc, contract.SwarmDetach, whole(s, func(ctx context.Context, r *bus.Request[contract.None]) (*contract.None, error) {
-			return &contract.None{}, s.ask(ctx, work, r.Param(1), detach, nil).err
+			return &contract.None{}, s.ask(ctx, work, r.Param(1), job{verb: detach}).err
 		})),
 		bus.Serve(svc, contract.SwarmPost, whole(s, func(ctx context.Context, r *bus.Request[contract.ChatPost]) (*contract.ChatMessage, error) {
 			start := time.Now()
@@ -203,7 +211,7 @@ func (s *Service) warm(work context.Context) {
 		if i == s.maxOpen {
 			return // the others when they are asked for
 		}
-		s.ask(work, work, room, find, nil)
+		s.ask(work, work, room, job{verb: find})
 	}
 }
 
@@ -262,13 +270,13 @@ func (s *Service) closeOneLocked() bool {
 }
 
 // ask has the room's conversation do a job.
-func (s *Service) ask(ctx, work context.Context, room string, v verb, m commit.Message) result {
+func (s *Service) ask(ctx, work context.Context, room string, j job) result {
 	c, err := s.use(work, room)
 	if err != nil {
 		return result{err: err}
 	}
 	defer s.release(c)
-	return c.ask(ctx, v, m)
+	return c.ask(ctx, j)
 }
 
 func (s *Service) post(ctx, work context.Context, r *bus.Request[contract.ChatPost]) (*contract.ChatMessage, error) {
@@ -280,7 +288,7 @@ func (s *Service) post(ctx, work context.Context, r *bus.Request[contract.ChatPo
 		return nil, err
 	}
 	room := r.Param(1)
-	res := s.ask(ctx, work, room, post, m)
+	res := s.ask(ctx, work, room, job{verb: post, account: r.Param(0), message: m})
 	if res.err != nil {
 		return nil, res.err
 	}
@@ -311,7 +319,7 @@ func (s *Service) read(ctx, work context.Context, r *bus.Request[contract.ChatQu
 	defer s.release(conv)
 	rep := conv.repo.Load()
 	if rep == nil { // being verified: wait for that
-		if res := conv.ask(ctx, find, nil); errors.Is(res.err, contract.ErrNotFound) {
+		if res := conv.ask(ctx, job{verb: find}); errors.Is(res.err, contract.ErrNotFound) {
 			return nothing, nil
 		} else if res.err != nil {
 			return nil, res.err

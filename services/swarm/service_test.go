@@ -49,10 +49,14 @@ func startNode(t *testing.T) *node {
 	t.Cleanup(svc.Stop)
 	err = errors.Join(
 		bus.Serve(svc, contract.IdentityGet, func(context.Context, *bus.Request[contract.None]) (*contract.IdentityState, error) {
-			return &contract.IdentityState{State: "ready", Account: contract.Account{ID: bustest.Account, Alias: "Parley"}}, nil
+			return &contract.IdentityState{State: "ready", Account: contract.Account{ID: bustest.Account, Alias: "Parley"},
+				Accounts: []contract.Account{{ID: bustest.Account, Alias: "Parley"}}}, nil
 		}),
 		bus.Serve(svc, contract.IdentityCerts, func(context.Context, *bus.Request[contract.None]) (*contract.Certificates, error) {
-			return &contract.Certificates{DevicePEM: string(id.DevicePEM) + string(id.AccountPEM), AccountPEM: string(id.AccountPEM)}, nil
+			return &contract.Certificates{DevicePEM: string(id.DevicePEM), AccountPEM: string(id.AccountPEM)}, nil
+		}),
+		bus.Serve(svc, contract.ContactList, func(context.Context, *bus.Request[contract.ContactQuery]) (*contract.Contacts, error) {
+			return &contract.Contacts{Revision: 1}, nil
 		}),
 		bus.Serve(svc, contract.IdentitySign, func(_ context.Context, r *bus.Request[contract.SignRequest]) (*contract.SignReply, error) {
 			if r.Param(1) != "swarm" || r.Body.Hash != "SHA-512" || r.Body.Scheme != "pkcs1" || r.Body.Key != contract.KeyDevice {

@@ -2,60 +2,76 @@ package swarm
 
 import (
 	"context"
-	"crypto"
-	"fmt"
-	"io"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/bus/remotekey"
+	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/services/swarm/repo"
-	"github.com/parley-jami/parley/services/swarm/rules"
 )
 
-// signTimeout bounds one signature; identity takes some 5 ms for RSA-4096.
-const signTimeout = 3 * time.Second
+// askTime bounds what identity is asked.
+const askTime = 3 * time.Second
 
-// deviceSigner is the account's device key, which stays in identity.
-type deviceSigner struct {
-	ctx context.Context //nolint:containedctx // crypto.Signer has no place for one
-	c   *bus.Conn
-	pub crypto.PublicKey
-}
-
-// Public returns the device's public key.
-func (s *deviceSigner) Public() crypto.PublicKey { return s.pub }
-
-// Sign asks identity for a PKCS#1 v1.5 signature.
-func (s *deviceSigner) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, signTimeout)
-	defer cancel()
-	a, err := bus.Call(ctx, s.c, contract.IdentitySign,
-		&contract.SignRequest{Key: contract.KeyDevice, Hash: opts.HashFunc().String(), Scheme: "pkcs1", Digest: digest}, "swarm")
+// author asks identity for the certificates and makes of them who commits. Signatures
+// end with work.
+func author(ctx, work context.Context, c *bus.Conn) (*repo.Author, error) {
+	key, err := remotekey.Device(ctx, work, c, "swarm")
 	if err != nil {
 		return nil, err
 	}
-	return a.Signature, nil
+	chain := key.Chain
+	return &repo.Author{URI: chain.JamiID.String(), Device: chain.DeviceID.String(), AccountPEM: jami.MarshalChain(chain.Certs()[1:]...),
+		DevicePEM: jami.MarshalChain(chain.Device), Signer: key}, nil
 }
 
-// author asks identity for the certificates and makes of them who commits.
-func author(ctx context.Context, c *bus.Conn, alias string) (*repo.Author, error) {
-	certs, err := bus.Call(ctx, c, contract.IdentityCerts, &contract.None{})
-	if err != nil {
-		return nil, err
+// authors are who commits for each of the node's accounts.
+type authors struct {
+	conn *bus.Conn
+	work context.Context //nolint:containedctx // of the signatures, which outlast who asked first
+
+	mu    sync.Mutex
+	names map[string]string // account to alias
+	known map[string]*repo.Author
+}
+
+func newAuthors(work context.Context, conn *bus.Conn) *authors {
+	return &authors{conn: conn, work: work, known: map[string]*repo.Author{}}
+}
+
+// rename takes the accounts as they are now: their aliases, and whether they are still the
+// devices that are known. One that was taken out of use and comes again is another device.
+func (a *authors) rename(accounts []contract.Account) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.names = map[string]string{}
+	devices := map[string]string{}
+	for _, acc := range accounts {
+		a.names[acc.ID], devices[acc.ID] = acc.Alias, acc.DeviceID
 	}
-	devPEM, err := rules.FirstPEM([]byte(certs.DevicePEM))
-	if err != nil {
-		return nil, fmt.Errorf("device certificate: %w", err)
+	maps.DeleteFunc(a.known, func(id string, x *repo.Author) bool { return x.Device != devices[id] })
+}
+
+// of returns who commits for an account, and asks identity the first time.
+func (a *authors) of(account string) (*repo.Author, error) {
+	a.mu.Lock()
+	name, known := a.names[account], a.known[account]
+	a.mu.Unlock()
+	if known == nil {
+		ctx, cancel := context.WithTimeout(a.work, askTime)
+		defer cancel()
+		var err error
+		if known, err = author(ctx, a.work, a.conn.For(account)); err != nil {
+			return nil, err
+		}
+		a.mu.Lock()
+		a.known[account] = known
+		a.mu.Unlock()
 	}
-	dev, err := rules.ParseCert(devPEM)
-	if err != nil {
-		return nil, fmt.Errorf("device certificate: %w", err)
-	}
-	acc, err := rules.ParseCert([]byte(certs.AccountPEM))
-	if err != nil {
-		return nil, fmt.Errorf("account certificate: %w", err)
-	}
-	return &repo.Author{Name: alias, URI: acc.ID, Device: dev.LongID, AccountPEM: []byte(certs.AccountPEM), DevicePEM: devPEM,
-		Signer: &deviceSigner{ctx: ctx, c: c, pub: dev.Key}}, nil
+	named := *known
+	named.Name = name
+	return &named, nil
 }

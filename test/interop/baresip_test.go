@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -26,9 +27,11 @@ type phone struct {
 	name      string
 	freq      float64
 	codec     string // "opus/48000/1", "PCMU/8000/1"
-	transport string // "udp" or "tcp"
+	transport string // "udp", "tcp" or "tls"
+	cert      string // PEM file with the chain and the key that the phone shows; empty: none
 	room, pin string // empty: main, without a PIN
 	srtp      bool
+	waits     bool // it calls nobody, and takes calls
 }
 
 // call starts a phone that calls the room main.
@@ -42,6 +45,16 @@ func (n *node) call(p phone, port int) *baresip {
 	enc := ""
 	if p.srtp {
 		enc = ";mediaenc=srtp-mand"
+	}
+	addr, cert := n.sipAddr(), ""
+	if p.transport == "tls" {
+		addr = fmt.Sprintf("127.0.0.1:%d", n.base+3)
+	}
+	if p.cert != "" {
+		cert = "sip_certificate " + p.cert + "\n"
+	}
+	if p.waits {
+		enc = strings.Replace(enc, "-mand", "", 1) + ";answermode=auto" // what is offered to it is optional (RFC 8643)
 	}
 	room, auth := cmp.Or(p.room, "main"), ""
 	if p.pin != "" {
@@ -74,7 +87,7 @@ module_app menu.so
 opus_bitrate 32000
 opus_stereo no
 opus_sprop_stereo no
-`, port, b.dir, port+2, port+12, b.dir),
+%s`, port, b.dir, port+2, port+12, b.dir, cert),
 		"accounts": fmt.Sprintf("\"%s\" <sip:%s@127.0.0.1:%d;transport=%s>;regint=0;audio_codecs=%s%s%s\n", p.name, p.name, port, p.transport, p.codec, enc, auth),
 		"contacts": "",
 	}
@@ -83,7 +96,10 @@ opus_sprop_stereo no
 			n.t.Fatal(err)
 		}
 	}
-	b.cmd = exec.Command("baresip", "-4", "-f", b.dir, "-e", fmt.Sprintf("/dial sip:%s@%s;transport=%s", room, n.sipAddr(), p.transport))
+	b.cmd = exec.Command("baresip", "-4", "-f", b.dir)
+	if !p.waits {
+		b.cmd.Args = append(b.cmd.Args, "-e", fmt.Sprintf("/dial sip:%s@%s;transport=%s", room, addr, p.transport))
+	}
 	b.cmd.Stdout, b.cmd.Stderr = b.out, b.out
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := b.cmd.Start(); err != nil {

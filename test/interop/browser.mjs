@@ -3,9 +3,12 @@
 //
 //   node browser.mjs MICROPHONE.wav
 //   {"do":"open","url":…,"name":…,"pin":…}   join a room by its link
+//   {"do":"visit","url":…}                   open any page
 //   {"do":"hear","ms":N}                     waits for N ms more to be played: base64, s16le, mono, 48 kHz
 //   {"do":"played"}                          what the last peer connection played so far, see played below
 //   {"do":"eval","js":…}                     evaluate in the page
+//   {"do":"look","width":…,"height":…,"dark":…}  size of the window, colour scheme
+//   {"do":"press","key":…}                   a key of the keyboard
 //   {"do":"click","testid":…} {"do":"shot","path":…} {"do":"close"}
 import { chromium } from 'playwright-core';
 import { createInterface } from 'node:readline';
@@ -107,10 +110,13 @@ const does = {
     await page.waitForFunction(() => window.parley?.state.phase === 'room', null, { timeout: 15000 });
     return true;
   },
+  visit: ({ url }) => page.goto(url).then(() => true),
   hear: ({ ms }) => hear(ms),
   played,
   eval: ({ js }) => page.evaluate(js),
   click: ({ testid }) => page.getByTestId(testid).click(),
+  look: ({ width, height, dark }) => Promise.all([page.setViewportSize({ width, height }), page.emulateMedia({ colorScheme: dark ? 'dark' : 'light', reducedMotion: 'reduce' })]).then(() => true),
+  press: ({ key }) => page.keyboard.press(key).then(() => true),
   shot: ({ path }) => page.screenshot({ path }),
 };
 

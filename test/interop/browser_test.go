@@ -25,11 +25,19 @@ type browser struct {
 
 func startBrowser(t *testing.T, freq float64) *browser {
 	t.Helper()
+	return startBrowserBy(t, freq)
+}
+
+// startBrowserBy starts it by a command that takes another one, such as `ip netns exec`.
+func startBrowserBy(t *testing.T, freq float64, by ...string) *browser {
+	t.Helper()
 	mic := filepath.Join(t.TempDir(), "mic.wav")
 	if err := writeWAV(mic, tone(freq, -20, 60)); err != nil {
 		t.Fatal(err)
 	}
-	b := &browser{t: t, cmd: exec.Command("node", "browser.mjs", mic), log: new(lockedBuffer)}
+	b := &browser{t: t, log: new(lockedBuffer)}
+	by = append(by, "node", "browser.mjs", mic)
+	b.cmd = exec.Command(by[0], by[1:]...)
 	b.cmd.Stderr = b.log
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	in, err := b.cmd.StdinPipe()

@@ -57,6 +57,7 @@ type node struct {
 	out      *lockedBuffer
 	exited   chan struct{}
 	err      error
+	more     []string // of the environment
 	Joinable time.Duration
 }
 
@@ -89,11 +90,16 @@ func parleyBinary(t *testing.T) string {
 	return bin
 }
 
-// freeBase finds a range of ports that nobody uses at the moment.
+// freeBase finds a range of ports that nobody uses at the moment. Another process of these
+// tests gets another one until the test ends: the name of an abstract socket is held.
 func freeBase(t *testing.T) int {
 	t.Helper()
 	for i := range 25 { // 10000 to 19999: sipp has those from 20000 on, and the kernel gives those from 32768 on to outgoing connections
 		base := 10000 + 400*((os.Getpid()+i)%25)
+		held, err := net.Listen("unix", fmt.Sprintf("@parley-interop-%d", base))
+		if err != nil {
+			continue
+		}
 		ok := true
 		for p := base; p < base+360 && ok; p++ {
 			u, err := net.ListenPacket("udp", fmt.Sprintf(":%d", p))
@@ -110,8 +116,10 @@ func freeBase(t *testing.T) int {
 			l.Close()
 		}
 		if ok {
+			t.Cleanup(func() { held.Close() })
 			return base
 		}
+		held.Close()
 	}
 	t.Fatal("no free range of ports")
 	return 0
@@ -125,6 +133,12 @@ var (
 // startNode starts a node on an account that is made once for all tests (its
 // keys take seconds), and waits until it is joinable.
 func startNode(t *testing.T) *node {
+	t.Helper()
+	return startNodeWith(t, func(*node) {})
+}
+
+// startNodeWith starts a node after change.
+func startNodeWith(t *testing.T, change func(*node)) *node {
 	t.Helper()
 	accountOnce.Do(func() {
 		dir, err := os.MkdirTemp("", "parley-interop-")
@@ -142,6 +156,7 @@ func startNode(t *testing.T) *node {
 		t.Fatalf("copy of the account: %v %s", err, out)
 	}
 	n := newNode(t, data)
+	change(n)
 	n.start()
 	t.Cleanup(n.stop)
 	return n
@@ -153,8 +168,8 @@ func newNode(t *testing.T, data string) *node {
 
 func (n *node) env() []string {
 	p := func(off int) string { return fmt.Sprintf(":%d", n.base+off) }
-	return append(os.Environ(), "PARLEY_DATA="+n.data, "PARLEY_HTTP_LISTEN="+p(0), "PARLEY_HTTP_TLS_LISTEN="+p(1),
-		"PARLEY_SIP_LISTEN="+p(2), "PARLEY_SIP_TLS_LISTEN="+p(3), "PARLEY_MEDIA_LISTEN="+p(100),
+	return append(append(os.Environ(), n.more...), "PARLEY_DATA="+n.data, "PARLEY_HTTP_LISTEN="+p(0), "PARLEY_HTTP_TLS_LISTEN="+p(1),
+		"PARLEY_SIP_LISTEN="+p(2), "PARLEY_SIP_TLS_LISTEN="+p(3), "PARLEY_JAMI_LISTEN="+p(4), "PARLEY_MEDIA_LISTEN="+p(100),
 		"PARLEY_BUS_LISTEN=127.0.0.1"+p(24), "PARLEY_ADMIN_LISTEN=127.0.0.1"+p(25), "PARLEY_DHT_LISTEN=127.0.0.1"+p(26))
 }
 

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-packages=(baresip-core sip-tester chromium git openssl curl)
+packages=(baresip-core sip-tester chromium git openssl curl gdb slapd python3-yaml zbar-tools librsvg2-bin dhtnode python3-opendht nftables libnss3-tools)
 missing=()
 for p in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
@@ -23,6 +23,52 @@ for dir in test/interop sdk/js examples/js; do
   (cd "$dir" && npm ci --no-audit --no-fund --silent)
 done
 make build
-# What needs root or Node.js beside its own package.
-(($#)) || go test -tags "nolibopusfile interop" -count=1 -v -run '^(TestFullDisk|TestDiskThatRefuses|TestModules)$' ./services/names ./services/identity/account ./web
-exec go test -tags "nolibopusfile interop" -count=1 -timeout 20m -v "$@" ./test/interop
+if (($#)); then
+  exec go test -tags "nolibopusfile interop" -count=1 -timeout 20m -v "$@" ./test/interop
+fi
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+go test -tags "nolibopusfile interop" -vet=off -c -o "$scratch/interop.test" ./test/interop
+
+# Tests that measure neither sound nor time are run beside one another: those with stock
+# daemons, of which there is one rig at a time; others of the built node; and what needs
+# root, Node.js or OpenDHT's nodes beside its own package, which waits for values to
+# expire. All others have the machine to themselves.
+rig='TestArchivesAndStockDaemons|TestOurDeviceInStockDaemons|TestStockDaemonHasManagedAccount|TestMessagesOverOpenDHT'
+rig+='|TestStockDaemonUsesOurNameServer|TestStockCallsOverOurNodes|TestDevicesMeetOverOpenDHT|TestRequestsOverOpenDHT'
+rig+='|TestStockBehindOurProxy|TestStockCallsByOurRelay|TestTextsOverAConnection|TestStockFetchesAFile|TestFilesBetweenNodes'
+node='TestAccountsOnTheOperatorsPage|TestOperatorsPageWithManyAccounts|TestOrganisationOnTheOperatorsPage|TestDamagedState'
+node+='|TestSim|TestRefusedStarts|TestPrivateKeysStayInIdentity|TestPhoneWithPIN|TestAnotherAccountsRooms'
+export scratch rig node
+if gone=$(tr '|' '\n' <<<"$rig|$node" | grep -vxFf <("$scratch/interop.test" -test.list .)); then
+  echo "interop: run.sh names tests that are not there:" $gone >&2
+  exit 1
+fi
+
+built() { # flags of a test binary
+  cd test/interop && "$scratch/interop.test" -test.timeout 20m -test.v "$@"
+}
+with_rig() { built -test.run "^($rig)\$"; }
+with_node() { built -test.run "^($node)\$"; }
+packages() {
+  local failed=0
+  go test -tags "nolibopusfile interop" -count=1 -v -run '^(TestFullDisk|TestDiskThatRefuses|TestModules|TestReader|TestSlapd.*)$' \
+    ./internal/qr ./services/names ./services/jams/... ./services/identity/account ./web || failed=1
+  go test -tags "nolibopusfile interop" -p 3 -count=1 -v -run '^(TestInterop|TestInteropNetworks|TestInteropConformance|TestSameAnswersAsStock|TestValuesAcrossProxies|TestExpiryAcrossProxies|TestPython)$' \
+    ./services/dht/opendht ./services/dht/proxyclient ./services/dht/proxy || failed=1
+  [[ $(id -u) = 0 ]] || return $failed
+  unshare -n sh -c 'ip link set lo up; ip link add lan type veth peer name wan; ip link set lan up; ip link set wan up; ip addr add 192.0.2.1/24 dev lan
+    ip addr add 2001:db8::1/64 dev lan nodad; ip route add default dev lan; ip -6 route add default dev lan; sleep 2 # the link comes up
+    go test -tags "nolibopusfile interop" -count=1 -v -run "^TestInteropLAN$" ./services/dht/opendht' || failed=1
+  unshare -n sh -c 'ip link set lo up; ip link add d0 type veth peer name d1; ip link set d1 up; ip link set d0 up multicast on; ip addr add 192.168.77.1/24 dev d0
+    ip route add default via 192.168.77.2; PARLEY_TEST_IGD=192.168.77.1 go test -tags nolibopusfile -count=1 -v -run "^TestDiscovery$" ./internal/portmap' || failed=1
+  return $failed
+}
+export -f built with_rig with_node packages
+
+failed=0
+printf '%s\n' with_rig with_node packages | xargs -P 3 -I{} bash -c '{} >"$scratch/{}.log" 2>&1' || failed=1
+cat "$scratch"/*.log
+(built -test.skip "^($rig|$node)\$") || failed=1
+exit $failed

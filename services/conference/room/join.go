@@ -24,10 +24,14 @@ type Request struct {
 	Token      string // the moderator token, if the caller has it
 	Verified   bool   // the PIN was proved by SIP digest
 	Trusted    bool   // a bot that identity let in: no PIN, no rendezvous
-	Moderates  bool   // a bot with that right
+	Called     bool   // by who may let people in: no PIN, no rendezvous
+	Moderates  bool   // a bot with that right, or somebody who is always a moderator
 	Mute       bool
-	Leg        string // "webrtc", "rtp", "bus"
+	Leg        string // "webrtc", "rtp", "jami", "bus"
 	Signalling string
+	Signalled  Signalled
+	JamiID     string // proved; empty: of nobody
+	Device     string // long id of the device, of a Jami peer
 	Source     string // IP that the signalling comes from
 	Offer      string
 	Rendezvous bool // the account takes calls
@@ -88,7 +92,7 @@ func (r *Room) Admit(now time.Time, q Request) (Ticket, error) {
 	p := &pending{offer: sha256.Sum256([]byte(q.Offer))}
 	if m, ok := r.members[q.ID]; ok {
 		p.m = *m
-		p.m.Leg, p.m.Signalling, p.m.Source = q.Leg, q.Signalling, q.Source
+		p.m.Leg, p.m.Signalling, p.m.Source, p.m.Signalled = q.Leg, q.Signalling, q.Source, q.Signalled
 		r.pending[q.ID] = p
 		return Ticket{Member: p.m, Again: true, Fresh: !m.missing && m.offer != p.offer && q.Offer != ""}, nil
 	}
@@ -98,12 +102,12 @@ func (r *Room) Admit(now time.Time, q Request) (Ticket, error) {
 	}
 	role := r.set.DefaultRole
 	switch {
-	case mod || q.Trusted && q.Moderates:
+	case mod || q.Moderates:
 		role = Moderator
 	case q.Trusted:
 		role = Speaker // NATS refuses the frames of a bot that may not speak
 	}
-	p.m = Member{ID: q.ID, Name: name, Kind: q.Kind, Role: role, Muted: q.Mute, OwnMute: q.Mute, Leg: q.Leg, Joined: now, Signalling: q.Signalling, Source: q.Source}
+	p.m = Member{ID: q.ID, Name: name, Kind: q.Kind, JamiID: q.JamiID, Device: q.Device, Role: role, Muted: q.Mute, OwnMute: q.Mute, Leg: q.Leg, Joined: now, Signalling: q.Signalling, Source: q.Source, Signalled: q.Signalled}
 	r.pending[q.ID] = p
 	return Ticket{Member: p.m}, nil
 }
@@ -111,7 +115,7 @@ func (r *Room) Admit(now time.Time, q Request) (Ticket, error) {
 // gate is the order in which a newcomer is refused: what it cannot change
 // first, so that a PIN is never confirmed to somebody who gets no seat.
 func (r *Room) gate(q Request, mod bool) error {
-	free := mod || q.Trusted
+	free := mod || q.Trusted || q.Called
 	switch {
 	case !free && !q.Rendezvous:
 		return ErrRendezvous
@@ -144,6 +148,7 @@ func (r *Room) newPending() int {
 type Opened struct {
 	Worker, Transport, Codec string
 	Source                   string // where the signalling comes from now; empty: as before
+	Device                   string // that took our call; empty: as before
 }
 
 // Seat takes the reserved seat: the leg is open. ErrGone says that the
@@ -158,10 +163,16 @@ func (r *Room) Seat(now time.Time, id string, o Opened) (Member, error) {
 	m, again := r.members[id]
 	if !again {
 		m = &p.m
+		if o.Source != "" {
+			m.Source = o.Source
+		}
+		if o.Device != "" {
+			m.Device = o.Device
+		}
 		r.members[id] = m
 	}
 	was := *m
-	m.Leg, m.Signalling, m.Source, m.offer = p.m.Leg, p.m.Signalling, p.m.Source, p.offer
+	m.Leg, m.Signalling, m.Source, m.Signalled, m.offer = p.m.Leg, p.m.Signalling, p.m.Source, p.m.Signalled, p.offer
 	r.opened(now, m, o)
 	switch {
 	case !again:

@@ -77,12 +77,13 @@ type Settings struct {
 	Conversation string    `json:"conversation,omitempty"`
 	// NewChat says that swarm has still to put aside what was said in an earlier
 	// room of this name; Conversation is empty then.
-	NewChat bool `json:"new_chat,omitempty"`
+	NewChat bool   `json:"new_chat,omitempty"`
+	Account string `json:"account,omitempty"` // Jami Id; empty: the node's main account
 }
 
 // Public returns s without its secrets; HasPIN tells of one.
 func (s Settings) Public() Public {
-	return Public{s.Name, s.Title, s.PIN != "", s.Locked, s.SIPAuth, s.DefaultRole, s.Max}
+	return Public{s.Name, s.Title, s.PIN != "", s.Locked, s.SIPAuth, s.DefaultRole, s.Max, s.Account}
 }
 
 // Public is what everybody in the room may know of its settings.
@@ -94,6 +95,7 @@ type Public struct {
 	SIPAuth     bool   `json:"sip_auth,omitempty"`
 	DefaultRole Role   `json:"default_role"`
 	Max         int    `json:"max,omitempty"`
+	Account     string `json:"account,omitempty"`
 }
 
 // Member is somebody in the room.
@@ -101,20 +103,23 @@ type Member struct {
 	ID         string     `json:"id"`
 	Name       string     `json:"name"`
 	Kind       Kind       `json:"kind"`
+	JamiID     string     `json:"jami_id,omitempty"`     // proved by the device's certificates
+	Device     string     `json:"jami_device,omitempty"` // long id of that device, of a Jami peer
 	Role       Role       `json:"role"`
 	Muted      bool       `json:"muted,omitempty"`
 	OwnMute    bool       `json:"own_mute,omitempty"` // muted by oneself; Muted is this or MutedBy
 	MutedBy    string     `json:"muted_by,omitempty"` // moderator who muted
 	Speaking   bool       `json:"speaking,omitempty"`
 	Hand       *time.Time `json:"hand,omitempty"`
-	Leg        string     `json:"leg"`       // transport asked for: "webrtc", "rtp", "bus"
-	Transport  string     `json:"transport"` // as it came out: "webrtc", "rtp", "srtp", "bus"
+	Leg        string     `json:"leg"`       // transport asked for: "webrtc", "rtp", "jami", "bus"
+	Transport  string     `json:"transport"` // as it came out: "webrtc", "rtp", "srtp", "jami", "bus"
 	Codec      string     `json:"codec,omitempty"`
 	Joined     time.Time  `json:"joined"`
 	Connected  bool       `json:"connected,omitempty"`
 	Worker     string     `json:"worker"`
 	Signalling string     `json:"signalling,omitempty"`
 	Source     string     `json:"source,omitempty"` // IP that the signalling comes from
+	Signalled  Signalled  `json:"signalled,omitzero"`
 
 	// What follows is not kept: it is known again from media after a start.
 	offer      [32]byte  // hash of the offer that the leg answered
@@ -127,6 +132,16 @@ type Member struct {
 	legAt      time.Time // when the leg was opened last
 	voiceAt    time.Time // last voice event
 	voiceShown bool      // Speaking in that event
+}
+
+// Signalled is what a member's signalling came over, as connect told it at the join. The zero
+// value is a bot's, or not known.
+type Signalled struct {
+	Over   string `json:"over"`
+	Local  string `json:"local,omitempty"`
+	Remote string `json:"remote,omitempty"`
+	TLS    string `json:"tls,omitempty"`
+	Suite  string `json:"suite,omitempty"`
 }
 
 // CanSpeak reports whether the member's role lets it be heard.
@@ -160,6 +175,7 @@ const (
 	ReasonShutdown = "shutdown"
 	ReasonRemoved  = "removed"
 	ReasonRevoked  = "revoked"
+	ReasonBanned   = "banned"
 	ReasonMedia    = "media_restarted"
 )
 

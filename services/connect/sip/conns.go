@@ -1,9 +1,11 @@
 package sip
 
 import (
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -17,15 +19,16 @@ const (
 
 // conns are the TCP and TLS connections that were accepted.
 type conns struct {
-	used        func(remote string) bool // a call is on it
+	used        func(remote string) bool  // a call is on it
+	gone        func(*guest, *streamConn) // a connection of a device was closed; the device may be nil
 	first, idle time.Duration
 
 	mu sync.Mutex
 	by map[string]*streamConn // by remote address
 }
 
-func newConns(used func(string) bool) *conns {
-	return &conns{used: used, first: firstMessage, idle: idleConn, by: map[string]*streamConn{}}
+func newConns(used func(string) bool, gone func(*guest, *streamConn)) *conns {
+	return &conns{used: used, gone: gone, first: firstMessage, idle: idleConn, by: map[string]*streamConn{}}
 }
 
 // heard notes that a whole request came from remote.
@@ -35,6 +38,39 @@ func (c *conns) heard(remote string) {
 	if s := c.by[remote]; s != nil {
 		s.spoke, s.last = true, time.Now()
 	}
+}
+
+// guest returns whose the connection from remote is; nil: a stranger's, or there is none.
+func (c *conns) guest(remote string) *guest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.by[remote]; s != nil {
+		return s.guest
+	}
+	return nil
+}
+
+// signalled describes what a request from remote came over.
+func (c *conns) signalled(transport, remote string) Signalled {
+	out := Signalled{Over: strings.ToLower(transport), Remote: remote}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.by[remote]
+	if s == nil || out.Over == "udp" {
+		return out
+	}
+	out.Local = s.LocalAddr().String()
+	if s.version != 0 {
+		out.TLS, out.Suite = tls.VersionName(s.version), tls.CipherSuiteName(s.suite)
+	}
+	return out
+}
+
+// shook notes the TLS session that a connection has.
+func (c *streamConn) shook(st *tls.ConnectionState) {
+	c.l.conns.mu.Lock()
+	defer c.l.conns.mu.Unlock()
+	c.version, c.suite = st.Version, st.CipherSuite
 }
 
 // streamListener closes at once what is above the bounds, so that the accept
@@ -73,8 +109,24 @@ type streamConn struct {
 	ip     netip.Addr
 	remote string
 	once   sync.Once
-	spoke  bool      // guarded by conns.mu, as is
-	last   time.Time // accepted, or the last request
+
+	// guarded by conns.mu
+	spoke bool
+	last  time.Time // accepted, or the last request
+	guest *guest    // whose it is; nil: a stranger's
+	// Of the TLS session: 0: none, or before its handshake.
+	version, suite uint16
+	closed         bool
+}
+
+// is notes whose the connection is, unless it is closed.
+func (c *streamConn) is(x *guest) bool {
+	c.l.conns.mu.Lock()
+	defer c.l.conns.mu.Unlock()
+	if !c.closed {
+		c.guest = x
+	}
+	return !c.closed
 }
 
 func (c *streamConn) Read(b []byte) (int, error) {
@@ -126,7 +178,10 @@ func (c *streamConn) Close() error {
 		if c.l.conns.by[c.remote] == c {
 			delete(c.l.conns.by, c.remote)
 		}
+		c.closed = true
+		x := c.guest
 		c.l.conns.mu.Unlock()
+		c.l.conns.gone(x, c)
 	})
 	return c.Conn.Close()
 }

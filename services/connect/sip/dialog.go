@@ -29,8 +29,13 @@ type record struct {
 	LocalSeq  uint32   `json:"local_seq"`
 	RemoteSeq uint32   `json:"remote_seq"`
 	Transport string   `json:"transport"`
-	Source    string   `json:"source"` // host:port that the INVITE came from
+	Secure    bool     `json:"secure,omitempty"` // it called a sips URI
+	Source    string   `json:"source"`           // host:port that the INVITE came from
 	RemoteSDP string   `json:"remote_sdp"`
+	Peer      string   `json:"peer,omitempty"`     // PEM chain of the Jami device that calls; empty: a stranger
+	Device    string   `json:"device,omitempty"`   // long id of the Jami device whose channel it is on; empty: a phone
+	Account   string   `json:"account,omitempty"`  // short id of our device, as the Contact of such a call has it
+	Host      string   `json:"host,omitempty"`     // IP of that device; Source stands for the channel
 	Unproved  bool     `json:"unproved,omitempty"` // the room has not been told that the caller is at Source
 }
 
@@ -43,11 +48,14 @@ type dialog struct {
 	lateOffer bool // our 2xx carried the offer: the ACK brings the answer
 	ended     bool
 	proving   bool // the room is being told
+	guest     *guest
 
 	acks   map[uint32]chan struct{} // by CSeq: closed by the ACK of our 2xx to a re-INVITE
 	theirs bool                     // an offer of theirs is being answered
 	ours   bool                     // an offer of ours is out
-	ack    *sip.Request             // of our last re-INVITE
+	ack    *sip.Request             // of our last INVITE
+
+	channel *channelConn // opened for this call, to be closed with it; nil: none
 }
 
 func (d *dialog) confirm() { d.ackOnce.Do(func() { close(d.acked) }) }
@@ -109,7 +117,11 @@ func (d *dialog) theirOffer() (status int, reason string) {
 func (d *dialog) change(sdp string, answer bool) Change {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return Change{Room: d.Room, ID: d.ID, Source: sourceIP(d.Source).String(), SDP: sdp, Answer: answer}
+	source := d.Host
+	if d.Device == "" {
+		source = sourceIP(d.Source).String()
+	}
+	return Change{Room: d.Room, ID: d.ID, Source: source, SDP: sdp, Answer: answer}
 }
 
 // ourOffer waits until an offer of ours may go out (RFC 3261 §14.1) and reserves

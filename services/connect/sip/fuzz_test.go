@@ -130,7 +130,7 @@ func FuzzRequest(f *testing.F) {
 		_, echo := sip.ParseMessage([]byte(req.String())) // an answer repeats some of it
 		req.SetTransport("UDP")
 		req.SetSource("192.0.2.1:5060")
-		d := &dialog{acked: make(chan struct{}), record: record{ID: newID(), Room: "main", CallID: "c", LocalTag: "l", RemoteTag: "r", RemoteSeq: 1,
+		d := &dialog{acked: make(chan struct{}), record: record{ID: NewID("sip"), Room: "main", CallID: "c", LocalTag: "l", RemoteTag: "r", RemoteSeq: 1,
 			Transport: "UDP", Source: "192.0.2.1:5060", Target: "sip:a@192.0.2.1", Local: "<sip:main@x>;tag=l", Remote: "<sip:a@x>;tag=r"}}
 		d.confirm()
 		if err := s.dialogs.add(d); err != nil {

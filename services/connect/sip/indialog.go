@@ -26,6 +26,14 @@ func (s *Server) lookup(req *sip.Request, tx sip.ServerTransaction) *dialog {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	device := ""
+	if c := s.channels.at(req.Source()); c != nil {
+		device = c.peer.DeviceLong
+	}
+	if device != d.Device { // its call is another's
+		s.refuse(req, tx, 403, "Forbidden")
+		return nil
+	}
 	if req.CSeq().SeqNo <= d.RemoteSeq {
 		s.refuse(req, tx, 500, "CSeq Out of Order", sip.NewHeader("Retry-After", "1"))
 		return nil
@@ -72,7 +80,7 @@ func (s *Server) onUpdate(req *sip.Request, tx sip.ServerTransaction) {
 		return
 	}
 	if len(req.Body()) == 0 {
-		s.refuse(req, tx, 200, "OK", sip.NewHeader("Contact", s.contact(d.Room, req.Transport(), req.Source())))
+		s.refuse(req, tx, 200, "OK", sip.NewHeader("Contact", s.contactOf(d)))
 		return
 	}
 	if res, ok := s.answerOffer(req, tx, d); ok {
@@ -105,7 +113,7 @@ func (s *Server) answerOffer(req *sip.Request, tx sip.ServerTransaction, d *dial
 	}
 	s.keepSDP(d, offer)
 	return s.response(req, 200, "OK", []byte(sdp), sip.NewHeader("Content-Type", "application/sdp"),
-		sip.NewHeader("Contact", s.contact(d.Room, req.Transport(), req.Source())), sip.NewHeader("Allow", allow)), true
+		sip.NewHeader("Contact", s.contactOf(d)), s.allowed(req.Source())), true
 }
 
 func (s *Server) keepSDP(d *dialog, sdp string) {
@@ -198,6 +206,7 @@ func (s *Server) onBye(req *sip.Request, tx sip.ServerTransaction) {
 	}
 	s.refuse(req, tx, 200, "OK")
 	s.end(d, "left")
+	s.hangChannel(d.channel)
 }
 
 // onCancel gets a CANCEL that matches no transaction (RFC 3261 §9.2).
@@ -207,13 +216,13 @@ func (s *Server) onCancel(req *sip.Request, tx sip.ServerTransaction) {
 }
 
 func (s *Server) onOptions(req *sip.Request, tx sip.ServerTransaction) {
-	hs := []sip.Header{sip.NewHeader("Allow", allow), sip.NewHeader("Accept", accepted)}
+	hs := []sip.Header{s.allowed(req.Source()), sip.NewHeader("Accept", accepted)}
 	if to, from := tags(req); to != "" {
 		if s.dialogs.find(callID(req), to, from) == nil {
 			s.turnDown(req, tx, 481, "Call/Transaction Does Not Exist")
 			return
 		}
-	} else if room := roomOf(req); room != "" {
+	} else if room := roomOf(req); room != "" && s.channels.at(req.Source()) == nil {
 		ctx, cancel := context.WithTimeout(s.ctx, setupTime)
 		defer cancel()
 		face, err := s.cfg.Rooms.Face(ctx, room)
@@ -235,6 +244,7 @@ func (s *Server) end(d *dialog, reason string) bool {
 	d.mu.Lock()
 	over := d.ended
 	d.ended = true
+	x := d.guest
 	d.mu.Unlock()
 	if over {
 		return false
@@ -242,6 +252,7 @@ func (s *Server) end(d *dialog, reason string) bool {
 	d.confirm()
 	d.gotACK(math.MaxUint32)
 	s.dialogs.remove(d)
+	s.guests.leave(x, nil, d)
 	s.leave(d, reason)
 	s.log.Info("call ended", zap.String("room", d.Room), zap.String("participant", d.ID), zap.String("reason", reason))
 	return true
@@ -260,6 +271,8 @@ func (s *Server) bye(ctx context.Context, d *dialog, reason string) {
 	if !s.end(d, reason) {
 		return
 	}
+	defer s.hangChannel(d.channel)
+	s.takeLeave(ctx, d)
 	req, err := s.inDialog(ctx, d, sip.BYE)
 	if err != nil {
 		s.log.Warn("BYE not sent", zap.String("participant", d.ID), zap.Error(err))
@@ -286,6 +299,10 @@ func (s *Server) Renegotiate(id string) {
 	s.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(s.ctx, 32*time.Second)
 		defer cancel()
+		if d.Device != "" { // an offer of ours would need the controlling side of ICE
+			s.bye(ctx, d, "audio lost")
+			return
+		}
 		if err := s.reinvite(ctx, d); err != nil {
 			s.log.Warn("call could not be negotiated again", zap.String("participant", d.ID), zap.Error(err))
 			s.bye(ctx, d, "audio lost")
@@ -394,6 +411,7 @@ func (s *Server) inDialog(ctx context.Context, d *dialog, method sip.RequestMeth
 	if err != nil {
 		return nil, err
 	}
+	contact := s.contactOf(d)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var target sip.Uri
@@ -403,15 +421,24 @@ func (s *Server) inDialog(ctx context.Context, d *dialog, method sip.RequestMeth
 	req := sip.NewRequest(method, target)
 	req.SetTransport(d.Transport)
 	req.SetDestination(d.Source)
-	if hop != "" {
-		req.SetDestination(hop)
-	} else if at := s.redial(d, &target); at != "" {
-		req.SetDestination(at)
+	host, port := "", s.localPort(d.Transport)
+	if d.Device != "" {
+		ch := s.channels.at(d.Source)
+		if ch == nil {
+			return nil, errChannelGone
+		}
+		host, port = ch.local()
+	} else {
+		if hop != "" {
+			req.SetDestination(hop)
+		} else if at := s.redial(d, &target); at != "" {
+			req.SetDestination(at)
+		}
+		s.doors.open(sourceIP(req.Destination()))
+		host = s.localHost(d.Source)
 	}
-	s.doors.open(sourceIP(req.Destination()))
-	host := s.localHost(d.Source)
 	via := &sip.ViaHeader{ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: strings.ToUpper(d.Transport),
-		Host: host, Port: s.localPort(d.Transport), Params: sip.NewParams()}
+		Host: host, Port: port, Params: sip.NewParams()}
 	via.Params.Add("branch", sip.GenerateBranch())
 	via.Params.Add("rport", "")
 	req.AppendHeader(via)
@@ -430,7 +457,11 @@ func (s *Server) inDialog(ctx context.Context, d *dialog, method sip.RequestMeth
 	for _, r := range d.Routes {
 		req.AppendHeader(sip.NewHeader("Route", r))
 	}
-	req.AppendHeader(sip.NewHeader("Contact", s.contact(d.Room, d.Transport, d.Source)))
+	req.AppendHeader(sip.NewHeader("Contact", contact))
+	if d.Device != "" {
+		req.AppendHeader(sip.NewHeader("User-Agent", jamiAgent))
+		req.AppendHeader(sip.NewHeader("Allow", allowJami))
+	}
 	req.SetBody(nil)
 	if strings.EqualFold(d.Transport, "UDP") && s.cfg.UDP != nil {
 		// From the port that the phone knows, also after a restart of the process.
@@ -439,6 +470,18 @@ func (s *Server) inDialog(ctx context.Context, d *dialog, method sip.RequestMeth
 		}
 	}
 	return req, nil
+}
+
+var errChannelGone = errors.New("the channel of the call is closed")
+
+// contactOf is our Contact in a dialog.
+func (s *Server) contactOf(d *dialog) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if ch := s.channels.at(d.Source); ch != nil {
+		return ch.contact(d.Account)
+	}
+	return s.contact(d.Room, d.Transport, d.Source, d.Secure)
 }
 
 // redial returns where to reach a phone whose TCP or TLS connection is gone (RFC

@@ -11,6 +11,8 @@ import (
 
 	"github.com/emiago/sipgo/sip"
 	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/internal/trust"
 )
 
 // setupTime bounds the way from INVITE to our answer.
@@ -62,8 +64,12 @@ func (s *Server) onInvite(req *sip.Request, tx sip.ServerTransaction) {
 	}
 	d, res := s.setUp(req, tx)
 	s.ringing.Add(-1)
-	if d != nil {
-		s.awaitACK(d, d.acked, tx, res)
+	if d == nil {
+		return
+	}
+	s.awaitACK(d, d.acked, tx, res)
+	if d.Device != "" && d.confirmed() {
+		s.cfg.Callers.Entered(d.Room, d.ID)
 	}
 }
 
@@ -80,19 +86,55 @@ func (s *Server) setUp(req *sip.Request, tx sip.ServerTransaction) (*dialog, *si
 	if !tx.OnCancel(func(*sip.Request) { cancel() }) {
 		return nil, nil
 	}
-	room := roomOf(req)
-	verified, ok := s.authenticate(ctx, req, tx, room)
-	if !ok {
-		return nil, nil
+	var peer *trust.Chain
+	if x := s.guestOf(req.Transport(), req.Source()); x != nil {
+		peer = x.chain
+		if err := s.cfg.Peers.Allowed(peer); err != nil { // it may have expired since the handshake
+			s.log.Info("call refused", zap.String("from", req.Source()), zap.String("reason", reasonOf(err)), zap.Error(err))
+			s.turnDown(req, tx, 403, "Forbidden")
+			return nil, nil
+		}
 	}
-	call := Call{ID: newID(), Name: callerName(req), Room: room, Offer: offer, Source: sourceIP(req.Source()).String(), Verified: verified,
+	ch := s.channels.at(req.Source())
+	var called Called
+	var verified bool
+	room := roomOf(req)
+	if ch != nil {
+		var ok bool
+		if called, ok = s.answerTo(ctx, req, tx, ch); !ok {
+			return nil, nil
+		}
+		room = called.Room
+		req = s.ring(req, tx, ch.contact(called.Device))
+	} else {
+		var ok bool
+		if verified, ok = s.authenticate(ctx, req, tx, room); !ok {
+			return nil, nil
+		}
+	}
+	call := Call{ID: NewID("sip"), Name: callerName(req), Room: room, Offer: offer, Source: sourceIP(req.Source()).String(), Verified: verified,
 		// A datagram can come with anybody's address. A digest has the nonce that only
 		// the source was sent.
-		Unproved: strings.EqualFold(req.Transport(), "UDP") && !verified}
+		Unproved:  strings.EqualFold(req.Transport(), "UDP") && !verified,
+		Signalled: s.conns.signalled(req.Transport(), req.Source())}
+	switch {
+	case ch != nil:
+		call.ID, call.JamiID, call.Device, call.Source = NewID("jami"), ch.peer.Account.String(), ch.peer.DeviceLong, ch.source()
+		call.Name = jamiName(call.Name, call.JamiID)
+		call.Signalled = Signalled{Over: "channel", Local: ch.Channel.LocalAddr().String(), Remote: ch.Channel.RemoteAddr().String(), TLS: ch.peer.TLS, Suite: ch.peer.Suite}
+	case peer != nil:
+		call.JamiID = peer.JamiID.String()
+	}
 	s.setups.add(call.ID)
 	defer s.setups.remove(call.ID)
 	sdp, err := s.cfg.Rooms.Enter(ctx, call)
 	d := s.newDialog(req, call)
+	if peer != nil {
+		d.Peer = string(peer.PEM())
+	}
+	if ch != nil {
+		d.Device, d.Account, d.Host, d.Routes = call.Device, called.Device, call.Source, nil
+	}
 	switch {
 	case cancelled(ctx):
 		// The transaction has answered 487. The room may have let the caller in all
@@ -113,7 +155,7 @@ func (s *Server) setUp(req *sip.Request, tx sip.ServerTransaction) (*dialog, *si
 		return nil, nil
 	}
 	res := s.response(req, 200, "OK", []byte(sdp), sip.NewHeader("Content-Type", "application/sdp"),
-		sip.NewHeader("Contact", s.contact(room, req.Transport(), req.Source())), sip.NewHeader("Allow", allow))
+		sip.NewHeader("Contact", s.contactOf(d)), s.allowed(req.Source()))
 	d.LocalTag, _ = res.To().Params.Get("tag")
 	d.Local = res.To().Value()
 	if err := s.dialogs.add(d); err != nil {
@@ -122,12 +164,48 @@ func (s *Server) setUp(req *sip.Request, tx sip.ServerTransaction) (*dialog, *si
 		s.refuse(req, tx, 500, "Server Internal Error")
 		return nil, nil
 	}
+	if peer != nil {
+		if err := s.seat(d, peer); err != nil { // barred while the room was asked
+			s.log.Info("call refused", zap.String("from", req.Source()), zap.String("reason", reasonOf(err)), zap.Error(err))
+			s.end(d, reasonOf(err))
+			s.refuse(req, tx, 403, "Forbidden")
+			return nil, nil
+		}
+	}
 	if cancelled(ctx) || !s.respond(tx, res) { // CANCEL came a moment ago
 		s.end(d, "cancelled")
 		return nil, nil
 	}
 	s.log.Info("call", zap.String("room", room), zap.String("participant", d.ID), zap.String("from", req.Source()), zap.String("transport", req.Transport()))
 	return d, res
+}
+
+// answerTo finds what a Jami device calls. The account is the channel's; a user of To with a
+// slash asks to join a call of a conversation (connect-and-calls §3.1), of which this node
+// has none. It has answered when ok is false.
+func (s *Server) answerTo(ctx context.Context, req *sip.Request, tx sip.ServerTransaction, ch *channelConn) (Called, bool) {
+	if strings.Contains(req.To().Address.User, "/") {
+		s.turnDown(req, tx, 404, "No Such Conversation")
+		return Called{}, false
+	}
+	c, err := s.cfg.Callers.Called(ctx, ch.account)
+	switch {
+	case cancelled(ctx):
+		return Called{}, false
+	case err != nil:
+		s.log.Info("call refused", zap.Stringer("account", ch.account), zap.Stringer("jami_id", ch.peer.Account), zap.Error(err))
+		s.refuseError(req, tx, err)
+		return Called{}, false
+	}
+	return c, true
+}
+
+// jamiName is the name of a caller who gives none but its account's id.
+func jamiName(name, id string) string {
+	if name == id {
+		return "Jami " + id[:8]
+	}
+	return name
 }
 
 // cancelled tells a CANCEL from a timeout.
@@ -232,7 +310,8 @@ func (s *Server) newDialog(req *sip.Request, c Call) *dialog {
 	d := &dialog{acked: make(chan struct{}), lateOffer: c.Offer == ""}
 	d.record = record{ID: c.ID, Room: c.Room, CallID: callID(req), RemoteTag: fromTag, Remote: req.From().Value(),
 		Target: req.Contact().Address.String(), LocalSeq: 1, RemoteSeq: req.CSeq().SeqNo,
-		Transport: req.Transport(), Source: req.Source(), RemoteSDP: c.Offer, Unproved: c.Unproved}
+		Transport: req.Transport(), Source: req.Source(), RemoteSDP: c.Offer, Unproved: c.Unproved,
+		Secure: strings.EqualFold(req.Recipient.Scheme, "sips")}
 	for _, rr := range req.GetHeaders("Record-Route") {
 		d.Routes = append(d.Routes, rr.Value())
 	}
@@ -265,8 +344,9 @@ func callerName(req *sip.Request) string {
 	return name
 }
 
-func newID() string {
+// NewID makes the id of a participant of a kind.
+func NewID(kind string) string {
 	var b [8]byte
 	rand.Read(b[:]) // never fails (crypto/rand)
-	return "sip-" + hex.EncodeToString(b[:])
+	return kind + "-" + hex.EncodeToString(b[:])
 }

@@ -65,8 +65,12 @@ func heap() int {
 // 200,000 sources of proper requests cost neither memory for each nor an answer
 // for each: with the bounds on the rate and, should those be wide, without.
 func TestManySources(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
 	for name, wide := range map[string]bool{"as it is": false, "without a bound on the rate": true} {
 		t.Run(name, func(t *testing.T) {
+			const maxGrown = 24 << 20
 			sources := 200_000
 			if wide {
 				sources = 4 * maxPeers
@@ -84,11 +88,14 @@ func TestManySources(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- s.Run(ctx) }()
 			<-f.sent
-			time.Sleep(overlap + time.Second) // the rounds before the last have ended
-			grown := heap() - before
-			peers := s.ua.TransportLayer().Pool("udp").Size()
+			// The rounds before the last end by themselves: sooner on an idle machine.
+			held := func() (peers, grown int) { return s.ua.TransportLayer().Pool("udp").Size(), heap() - before }
+			peers, grown := held()
+			for end := began.Add(time.Minute); (peers > 2*maxPeers || grown > maxGrown) && time.Now().Before(end); peers, grown = held() {
+				time.Sleep(100 * time.Millisecond)
+			}
 			t.Logf("%d answers, %d sources remembered, %d KiB", f.answer.Load(), peers, grown>>10)
-			if peers > 2*maxPeers || grown > 24<<20 {
+			if peers > 2*maxPeers || grown > maxGrown {
 				t.Errorf("%d sources remembered, %d KiB", peers, grown>>10)
 			}
 			if n := strangersBurst + int64(time.Since(began).Seconds()*strangersPerSec); !wide && f.answer.Load() > n {
@@ -105,7 +112,8 @@ func TestManySources(t *testing.T) {
 // Who has a call is heard while strangers send more than is taken.
 func TestCallersAreHeardInAFlood(t *testing.T) {
 	caller := netip.MustParseAddr("192.0.2.1")
-	g := newGate(func(ip netip.Addr) bool { return ip == caller }, zap.NewNop())
+	now := time.Unix(1000, 0) // it stands: a busy machine refills nothing meanwhile
+	g := newGate(func(ip netip.Addr) bool { return ip == caller }, func() time.Time { return now }, zap.NewNop())
 	m := []byte("BYE sip:x SIP/2.0\r\n")
 	for i := range 2 * strangersBurst {
 		g.admit(m, netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 5060))
@@ -268,7 +276,7 @@ func TestConnectionsOfOneAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	sl := &streamListener{Listener: l, conns: newConns(func(string) bool { return false }), bound: newCounter(2, 100)}
+	sl := &streamListener{Listener: l, conns: newConns(func(string) bool { return false }, func(*guest, *streamConn) {}), bound: newCounter(2, 100)}
 	got := make(chan net.Conn, 8)
 	go func() {
 		for {

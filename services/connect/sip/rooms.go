@@ -15,8 +15,20 @@ type Call struct {
 	Room     string
 	Offer    string // SDP, empty for a late offer (RFC 3261 §13.2.1)
 	Source   string // IP of the caller
+	JamiID   string // of the account whose device called, 40 hex; empty: a stranger
+	Device   string // long id of the device that called on a channel, 64 hex; empty: a phone
 	Verified bool   // the digest was right
 	Unproved bool   // Source may be forged, until Confirm
+	By       string // who calls, where the node does; Enter gives an offer then
+	Jami     bool   // that offer is for Jami devices, one of which will answer
+	Signalled
+}
+
+// Signalled is what the signalling of a call comes over.
+type Signalled struct {
+	Over          string // "udp", "tcp", "tls", or "channel" of a Jami device
+	Local, Remote string // addresses and ports
+	TLS, Suite    string // version and cipher suite; empty: without TLS
 }
 
 // Change is a new offer of a participant, or the answer to ours.
@@ -26,6 +38,7 @@ type Change struct {
 	Source string // IP of the caller now
 	SDP    string
 	Answer bool
+	Device string // long id of the device that took a call of ours
 }
 
 // Rooms is where calls go. Its errors are turned into SIP statuses by

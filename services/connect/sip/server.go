@@ -2,6 +2,7 @@ package sip
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -17,41 +18,56 @@ import (
 	"go.uber.org/zap"
 )
 
-// allow lists the methods of a dialog.
-const allow = "INVITE, ACK, CANCEL, BYE, UPDATE, OPTIONS"
+// allow lists the methods of a dialog, allowJami those of one with a Jami peer, which sends
+// no MESSAGE where it is not named (connect-and-calls §3.1).
+const (
+	allow     = "INVITE, ACK, CANCEL, BYE, UPDATE, OPTIONS"
+	allowJami = allow + ", INFO, MESSAGE"
+)
+
+// jamiAgent has the form that stock peers read a version from (§3.1): those below 10 get no
+// change of the media.
+const jamiAgent = "Jami Daemon 13.7.0 (Parley)"
 
 // accepted are the bodies that are understood.
 const accepted = "application/sdp, multipart/mixed"
 
 // Config is what the server is built from. Any of the sockets may be nil.
 type Config struct {
-	UDP     net.PacketConn
-	TCP     net.Listener
-	TLS     net.Listener // plain; the server adds TLS
-	TLSConf *tls.Config
-	Host    string // advertised in Contact; empty: the address that the caller reached
-	SHA256  bool   // challenges offer it beside MD5; an answer with either is taken
-	Dir     string // where dialogs are kept
-	Version string
-	Rooms   Rooms
-	Code    func(error) string // the stable code of an error from Rooms
-	Log     *zap.Logger
+	UDP      net.PacketConn
+	TCP      net.Listener
+	TLS      net.Listener // plain; the server adds TLS
+	TLSConf  *tls.Config
+	Host     string // advertised in Contact; empty: the address that the caller reached
+	SHA256   bool   // challenges offer it beside MD5; an answer with either is taken
+	Dir      string // where dialogs are kept
+	Version  string
+	Rooms    Rooms
+	Callers  Callers            // what Jami devices call; nil: they call nothing
+	Farewell Message            // what a Jami device is told before its call is ended from here; without a type nothing
+	Peers    Peers              // who clients with certificates of Jami devices are; nil: nobody is asked for one
+	Code     func(error) string // the stable code of an error from Rooms
+	Log      *zap.Logger
 }
 
 // Server is the user agent server. It is safe for concurrent use.
 type Server struct {
-	cfg     Config
-	log     *zap.Logger
-	dialogs *table
-	auth    *challenger
-	invites *buckets
-	wrong   *buckets
-	ringing atomic.Int64
-	open    *counter // calls until their ACK
-	setups  *setups
-	gate    *gate
-	conns   *conns
-	doors   *doors
+	cfg      Config
+	log      *zap.Logger
+	dialogs  *table
+	auth     *challenger
+	invites  *buckets
+	wrong    *buckets
+	ringing  atomic.Int64
+	open     *counter // calls until their ACK
+	setups   *setups
+	gate     *gate
+	conns    *conns
+	guests   *guests
+	channels *channels
+	doors    *doors
+	rings    *rings
+	udpUp    chan struct{} // closed when the UDP socket is served, and so can be sent from
 
 	ua     *sipgo.UserAgent
 	client *sipgo.Client
@@ -74,7 +90,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, dialogs: dialogs, auth: auth, setups: newSetups(),
 		invites: newBuckets(invitesPerSec, invitesPerSec, time.Now), wrong: newBuckets(wrongPerMin/60., wrongPerMin, time.Now),
-		open: newCounter(unconfirmedIP, maxUnconfirmed), gate: newGate(dialogs.knows, cfg.Log), conns: newConns(dialogs.uses), doors: newDoors()}
+		open: newCounter(unconfirmedIP, maxUnconfirmed), gate: newGate(dialogs.knows, time.Now, cfg.Log), doors: newDoors(), rings: newRings(), udpUp: make(chan struct{}), guests: &guests{peers: cfg.Peers, by: map[[sha256.Size]byte]*guest{}}}
+	s.guests.gone = s.shutOut
+	s.channels = newChannels(s.channelGone)
+	s.conns = newConns(dialogs.uses, func(x *guest, c *streamConn) { s.guests.leave(x, c, nil) })
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	library(cfg.Log)
 	s.ua, err = sipgo.NewUA(sipgo.WithUserAgent("Parley"), sipgo.WithUserAgentDNSResolver(noNames), sipgo.WithUserAgenTLSConfig(cfg.TLSConf),
@@ -116,6 +135,7 @@ func (s *Server) Run(ctx context.Context) error {
 		srv.OnRequest(method, h)
 	}
 	srv.OnNoRoute(s.onUnknown)
+	s.resume()
 	serve := make(chan error, 3)
 	n := 0
 	start := func(name string, fn func() error) {
@@ -138,8 +158,11 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	if s.cfg.TLS != nil && s.cfg.TLSConf != nil {
 		start("tls", func() error {
-			return srv.ServeTLS(tls.NewListener(s.streams(s.cfg.TLS), s.cfg.TLSConf))
+			return srv.ServeTLS(tls.NewListener(s.streams(s.cfg.TLS), s.guestTLS(s.cfg.TLSConf)))
 		})
+	}
+	if s.cfg.Callers != nil {
+		start("channels", func() error { return srv.ServeTLS(s.channels) })
 	}
 	var out error
 	select {
@@ -147,6 +170,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case out = <-serve:
 		n--
 	}
+	s.rings.end()
 	s.hangUpAll()
 	s.stop()
 	for _, c := range []interface{ Close() error }{s.cfg.UDP, s.cfg.TCP, s.cfg.TLS} {
@@ -156,6 +180,7 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		}
 	}
+	s.channels.Close() //nolint:errcheck // it has none
 	if err := s.ua.Close(); err != nil {
 		s.log.Debug("sip close", zap.Error(err))
 	}
@@ -176,6 +201,7 @@ func (s *Server) handlers() map[sip.RequestMethod]sipgo.RequestHandler {
 		sip.BYE:     s.checked(s.onBye),
 		sip.OPTIONS: s.checked(s.onOptions),
 		sip.INFO:    s.checked(s.onInfo),
+		sip.MESSAGE: s.checked(s.onMessage),
 		sip.ACK:     s.onAck,
 		sip.CANCEL:  s.onCancel,
 	}
@@ -281,6 +307,9 @@ func (s *Server) checked(h sipgo.RequestHandler) sipgo.RequestHandler {
 			s.turnDown(req, tx, 420, "Bad Extension", sip.NewHeader("Unsupported", strings.Join(unsupported, ", ")))
 			return
 		}
+		if c := s.channels.at(req.Source()); c != nil && !s.fromPeer(req, tx, c) {
+			return
+		}
 		h(req, tx)
 	}
 }
@@ -293,13 +322,9 @@ func (s *Server) turnDown(req *sip.Request, tx sip.ServerTransaction, status int
 	tx.Terminate()
 }
 
-func (s *Server) onInfo(req *sip.Request, tx sip.ServerTransaction) {
-	s.turnDown(req, tx, 415, "Unsupported Media Type")
-}
-
 func (s *Server) onUnknown(req *sip.Request, tx sip.ServerTransaction) {
 	s.conns.heard(req.Source())
-	s.turnDown(req, tx, 405, "Method Not Allowed", sip.NewHeader("Allow", allow))
+	s.turnDown(req, tx, 405, "Method Not Allowed", s.allowed(req.Source()))
 }
 
 func (s *Server) refuse(req *sip.Request, tx sip.ServerTransaction, status int, reason string, headers ...sip.Header) {
@@ -309,7 +334,11 @@ func (s *Server) refuse(req *sip.Request, tx sip.ServerTransaction, status int, 
 func (s *Server) response(req *sip.Request, status int, reason string, body []byte, headers ...sip.Header) *sip.Response {
 	res := sip.NewResponseFromRequest(req, status, reason, body)
 	res.SipVersion = "SIP/2.0"
-	res.AppendHeader(sip.NewHeader("Server", "Parley/"+s.cfg.Version))
+	if s.channels.at(req.Source()) != nil {
+		res.AppendHeader(sip.NewHeader("User-Agent", jamiAgent))
+	} else {
+		res.AppendHeader(sip.NewHeader("Server", "Parley/"+s.cfg.Version))
+	}
 	for _, h := range headers {
 		res.AppendHeader(h)
 	}
@@ -327,6 +356,10 @@ func (s *Server) respond(tx sip.ServerTransaction, res *sip.Response) bool {
 func (s *Server) refuseError(req *sip.Request, tx sip.ServerTransaction, err error) {
 	r := RefusalFor(s.cfg.Code(err))
 	var hs []sip.Header
+	if s.channels.at(req.Source()) != nil {
+		r = jamiRefusal(s.cfg.Code(err))
+		hs = append(hs, sip.NewHeader("Warning", warning(err)))
+	}
 	if r.RetryAfter > 0 {
 		hs = append(hs, sip.NewHeader("Retry-After", fmt.Sprint(r.RetryAfter)))
 	}
@@ -334,6 +367,14 @@ func (s *Server) refuseError(req *sip.Request, tx sip.ServerTransaction, err err
 		hs = append(hs, s.challenge(req, false)...)
 	}
 	s.refuse(req, tx, r.Status, r.Reason, hs...)
+}
+
+// allowed is the Allow header for who is at source.
+func (s *Server) allowed(source string) sip.Header {
+	if s.channels.at(source) != nil {
+		return sip.NewHeader("Allow", allowJami)
+	}
+	return sip.NewHeader("Allow", allow)
 }
 
 func (s *Server) challenge(req *sip.Request, stale bool) []sip.Header {
@@ -410,13 +451,14 @@ func (s *Server) localPort(transport string) int {
 	return 0
 }
 
-func (s *Server) contact(room, transport, source string) string {
+// contact is our Contact: a sips URI for who called one alone (RFC 5630 §5.1.2); some
+// phones know no other than sip.
+func (s *Server) contact(room, transport, source string, secure bool) string {
 	scheme, param := "sip", ""
-	switch t := strings.ToLower(transport); t {
-	case "tls":
-		scheme = "sips"
-		param = ";transport=tcp"
-	case "udp":
+	switch t := strings.ToLower(transport); {
+	case t == "tls" && secure:
+		scheme, param = "sips", ";transport=tcp"
+	case t == "udp":
 	default:
 		param = ";transport=" + t
 	}

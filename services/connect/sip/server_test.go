@@ -241,6 +241,9 @@ func TestCall(t *testing.T) {
 	if got := r.call(id).Name; got != "Ada L" {
 		t.Errorf("name %q", got)
 	}
+	if by := r.call(id).Signalled; by.Over != "udp" || by.Remote == "" || by.TLS != "" {
+		t.Errorf("signalled by %+v", by)
+	}
 	if !strings.HasPrefix(header(m, "Contact"), "<sip:main@127.0.0.1:") {
 		t.Errorf("contact %q", header(m, "Contact"))
 	}

@@ -1,5 +1,7 @@
 package sip
 
+import "strings"
+
 // Refusal is how a call is turned down.
 type Refusal struct {
 	Status     int
@@ -24,6 +26,29 @@ var refusals = map[string]Refusal{
 	"timeout":        {Status: 504, Reason: "Server Time-out"},
 	"gone":           {Status: 481, Reason: "Call/Transaction Does Not Exist"},
 	"no_codec":       {Status: 488, Reason: "Not Acceptable Here"},
+}
+
+// jamiRefusal is the answer for a Jami peer: it knows no PIN, so it is not asked for one, and
+// an offer that cannot be used is 488 whatever is wrong with it.
+func jamiRefusal(code string) Refusal {
+	switch code {
+	case "pin_required", "pin_wrong":
+		return Refusal{Status: 403, Reason: "The Room Has a PIN"}
+	case "bad_request":
+		code = "no_codec"
+	}
+	return RefusalFor(code)
+}
+
+// warning says to a person why, as Warning has it (RFC 3261 §20.43).
+func warning(err error) string {
+	text := strings.Map(func(r rune) rune {
+		if r < ' ' || r == '"' || r == '\\' || r > '~' {
+			return ' '
+		}
+		return r
+	}, err.Error())
+	return `399 parley "` + text[:min(len(text), 256)] + `"`
 }
 
 // RefusalFor returns the SIP answer for an error code.

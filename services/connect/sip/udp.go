@@ -35,8 +35,8 @@ type gate struct {
 	flood     atomic.Uint64 // SIP, too much of it
 }
 
-func newGate(known func(netip.Addr) bool, log *zap.Logger) *gate {
-	return &gate{known: known, log: log, each: newBuckets(messagesPerSec, messagesBurst, time.Now), all: newBuckets(strangersPerSec, strangersBurst, time.Now)}
+func newGate(known func(netip.Addr) bool, now func() time.Time, log *zap.Logger) *gate {
+	return &gate{known: known, log: log, each: newBuckets(messagesPerSec, messagesBurst, now), all: newBuckets(strangersPerSec, strangersBurst, now)}
 }
 
 func (g *gate) admit(b []byte, from netip.AddrPort) bool {
@@ -136,7 +136,8 @@ func (s *Server) serveUDP(serve func(net.PacketConn) error) error {
 		})
 		return r
 	}
-	begin()
+	first := begin()
+	open.Go(func() { <-first.reading; close(s.udpUp) })
 	open.Wait()
 	return net.ErrClosed
 }

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+
+	"github.com/parley-jami/parley/internal/limits"
 )
 
 // maxAPI bounds a request's body in bytes.
@@ -28,16 +30,22 @@ func (s *Server) routeAPI(mux *http.ServeMux) {
 	op("GET /api/v1/rooms", s.command("room.list", http.StatusOK, nil))
 	op("POST /api/v1/rooms", s.command("room.create", http.StatusCreated, nil))
 	op("DELETE /api/v1/rooms/{room}", s.command("room.remove", http.StatusNoContent, func(r *http.Request, body map[string]any) { body["room"] = r.PathValue("room") }))
+	op("GET /api/v1/rooms/{room}/connections", s.command("room.connections", http.StatusOK, func(r *http.Request, body map[string]any) {
+		q := r.URL.Query()
+		body["participant"], body["after"] = q.Get("participant"), q.Get("after")
+	}))
 	for _, verb := range []string{"kick", "mute", "lock", "role", "hand"} {
 		op("POST /api/v1/rooms/{room}/"+verb, s.command("room."+verb, http.StatusOK, nil))
 	}
 	op("GET /api/v1/bots", s.command("bot.list", http.StatusOK, nil))
 	op("DELETE /api/v1/bots/{bot}", s.command("bot.revoke", http.StatusOK, func(r *http.Request, body map[string]any) { body["name"] = r.PathValue("bot") }))
+	s.routeAccounts(op)
+	s.routeOrganisation(op)
 }
 
 // face answers what a page must know before joining.
 func (s *Server) face(w http.ResponseWriter, r *http.Request) {
-	if !s.asks.allow(clientIP(r), time.Now()) {
+	if s.asks.Take(limits.ClientIP(r), time.Now()) > 0 {
 		fail(w, errRate)
 		return
 	}
@@ -68,21 +76,15 @@ func (s *Server) face(w http.ResponseWriter, r *http.Request) {
 // command passes a JSON body on as the operator's command.
 func (s *Server) command(name string, status int, fill func(*http.Request, map[string]any)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		body := map[string]any{}
-		if r.Method != http.MethodGet && r.Method != http.MethodDelete {
-			if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAPI)).Decode(&body); err != nil {
-				fail(w, badRequest("the body must be a JSON object of at most 16 KiB"))
-				return
-			}
+		body, key, err := orderOf(w, r)
+		if err != nil {
+			fail(w, err)
+			return
 		}
 		if fill != nil {
 			fill(r, body)
 		}
-		cmd := Command{Name: name, Body: body, Key: r.Header.Get("Idempotency-Key")}
-		if !printable(cmd.Key) {
-			fail(w, badRequest("Idempotency-Key has at most 128 printable characters"))
-			return
-		}
+		cmd := Command{Name: name, Body: body, Key: key}
 		if room := r.PathValue("room"); room != "" {
 			if !validRoom(room) {
 				fail(w, badRequest("a room's name has 1 to 64 of a-z, 0-9 and -"))
@@ -92,13 +94,27 @@ func (s *Server) command(name string, status int, fill func(*http.Request, map[s
 				cmd.Params = []string{room, operator}
 			}
 		}
-		s.pass(w, r, status, cmd)
+		s.pass(w, r, status, cmd, commandLimit)
 	}
 }
 
-// pass sends a command and answers with its reply.
-func (s *Server) pass(w http.ResponseWriter, r *http.Request, status int, cmd Command) {
-	ctx, cancel := context.WithTimeout(r.Context(), commandLimit)
+// orderOf reads the JSON object of a request that changes something, and its idempotency key.
+func orderOf(w http.ResponseWriter, r *http.Request) (body map[string]any, key string, err error) {
+	body = map[string]any{}
+	if r.Method != http.MethodGet && r.Method != http.MethodDelete {
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAPI)).Decode(&body); err != nil || body == nil {
+			return nil, "", badRequest("the body must be a JSON object of at most 16 KiB")
+		}
+	}
+	if key = r.Header.Get("Idempotency-Key"); !printable(key) {
+		return nil, "", badRequest("Idempotency-Key has at most 128 printable characters")
+	}
+	return body, key, nil
+}
+
+// pass sends a command and answers with its reply, within that time.
+func (s *Server) pass(w http.ResponseWriter, r *http.Request, status int, cmd Command, within time.Duration) {
+	ctx, cancel := context.WithTimeout(r.Context(), within)
 	defer cancel()
 	data, err := s.node.Do(ctx, cmd)
 	if err != nil {
@@ -118,8 +134,8 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request, status int, cmd Co
 func (s *Server) operatorOnly(next http.HandlerFunc) http.HandlerFunc {
 	want := sha256.Sum256([]byte(s.cfg.OperatorToken))
 	return func(w http.ResponseWriter, r *http.Request) {
-		ip, now := clientIP(r), time.Now()
-		if s.wrongTokens.spent(ip, now) {
+		ip, now := limits.ClientIP(r), time.Now()
+		if s.wrongTokens.Wait(ip, now) > 0 {
 			fail(w, errRate)
 			return
 		}
@@ -134,4 +150,4 @@ func (s *Server) operatorOnly(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-func (s *Server) noteWrong(ip netip.Addr, now time.Time) { s.wrongTokens.allow(ip, now) }
+func (s *Server) noteWrong(ip netip.Addr, now time.Time) { s.wrongTokens.Take(ip, now) }

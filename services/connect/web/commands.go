@@ -2,7 +2,10 @@ package web
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"net"
+	"net/http"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,6 +35,9 @@ func (k *socket) handle(ctx context.Context, id int64, name string, req request)
 		return
 	}
 	switch name {
+	case "relays":
+		cancel()
+		k.relays(id)
 	case "leave":
 		defer cancel()
 		k.leave(ctx, id)
@@ -78,15 +84,36 @@ func (k *socket) act(ctx context.Context, id int64, name string, req request) {
 
 // joinBody is the contract's Join.
 type joinBody struct {
-	Name       string `json:"name"`
-	Kind       string `json:"kind"`
-	PIN        string `json:"pin,omitempty"`
-	Token      string `json:"token,omitempty"`
-	Source     string `json:"source,omitempty"`
-	Transport  string `json:"transport"`
-	Offer      string `json:"offer,omitempty"`
-	Muted      bool   `json:"muted,omitempty"`
-	Signalling string `json:"signalling,omitempty"`
+	Name       string    `json:"name"`
+	Kind       string    `json:"kind"`
+	PIN        string    `json:"pin,omitempty"`
+	Token      string    `json:"token,omitempty"`
+	Source     string    `json:"source,omitempty"`
+	Transport  string    `json:"transport"`
+	Offer      string    `json:"offer,omitempty"`
+	Muted      bool      `json:"muted,omitempty"`
+	Signalling string    `json:"signalling,omitempty"`
+	Signalled  signalled `json:"signalled"`
+}
+
+// signalled is what a page's signalling comes over, as the contract has it.
+type signalled struct {
+	Over   string `json:"over"`
+	Local  string `json:"local,omitempty"`
+	Remote string `json:"remote,omitempty"`
+	TLS    string `json:"tls,omitempty"`
+	Suite  string `json:"suite,omitempty"`
+}
+
+func signalledBy(over string, r *http.Request) signalled {
+	out := signalled{Over: over, Remote: r.RemoteAddr}
+	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		out.Local = a.String()
+	}
+	if r.TLS != nil {
+		out.TLS, out.Suite = tls.VersionName(r.TLS.Version), tls.CipherSuiteName(r.TLS.CipherSuite)
+	}
+	return out
 }
 
 func (k *socket) join(ctx context.Context, id int64, r *joinRequest) {
@@ -94,7 +121,7 @@ func (k *socket) join(ctx context.Context, id int64, r *joinRequest) {
 		k.fail(id, errIsJoined)
 		return
 	}
-	if !k.s.joins.allow(k.ip, time.Now()) {
+	if k.s.joins.Take(k.ip, time.Now()) > 0 {
 		k.fail(id, errRate)
 		return
 	}
@@ -102,7 +129,7 @@ func (k *socket) join(ctx context.Context, id int64, r *joinRequest) {
 	k.s.hub.enter(k, at) // before the command: no event may be missed between
 	data, err := k.s.node.Do(ctx, Command{Name: "room.join", Params: []string{at.room, at.participant},
 		Body: joinBody{Name: r.Name, Kind: "browser", PIN: r.PIN, Token: r.Token, Source: k.ip.String(),
-			Transport: "webrtc", Offer: r.Offer, Muted: r.Muted, Signalling: k.s.name}})
+			Transport: "webrtc", Offer: r.Offer, Muted: r.Muted, Signalling: k.s.name, Signalled: k.signalled}})
 	if err != nil {
 		k.s.metrics.joins.WithLabelValues("refused").Inc()
 		k.unseat(at, err)
@@ -166,6 +193,9 @@ func (k *socket) welcome(id int64, at session, data json.RawMessage) {
 	err := json.Unmarshal(data, &whole)
 	if err == nil {
 		whole["session"], err = json.Marshal(k.s.sessions.issue(at, time.Now()))
+	}
+	if r := k.s.relaysFor(at); err == nil && r != nil {
+		whole["relays"], err = json.Marshal(r)
 	}
 	if err == nil {
 		data, err = json.Marshal(whole)

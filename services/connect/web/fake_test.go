@@ -33,12 +33,13 @@ type fakeNode struct {
 	seen    []Command
 	changed chan struct{} // closed and made anew at each command
 	refuse  map[string]*Refusal
+	replies map[string]string
 	block   map[string]chan struct{}
 }
 
 func newFakeNode() *fakeNode {
 	return &fakeNode{people: map[string]string{}, audio: map[string]bool{}, changed: make(chan struct{}),
-		refuse: map[string]*Refusal{}, block: map[string]chan struct{}{}}
+		refuse: map[string]*Refusal{}, replies: map[string]string{}, block: map[string]chan struct{}{}}
 }
 
 func (f *fakeNode) Do(ctx context.Context, c Command) (json.RawMessage, error) {
@@ -59,6 +60,9 @@ func (f *fakeNode) Do(ctx context.Context, c Command) (json.RawMessage, error) {
 	f.changed = make(chan struct{})
 	if r := f.refuse[c.Name]; r != nil {
 		return nil, r
+	}
+	if text, ok := f.replies[c.Name]; ok {
+		return json.RawMessage(text), nil
 	}
 	raw, err := json.Marshal(c.Body)
 	if err != nil {
@@ -132,6 +136,12 @@ func (f *fakeNode) count(name string) int {
 		}
 	}
 	return n
+}
+
+func (f *fakeNode) reply(name, text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.replies[name] = text
 }
 
 func (f *fakeNode) set(name string, r *Refusal) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -89,7 +88,7 @@ func TestOperatorsAPI(t *testing.T) {
 		{"GET", "/rooms", "", "room.list"}, {"POST", "/rooms", `{"name":"a"}`, "room.create"}, {"DELETE", "/rooms/a", "", "room.remove"},
 		{"POST", "/rooms/main/kick", `{"participant":"p"}`, "room.kick"}, {"POST", "/rooms/main/mute", `{"participant":"p","muted":true}`, "room.mute"},
 		{"POST", "/rooms/main/lock", `{"locked":true}`, "room.lock"}, {"GET", "/bots", "", "bot.list"}, {"DELETE", "/bots/b", "", "bot.revoke"},
-		{"PUT", "/account", `{"rendezvous":false}`, "account.set"},
+		{"PUT", "/account", `{"rendezvous":false}`, "account.set"}, {"GET", "/rooms/main/connections?participant=p", "", "room.connections"},
 	} {
 		t.Run(tc.command, func(t *testing.T) {
 			for _, wrong := range [][]string{nil, {"Authorization", "Bearer x"}, {"Authorization", "Basic " + opToken}} {
@@ -208,80 +207,6 @@ func TestFaceTellsWhereItIsSecure(t *testing.T) {
 	r = start(t)
 	if _, body := r.request(t, "GET", "/api/v1/rooms/main/face", ""); strings.Contains(body, "https_port") {
 		t.Errorf("face %s without TLS", body)
-	}
-}
-
-func TestLimits(t *testing.T) {
-	ip, home := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("127.0.0.1")
-	now := time.Now()
-	l := newLimiter(1, 3)
-	for i := range 5 {
-		if got, want := l.allow(ip, now), i < 3; got != want {
-			t.Errorf("request %d: %v, want %v", i, got, want)
-		}
-		if !l.allow(home, now) {
-			t.Error("the node's own host was slowed")
-		}
-	}
-	if !l.allow(netip.MustParseAddr("192.0.2.2"), now) || !l.allow(ip, now.Add(2*time.Second)) {
-		t.Error("slowed for another's requests, or for ever")
-	}
-	one, two := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
-	for range 3 {
-		l.allow(one, now)
-	}
-	if l.allow(two, now) {
-		t.Error("an IPv6 host got a bucket for each of its addresses")
-	}
-	for i := range limiterMax + 10 {
-		l.allow(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), now)
-	}
-	if len(l.by) > limiterMax {
-		t.Errorf("%d addresses remembered, want at most %d", len(l.by), limiterMax)
-	}
-	net64 := newCounter(2, 10)
-	if !net64.take(one) || !net64.take(two) || net64.take(netip.MustParseAddr("2001:db8::3")) {
-		t.Error("an IPv6 host got places for each of its addresses")
-	}
-	if !net64.take(netip.MustParseAddr("2001:db8:0:1::1")) {
-		t.Error("another /64 was refused")
-	}
-	net64.free(one)
-	if !net64.take(two) {
-		t.Error("a place given back by another address of the /64 is not free")
-	}
-	for range 5 {
-		if !net64.take(netip.IPv6Loopback()) {
-			t.Error("the node's own host was refused")
-		}
-	}
-	c := newCounter(2, 3)
-	for i, want := range []bool{true, true, false} {
-		if got := c.take(ip); got != want {
-			t.Errorf("place %d: %v", i, got)
-		}
-	}
-	if !c.take(home) || c.take(home) {
-		t.Error("the total is not kept")
-	}
-	c.free(ip)
-	if !c.take(home) {
-		t.Error("a place given back is not free")
-	}
-}
-
-func TestClientIP(t *testing.T) {
-	for _, tc := range []struct{ remote, forwarded, want string }{
-		{"192.0.2.1:5", "", "192.0.2.1"}, {"192.0.2.1:5", "198.51.100.1", "192.0.2.1"}, {"127.0.0.1:5", "", "127.0.0.1"},
-		{"127.0.0.1:5", "203.0.113.9, 198.51.100.1", "198.51.100.1"}, {"[::1]:5", "junk", "::1"}, {"[::ffff:192.0.2.1]:5", "", "192.0.2.1"}, {"junk", "", "::"},
-	} {
-		r := &http.Request{RemoteAddr: tc.remote, Header: http.Header{}}
-		if tc.forwarded != "" {
-			r.Header.Set("X-Forwarded-For", tc.forwarded)
-		}
-		if got := clientIP(r).String(); got != tc.want {
-			t.Errorf("%s with %q: %s, want %s", tc.remote, tc.forwarded, got, tc.want)
-		}
 	}
 }
 

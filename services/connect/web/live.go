@@ -34,13 +34,19 @@ func newLive(s *Server) *live {
 // state is the answer of /api/v1/status: what `parley status --json` prints,
 // and the bots. A part whose service does not answer is missing.
 type state struct {
-	Account   json.RawMessage `json:"account,omitempty"`
-	Endpoints any             `json:"endpoints,omitempty"`
-	Processes json.RawMessage `json:"processes,omitempty"`
-	Rooms     json.RawMessage `json:"rooms,omitempty"`
-	Bots      json.RawMessage `json:"bots,omitempty"`
-	Sockets   int             `json:"sockets"`
-	Missing   []string        `json:"missing,omitempty"` // commands that were not answered
+	Account  json.RawMessage `json:"account,omitempty"`
+	Accounts json.RawMessage `json:"accounts,omitempty"` // the main one first
+	// Changes are numbers by account: another one says that its devices, contacts or
+	// requests may have changed.
+	Changes   map[string]int64 `json:"changes,omitempty"`
+	Endpoints any              `json:"endpoints,omitempty"`
+	Processes json.RawMessage  `json:"processes,omitempty"`
+	Rooms     json.RawMessage  `json:"rooms,omitempty"`
+	Bots      json.RawMessage  `json:"bots,omitempty"`
+	DHT       json.RawMessage  `json:"dht,omitempty"`
+	Sockets   int              `json:"sockets"`
+	Org       *orgState        `json:"organisation,omitempty"` // nil: no account server on this machine
+	Missing   []string         `json:"missing,omitempty"`      // commands that were not answered
 }
 
 // snapshot asks everybody at once.
@@ -56,21 +62,38 @@ func (l *live) snapshot(ctx context.Context) *state {
 		{"node.processes", "processes", &st.Processes},
 		{"room.list", "rooms", &st.Rooms},
 		{"bot.list", "bots", &st.Bots},
+		{"dht.stats", "", &st.DHT}, // the whole answer
 	}
 	failed := make([]bool, len(parts))
 	var wg sync.WaitGroup
 	for i, p := range parts {
 		wg.Go(func() {
 			data, err := l.s.node.Do(ctx, Command{Name: p.command, Body: struct{}{}})
+			if p.field == "" && err == nil {
+				*p.into = data
+				return
+			}
 			var whole map[string]json.RawMessage
 			if err != nil || json.Unmarshal(data, &whole) != nil {
 				failed[i] = true
 				return
 			}
 			*p.into = whole[p.field]
+			if p.command == "identity.state" {
+				st.Accounts = whole["accounts"]
+			}
 		})
 	}
+	wg.Go(func() { st.Org = l.s.orgSummary(ctx) })
 	wg.Wait()
+	var accounts []struct{ ID string }
+	if len(st.Accounts) > 0 && json.Unmarshal(st.Accounts, &accounts) == nil {
+		ids := make([]string, len(accounts))
+		for i, a := range accounts {
+			ids[i] = a.ID
+		}
+		st.Changes = l.s.changes.view(ids)
+	}
 	for i, p := range parts {
 		if failed[i] {
 			st.Missing = append(st.Missing, p.command)

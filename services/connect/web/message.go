@@ -90,6 +90,7 @@ var bodies = map[string]func() request{
 	"lock":      func() request { return new(lockRequest) },
 	"chat":      func() request { return new(chatRequest) },
 	"history":   func() request { return new(historyRequest) },
+	"relays":    func() request { return new(emptyRequest) },
 	"ping":      func() request { return new(emptyRequest) },
 }
 

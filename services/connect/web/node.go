@@ -8,10 +8,11 @@ import (
 
 // Command is an order to the rest of the node, by its name in the contract.
 type Command struct {
-	Name   string   // "room.join"
-	Params []string // tokens of its subject after the account
-	Key    string   // idempotency key, may be empty
-	Body   any      // becomes the JSON of the request
+	Name    string   // "room.join"
+	Account string   // Jami Id of the account that is meant; empty: the main one
+	Params  []string // tokens of its subject after the account
+	Key     string   // idempotency key, may be empty
+	Body    any      // becomes the JSON of the request; a *contract.Secret is sealed to identity
 }
 
 // Node is the rest of the node. Do is safe for concurrent use, ends with ctx,

@@ -14,6 +14,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/internal/limits"
+	"github.com/parley-jami/parley/internal/turn"
 )
 
 // Config is what a server needs. Plain and TLS may be nil: that listener is off.
@@ -29,9 +32,11 @@ type Config struct {
 	OperatorToken string
 	Ready         func() bool
 	Endpoints     func() any    // what the operator's page shows of links and listeners
+	Organisation  Organisation  // nil: no account server is looked for
 	Docs          http.Handler  // /docs and /asyncapi.json; nil: none
 	OrphanAfter   time.Duration // 0: 20 s
 	WriteWithin   time.Duration // how long a request may take until its answer is read; 0: 45 s
+	Relays        *turn.List    // for browsers whose network lets nothing else through; nil: none
 }
 
 // Server is the HTTP server. Its methods are safe for concurrent use.
@@ -45,12 +50,13 @@ type Server struct {
 	hub      *hub
 	orphans  *orphans
 	live     *live
+	changes  *changes
 	metrics  *metrics
 	refused  atomic.Uint64 // WebSocket messages that were not understood
 
-	conns, sockets *counter
-	joins, asks    *limiter
-	wrongTokens    *limiter
+	conns, sockets *limits.Places
+	joins, asks    limits.Addresses
+	wrongTokens    limits.Addresses
 }
 
 type metrics struct {
@@ -61,8 +67,8 @@ type metrics struct {
 // New builds the server; nothing is served before Run.
 func New(cfg Config) (*Server, error) {
 	s := &Server{node: cfg.Node, log: cfg.Log, name: cfg.Name, cfg: cfg, sessions: sessions{cfg.SessionKey}, hub: newHub(),
-		conns: newCounter(connsPerIP, connsInAll), sockets: newCounter(socketsPerIP, socketsInAll),
-		joins: newLimiter(joinsPerSec, joinsBurst), asks: newLimiter(asksPerSec, asksBurst), wrongTokens: newLimiter(authPerSec, authBurst)}
+		conns: limits.NewPlaces(connsPerIP, connsInAll), sockets: limits.NewPlaces(socketsPerIP, socketsInAll),
+		joins: limits.NewAddresses(joinsPerSec, joinsBurst), asks: limits.NewAddresses(asksPerSec, asksBurst), wrongTokens: limits.NewAddresses(authPerSec, authBurst)}
 	if len(cfg.SessionKey) < 32 || len(cfg.OperatorToken) < 16 {
 		return nil, errors.New("web: session key or operator token too short")
 	}
@@ -76,6 +82,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.orphans = newOrphans(s, after)
 	s.live = newLive(s)
+	s.changes = newChanges()
 	s.metrics = &metrics{
 		joins:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_connect_joins_total", Help: "Joins by WebSocket, WHIP and WHEP."}, []string{"result"}),
 		slow:      prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_connect_slow_sockets_total", Help: "WebSockets closed because they did not keep up."}),
@@ -144,7 +151,7 @@ func (s *Server) Run(ctx context.Context) error {
 	serve := func(l net.Listener, secure bool) {
 		wg.Go(func() {
 			var err error
-			ln := listener{l, s.conns}
+			ln := limits.Listener{Listener: l, Places: s.conns}
 			if secure {
 				err = srv.Serve(tls.NewListener(ln, s.cfg.TLSConfig))
 			} else {

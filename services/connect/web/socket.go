@@ -15,6 +15,8 @@ import (
 	"github.com/coder/websocket"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
+
+	"github.com/parley-jami/parley/internal/limits"
 )
 
 // Times and bounds of one socket.
@@ -34,11 +36,12 @@ const (
 // socket is one WebSocket.
 type socket struct {
 	// fixed after the start
-	s    *Server
-	conn *websocket.Conn
-	raw  net.Conn // below conn, to end a close handshake that takes too long
-	ip   netip.Addr
-	wake chan struct{} // capacity 1: there is something to write
+	s         *Server
+	conn      *websocket.Conn
+	raw       net.Conn // below conn, to end a close handshake that takes too long
+	ip        netip.Addr
+	signalled signalled
+	wake      chan struct{} // capacity 1: there is something to write
 
 	// the reader's alone
 	rate   *rate.Limiter
@@ -57,19 +60,19 @@ type socket struct {
 
 // serveSocket is the handler of /ws.
 func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
-	ip := clientIP(r)
-	if !s.sockets.take(ip) {
+	ip := limits.ClientIP(r)
+	if !s.sockets.Take(ip) {
 		refuse(w, http.StatusTooManyRequests, errRate)
 		return
 	}
-	defer s.sockets.free(ip)
+	defer s.sockets.Free(ip)
 	// Accept refuses an Origin that is not the request's host.
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
 	if err != nil {
 		return // the client was told
 	}
 	conn.SetReadLimit(maxMessage)
-	k := &socket{s: s, conn: conn, raw: rawConn(r), ip: ip, wake: make(chan struct{}, 1),
+	k := &socket{s: s, conn: conn, raw: rawConn(r), ip: ip, signalled: signalledBy("websocket", r), wake: make(chan struct{}, 1),
 		rate: rate.NewLimiter(msgsPerSec, msgsBurst), beside: make(chan struct{}, besideMax)}
 	if !s.hub.add(k) {
 		conn.Close(websocket.StatusGoingAway, "shutdown")

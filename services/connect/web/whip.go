@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/internal/limits"
 )
 
 // routeWHIP serves WHIP (RFC 9725) and WHEP: one POST with an offer is a
@@ -32,8 +34,8 @@ func (s *Server) routeWHIP(mux *http.ServeMux) {
 }
 
 func (s *Server) whipJoin(w http.ResponseWriter, r *http.Request, kind string) {
-	ip := clientIP(r)
-	if !s.joins.allow(ip, time.Now()) {
+	ip := limits.ClientIP(r)
+	if s.joins.Take(ip, time.Now()) > 0 {
 		fail(w, errRate)
 		return
 	}
@@ -66,7 +68,7 @@ func (s *Server) whipJoin(w http.ResponseWriter, r *http.Request, kind string) {
 	at := session{req.Room, newID()}
 	data, err := s.node.Do(ctx, Command{Name: "room.join", Params: []string{at.room, at.participant},
 		Body: joinBody{Name: req.Name, Kind: "browser", PIN: req.PIN, Token: req.Token, Source: ip.String(),
-			Transport: "webrtc", Offer: req.Offer, Muted: kind == "whep", Signalling: s.name}})
+			Transport: "webrtc", Offer: req.Offer, Muted: kind == "whep", Signalling: s.name, Signalled: signalledBy("http", r)}})
 	var st seat
 	if err == nil {
 		err = json.Unmarshal(data, &st)
@@ -94,6 +96,7 @@ func (s *Server) whipJoin(w http.ResponseWriter, r *http.Request, kind string) {
 	h.Set("ETag", etagOf(token))
 	h.Set("Accept-Patch", "application/trickle-ice-sdpfrag")
 	h.Set("Cache-Control", "no-store")
+	s.linkRelays(h, at)
 	w.WriteHeader(http.StatusCreated)
 	io.WriteString(w, st.SDP)
 }

@@ -63,16 +63,14 @@ func (n *Node) writes(key overlay.Key) bool {
 }
 
 // search returns the newest record of each other writer that is found until ctx
-// ends. Finding fewer than there are is not an error.
+// ends. Finding fewer than there are is not an error: a node that has no peers finds what
+// this one keeps for others.
 func (n *Node) search(ctx context.Context, key overlay.Key) (map[peer.ID]*record, error) {
 	n.mu.Lock()
 	closed := n.closed
 	n.mu.Unlock()
 	if closed {
 		return nil, overlay.ErrClosed
-	}
-	if n.kad.RoutingTable().Size() == 0 {
-		return nil, nil
 	}
 	c, err := provideCID(key)
 	if err != nil {

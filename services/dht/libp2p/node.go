@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -15,15 +16,18 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/metrics"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/services/dht/overlay"
+	"github.com/parley-jami/parley/services/dht/votes"
 )
 
 // protocolPrefix keeps this network apart from others of kad-dht.
@@ -55,11 +59,14 @@ type Options struct {
 
 // Node is one peer of the overlay.
 type Node struct {
-	key  crypto.PrivKey
-	host host.Host
-	kad  *kaddht.IpfsDHT
-	boot []peer.AddrInfo
-	log  *zap.Logger
+	key     crypto.PrivKey
+	host    host.Host
+	kad     *kaddht.IpfsDHT
+	boot    []peer.AddrInfo
+	store   *store
+	traffic *metrics.BandwidthCounter
+	started time.Time
+	log     *zap.Logger
 
 	ctx  context.Context // ends the node's own goroutines
 	stop context.CancelFunc
@@ -72,6 +79,7 @@ type Node struct {
 	bytes  int // of own values
 	count  int
 	watch  map[overlay.Key]map[*watcher]struct{}
+	seen   [2]votes.Votes // our address of IPv4 and of IPv6, as peers say
 }
 
 var _ overlay.Overlay = (*Node)(nil)
@@ -91,10 +99,11 @@ func New(o Options) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("libp2p: %w", err)
 	}
+	traffic := metrics.NewBandwidthCounter()
 	h, err := golibp2p.New(
 		golibp2p.Identity(o.Key), golibp2p.ListenAddrs(addrs...), golibp2p.UserAgent("parley"),
 		golibp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()), golibp2p.Transport(quic.NewTransport), golibp2p.Security(noise.ID, noise.New),
-		golibp2p.ConnectionManager(cm), golibp2p.DisableMetrics(),
+		golibp2p.ConnectionManager(cm), golibp2p.DisableMetrics(), golibp2p.BandwidthReporter(traffic),
 		// Nothing that talks to strangers about us: no relay, no AutoNAT, no probing
 		// of observed addresses.
 		golibp2p.DisableRelay(), golibp2p.ForceReachabilityPublic(), golibp2p.DisableIdentifyAddressDiscovery(),
@@ -107,10 +116,10 @@ func New(o Options) (*Node, error) {
 			"another program uses the port", o.Listen, got), h.Close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	n := &Node{key: o.Key, host: h, boot: boot, log: o.Log, ctx: ctx, stop: stop, wake: make(chan struct{}, 1),
+	n := &Node{key: o.Key, host: h, boot: boot, store: newStore(maxStored, h.ID()), traffic: traffic, started: time.Now(), log: o.Log, ctx: ctx, stop: stop, wake: make(chan struct{}, 1),
 		own: map[overlay.Key]*owned{}, watch: map[overlay.Key]map[*watcher]struct{}{}}
 	n.kad, err = kaddht.New(h, kaddht.ProtocolPrefix(protocolPrefix), kaddht.Mode(kaddht.ModeServer),
-		kaddht.Validator(kadrecord.NamespacedValidator{namespace: validator{time.Now}}), kaddht.Datastore(newStore(maxStored, h.ID())),
+		kaddht.Validator(kadrecord.NamespacedValidator{namespace: validator{time.Now}}), kaddht.Datastore(n.store),
 		kaddht.MaxRecordAge(overlay.MaxLifetime+clockSlack), kaddht.ValueGCInterval(time.Hour))
 	if err != nil {
 		stop()
@@ -152,6 +161,11 @@ func (n *Node) Node() overlay.Node {
 	}
 	n.mu.Lock()
 	d.Stored = n.count
+	for i := range n.seen {
+		if a := n.seen[i].Most(); a.IsValid() {
+			d.Public = append(d.Public, a)
+		}
+	}
 	n.mu.Unlock()
 	return d
 }
@@ -177,10 +191,11 @@ func (n *Node) meet(ctx context.Context, sub event.Subscription) {
 		select {
 		case <-ctx.Done():
 			return
-		case _, ok := <-sub.Out():
+		case e, ok := <-sub.Out():
 			if !ok {
 				return
 			}
+			n.observe(e)
 			tries = meetTries
 		case <-t.C:
 			tries--
@@ -193,6 +208,35 @@ func (n *Node) meet(ctx context.Context, sub event.Subscription) {
 			t.Reset(meetEvery)
 		}
 	}
+}
+
+// observe notes what a peer says of our address.
+func (n *Node) observe(e any) {
+	met, ok := e.(event.EvtPeerIdentificationCompleted)
+	if !ok || met.ObservedAddr == nil || met.Conn == nil {
+		return
+	}
+	said, by := hostOf(met.ObservedAddr), hostOf(met.Conn.RemoteMultiaddr())
+	if !said.IsValid() || !by.IsValid() {
+		return
+	}
+	family := 0
+	if said.Is6() {
+		family = 1
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.seen[family].Add(by, said)
+}
+
+// hostOf returns the IP address in a multiaddr; invalid: there is none.
+func hostOf(m multiaddr.Multiaddr) netip.Addr {
+	ip, err := manet.ToIP(m)
+	if err != nil {
+		return netip.Addr{}
+	}
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
 }
 
 // poke makes refresh look again.

@@ -1,6 +1,6 @@
 // Package overlay says what the dht service needs of a distributed hash table.
-// Package libp2p implements it over Kademlia; OpenDHT's own wire has the same
-// shape.
+// Package libp2p implements it over Kademlia, opendht over OpenDHT's own wire, and
+// proxyclient over the HTTP of OpenDHT's proxies.
 //
 // A key holds any number of values. A value is told apart by its writer and its
 // id, lives for the time that its type has ([Lifetime]) and is opaque here: what is
@@ -10,6 +10,7 @@ package overlay
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -18,10 +19,21 @@ var (
 	ErrTooLarge = errors.New("the value is too large")
 	ErrQuota    = errors.New("too many values are stored")
 	ErrClosed   = errors.New("the overlay is closed")
+	// ErrRefused: a value that nobody would keep, such as one whose signature does not
+	// verify, or that may not replace the one that has its id.
+	ErrRefused = errors.New("the value is refused")
+	// ErrSilent: a node that was asked did not answer.
+	ErrSilent = errors.New("no answer")
+	// ErrUnreachable: nothing of the overlay answers.
+	ErrUnreachable = errors.New("the overlay is out of reach")
 )
 
 // MaxValue bounds the data of one value, in bytes (§1.4).
 const MaxValue = 64 << 10
+
+// MaxSigned is what every overlay takes of data that it signs itself: the rest of
+// OpenDHT's 64 KiB is for the signature.
+const MaxSigned = 63 << 10
 
 // Key is where values are stored.
 type Key [20]byte
@@ -34,6 +46,9 @@ type Value struct {
 	Data    []byte
 	Writer  string
 	Expires time.Time
+	// Packed is the OpenDHT value that this one was read from, nil where it was read
+	// from something else; Put has no use for it.
+	Packed []byte
 }
 
 // Stored is what became of a put.
@@ -57,8 +72,9 @@ type Node struct {
 	Overlay   string
 	ID        string
 	Addresses []string
-	Peers     int // in the routing table
-	Stored    int // own values
+	Public    []netip.Addr // under which most others see this node, one a family at most
+	Peers     int          // in the routing table
+	Stored    int          // own values
 }
 
 // Overlay is one node of a distributed hash table. It is safe for concurrent

@@ -5,9 +5,12 @@
 //
 //	archive.gz               the account: its keys, certificates, contacts; with a password or without
 //	config.yml               settings that are not Jami's default, and the device receipt
-//	ring_device.key          PEM PKCS#8, this device's key
+//	ring_device.key          PEM PKCS#8, this device's key; encrypted where the node has a key for that
 //	ring_device.crt          PEM chain device, account, CA
 //	contacts, incomingTrustRequests, knownDevices   msgpack
+//	treatedMessages          digests of the messages that were treated (not stock's, which
+//	                         keeps ids of values in its cache)
+//	syncDates                JSON, how new the other devices are known (ours alone)
 //
 // Beside it lie certificates/LONGID, the PEM chains of the account's other devices, and
 // crls/JAMIID/NUMBER, revocation lists.
@@ -22,7 +25,6 @@
 package account
 
 import (
-	"crypto/rsa"
 	"errors"
 	"fmt"
 	"maps"
@@ -81,6 +83,7 @@ func (e *DamagedError) Unwrap() error { return e.Err }
 type Settings struct {
 	Alias      string
 	Rendezvous bool
+	Name       string // registered at a name server
 }
 
 // Account is a loaded account. It is safe for concurrent use. The account's and
@@ -89,7 +92,9 @@ type Account struct {
 	Dir     string
 	Chain   *trust.Chain
 	Receipt *jami.Receipt
-	key     *rsa.PrivateKey
+	store   *Store
+	managed Managed
+	key     Key
 
 	mu     sync.Mutex
 	config map[string]any
@@ -103,7 +108,9 @@ type Account struct {
 	// Under mu too: the account's devices and contacts, and the newest revocation list.
 	known     map[jami.LongID]jami.KnownDevice
 	others    map[jami.LongID]*trust.Chain
+	earlier   map[jami.LongID][]*trust.Chain // other certificates of the same
 	contacts  map[jami.ID]jami.Contact
+	book      book // locks of its own, see there
 	crl       []byte
 	crlNumber *big.Int
 
@@ -132,7 +139,7 @@ func (a *Account) Dates(now time.Time) error {
 }
 
 // DeviceKey returns the device's private key. It never leaves this process.
-func (a *Account) DeviceKey() *rsa.PrivateKey { return a.key }
+func (a *Account) DeviceKey() Key { return a.key }
 
 // Settings returns the settings now.
 func (a *Account) Settings() Settings {

@@ -34,10 +34,10 @@ var testKeys = sync.OnceValue(func() *Keys {
 
 var testSettings = Settings{Alias: "Parley", Rendezvous: true}
 
-func create(t *testing.T) (root string, a *Account) {
+func create(t testing.TB) (root string, a *Account) {
 	t.Helper()
 	root = t.TempDir()
-	a, err := Create(root, testKeys(), testSettings, time.Now())
+	a, err := (&Store{Root: root}).Create(testKeys(), testSettings, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,14 +46,14 @@ func create(t *testing.T) (root string, a *Account) {
 
 func TestCreateAndLoad(t *testing.T) {
 	root, made := create(t)
-	got, err := Load(root, nil)
+	got, err := (&Store{Root: root}).Load()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.Dir != made.Dir || got.Settings() != testSettings || got.Receipt.Text != made.Receipt.Text {
 		t.Errorf("loaded %+v, made %+v", got.Settings(), made.Settings())
 	}
-	if !got.DeviceKey().Equal(testKeys().Device) {
+	if !testKeys().Device.PublicKey.Equal(got.DeviceKey().Public()) {
 		t.Error("another device key")
 	}
 	if eth := got.Receipt.Eth; len(eth) != 40 {
@@ -113,7 +113,7 @@ func TestChangeIsKept(t *testing.T) {
 	if _, err := a.Change(func(s *Settings) { *s = want }); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Load(root, nil)
+	got, err := (&Store{Root: root}).Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestChangeKeepsForeignSettings(t *testing.T) {
 	root, a := create(t)
 	path := filepath.Join(a.Dir, fileConfig)
 	edit(t, path, func(b []byte) []byte { return append(b, "ringtone:\n  path: /x.wav\n"...) })
-	a, err := Load(root, nil)
+	a, err := (&Store{Root: root}).Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestChangeKeepsForeignSettings(t *testing.T) {
 	if err != nil || !strings.Contains(string(b), "/x.wav") {
 		t.Errorf("foreign setting lost: %s, %v", b, err)
 	}
-	if _, err := Load(root, nil); err != nil {
+	if _, err := (&Store{Root: root}).Load(); err != nil {
 		t.Error(err)
 	}
 }
@@ -154,7 +154,7 @@ func TestFailedChangeChangesNothing(t *testing.T) {
 }
 
 func TestNoAccount(t *testing.T) {
-	if _, err := Load(t.TempDir(), nil); !errors.Is(err, ErrNone) {
+	if _, err := (&Store{Root: t.TempDir()}).Load(); !errors.Is(err, ErrNone) {
 		t.Errorf("got %v, want ErrNone", err)
 	}
 }
@@ -165,7 +165,7 @@ func TestHalfMadeAccountIsNoAccount(t *testing.T) {
 	if err := os.Rename(a.Dir, half); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(root, nil); !errors.Is(err, ErrNone) {
+	if _, err := (&Store{Root: root}).Load(); !errors.Is(err, ErrNone) {
 		t.Errorf("got %v, want ErrNone", err)
 	}
 	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
@@ -217,7 +217,7 @@ func TestDamage(t *testing.T) {
 				edit(t, path, x.damage)
 			}
 			before := snapshot(t, root)
-			_, err := Load(root, nil)
+			_, err := (&Store{Root: root}).Load()
 			var d *DamagedError
 			if !errors.As(err, &d) || !strings.Contains(err.Error(), path) {
 				t.Errorf("got %v; want a DamagedError that names %s", err, path)
@@ -234,10 +234,10 @@ func TestDamage(t *testing.T) {
 func TestTheClockDamagesNothing(t *testing.T) {
 	root := t.TempDir()
 	at := time.Now().AddDate(30, 0, 0) // the clock was wrong when it was made
-	if _, err := Create(root, testKeys(), testSettings, at); err != nil {
+	if _, err := (&Store{Root: root}).Create(testKeys(), testSettings, at); err != nil {
 		t.Fatal(err)
 	}
-	a, err := Load(root, nil)
+	a, err := (&Store{Root: root}).Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,13 +268,13 @@ func TestARefusalOfTheDiskIsNoDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	var d *DamagedError
-	if _, err := Load(root, nil); err == nil || errors.As(err, &d) || errors.Is(err, ErrNone) || !strings.Contains(err.Error(), path) {
+	if _, err := (&Store{Root: root}).Load(); err == nil || errors.As(err, &d) || errors.Is(err, ErrNone) || !strings.Contains(err.Error(), path) {
 		t.Fatalf("got %v, want an error of the system", err)
 	}
 	if err := os.Rename(path+".kept", path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(root, nil); err != nil {
+	if _, err := (&Store{Root: root}).Load(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -314,7 +314,7 @@ func TestRevokedDeviceIsRefused(t *testing.T) {
 				}
 				return b
 			})
-			_, err = Load(root, nil)
+			_, err = (&Store{Root: root}).Load()
 			if x.want == "" {
 				if err != nil {
 					t.Fatal(err)
@@ -326,17 +326,6 @@ func TestRevokedDeviceIsRefused(t *testing.T) {
 				t.Fatalf("got %v, want %q", err, x.want)
 			}
 		})
-	}
-}
-
-func TestTwoAccountsAreRefused(t *testing.T) {
-	root, _ := create(t)
-	if _, err := Create(root, testKeys(), testSettings, time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	var d *DamagedError
-	if _, err := Load(root, nil); !errors.As(err, &d) {
-		t.Errorf("got %v, want a DamagedError", err)
 	}
 }
 
@@ -371,7 +360,7 @@ func otherArchive(t *testing.T) func([]byte) []byte {
 	return func([]byte) []byte {
 		k := testKeys()
 		other := &Keys{CA: k.CA, Account: k.Device, Device: k.Account}
-		files, err := build(other, testSettings, time.Now())
+		files, err := new(Store).build(other, testSettings, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -415,11 +404,25 @@ func BenchmarkLoad(b *testing.B) {
 		b.Fatal(err)
 	}
 	root := b.TempDir()
-	if _, err := Create(root, keys, testSettings, time.Now()); err != nil {
+	if _, err := (&Store{Root: root}).Create(keys, testSettings, time.Now()); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if _, err := Load(root, nil); err != nil {
+		if _, err := (&Store{Root: root}).Load(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCreate is the making of an account: three keys of full size, certificates,
+// receipt and files.
+func BenchmarkCreate(b *testing.B) {
+	for b.Loop() {
+		keys, err := MakeKeys(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := (&Store{Root: b.TempDir()}).Create(keys, testSettings, time.Now()); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
@@ -24,6 +25,7 @@ const (
 	Plain  Guard = "plain"    // nothing but the file's mode
 	Known  Guard = "password" // a password that this process has
 	Locked Guard = "locked"   // a password that it doesn't have
+	Server Guard = "server"   // there is none: its account server has the keys
 )
 
 // ErrPassword says that a password does not open the archive, or that it asks for one.
@@ -61,9 +63,10 @@ func (a *Account) Export(password, with []byte) ([]byte, error) {
 	return archive.Pack(with)
 }
 
-// SetPassword changes the archive's password; an empty one makes it plain. On an
-// error the old one holds.
+// SetPassword changes the archive's password; an empty one makes it plain, or leaves it
+// to the store's Seal. On an error the old one holds.
 func (a *Account) SetPassword(old, password []byte) error {
+	password = a.store.sealedPassword(password)
 	a.archive.Lock()
 	defer a.archive.Unlock()
 	archive, _, err := a.openArchive(old)
@@ -106,9 +109,49 @@ func (a *Account) ChangeArchive(password []byte, fn func(*jami.Archive) error) e
 	return a.writeArchive(archive, password)
 }
 
+// WithArchive lets fn look at the archive, as the account is now, and writes nothing.
+func (a *Account) WithArchive(password []byte, fn func(*jami.Archive) error) error {
+	a.archive.Lock()
+	defer a.archive.Unlock()
+	archive, _, err := a.openArchive(password)
+	if err != nil {
+		return err
+	}
+	if err := a.fill(archive); err != nil {
+		return err
+	}
+	return fn(archive)
+}
+
+// ForPIN returns where the archive is put for another device that is given the PIN, and
+// what is put there (§3.6). password opens the account's archive, nil where the process has
+// it. Whoever joins needs the password joining beside the PIN; an empty one is the
+// archive's own, if it has one.
+func (a *Account) ForPIN(pin jami.PIN, password, joining []byte, now time.Time) (slot jami.PINSlot, value []byte, err error) {
+	a.archive.Lock()
+	defer a.archive.Unlock()
+	archive, own, err := a.openArchive(password)
+	if err != nil {
+		return slot, nil, err
+	}
+	if err := a.fill(archive); err != nil {
+		return slot, nil, err
+	}
+	if len(joining) == 0 && !bytes.Equal(own, a.store.Seal) {
+		joining = own
+	}
+	putPassword(archive, joining)
+	slot = pin.Slot(joining, now)
+	value, err = archive.PackForPIN(slot)
+	return slot, value, err
+}
+
 // openArchive reads the archive and returns the password that opened it. The caller
 // holds a.archive.
 func (a *Account) openArchive(password []byte) (*jami.Archive, []byte, error) {
+	if a.Managed().Server != "" {
+		return nil, nil, ErrManaged
+	}
 	b, err := readFile(filepath.Join(a.Dir, fileArchive))
 	if err != nil {
 		return nil, nil, fmt.Errorf("archive: %w", err)
@@ -185,27 +228,11 @@ func putPassword(archive *jami.Archive, password []byte) {
 	archive.Settings[settingHasPassword] = strconv.FormatBool(len(password) > 0)
 }
 
-// ErrExists says that there is an account, which an import does not replace unasked.
-var ErrExists = errors.New("there is an account already")
-
-// asidePrefix starts the name of an account directory that another one replaced.
-const asidePrefix = "replaced-"
-
-// Import makes an account directory below root for a new device of the archive's
-// account (§3.5: never with a device key of another). What the archive holds beside
-// stays in it. The clock decides nothing. With replace, accounts that are there, damaged
-// ones too, are moved aside and named.
-func Import(root string, file, password []byte, key *rsa.PrivateKey, replace bool, now time.Time) (a *Account, aside []string, err error) {
-	if err := removeHalfMade(root); err != nil {
-		return nil, nil, fmt.Errorf("import: %w", err)
-	}
-	old, err := list(root)
-	if err != nil {
-		return nil, nil, fmt.Errorf("import: %w", err)
-	}
-	if len(old) > 0 && !replace {
-		return nil, nil, ErrExists
-	}
+// Import makes an account for a new device of the archive's
+// account (§3.5: never with a device key of another), in the given place. What the
+// archive holds beside stays in it. The clock decides nothing. An account that it
+// replaces, a damaged one too, is moved aside and named.
+func (s *Store) Import(file, password []byte, key *rsa.PrivateKey, where Place, now time.Time) (a *Account, aside []string, err error) {
 	if !jami.Encrypted(file) {
 		password = nil
 	}
@@ -217,33 +244,24 @@ func Import(root string, file, password []byte, key *rsa.PrivateKey, replace boo
 	if set.Alias == "" {
 		set.Alias = archive.Settings[settingDisplay]
 	}
-	files, err := device(archive, password, key, set, now)
+	// What opens the archive now opens it when it is looked at.
+	with := Store{Root: s.Root, Password: password, Seal: s.Seal, Now: func() time.Time { return now }}
+	if _, err := renewArchive(archive, now); err != nil && !errors.Is(err, jami.ErrNoCAKey) {
+		return nil, nil, fmt.Errorf("import: %w", err)
+	}
+	files, err := with.device(archive, password, key, set, now)
 	if err != nil {
 		return nil, nil, fmt.Errorf("import: %w", err)
 	}
-	if a, err = place(root, files, password); err != nil {
-		if d, ok := errors.AsType[*DamagedError](err); ok {
-			err = d.Err // the path is gone, and so is what to do about it
-		}
-		return nil, nil, fmt.Errorf("import: %w", err)
+	if a, aside, err = with.add(files, where, now); err != nil {
+		return nil, aside, fmt.Errorf("import: %w", err)
 	}
 	if archive.CRL != nil {
 		if _, err := a.AddCRL(archive.CRL); err != nil {
-			return nil, nil, fmt.Errorf("import: the account is there, and its revocation list is not in its file: %w", err)
+			return nil, aside, fmt.Errorf("import: the account is there, and its revocation list is not in its file: %w", err)
 		}
 	}
-	// A node that finds two accounts refuses both; one that finds none would make one.
-	for _, name := range old {
-		to := filepath.Join(root, asidePrefix+name+now.UTC().Format("-20060102T150405Z"))
-		if err := os.Rename(filepath.Join(root, name), to); err != nil {
-			return nil, aside, fmt.Errorf("import: the account is there, and the old one cannot be moved aside: %w", err)
-		}
-		aside = append(aside, to)
-	}
-	if len(aside) > 0 {
-		err = atomicfile.SyncDir(root)
-	}
-	return a, aside, err
+	return a, aside, nil
 }
 
 // NewDeviceKey makes the key of a device.

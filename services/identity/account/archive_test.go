@@ -32,6 +32,9 @@ func stock(t testing.TB, name string) []byte {
 }
 
 func TestImportOfStockArchives(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
 	for _, x := range []struct {
 		file, password string
 		contacts       int
@@ -49,17 +52,17 @@ func TestImportOfStockArchives(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			a, aside, err := Import(root, stock(t, x.file), pw, testKeys().Device, false, time.Now())
+			a, aside, err := (&Store{Root: root}).Import(stock(t, x.file), pw, testKeys().Device, Alone, time.Now())
 			if err != nil || len(aside) > 0 {
 				t.Fatal(aside, err)
 			}
-			if a.Chain.JamiID != want.ID() || !a.DeviceKey().Equal(testKeys().Device) || a.Guard() != x.guard {
+			if a.Chain.JamiID != want.ID() || !testKeys().Device.PublicKey.Equal(a.DeviceKey().Public()) || a.Guard() != x.guard {
 				t.Errorf("account %s with %s, want %s with %s", a.Chain.JamiID, a.Guard(), want.ID(), x.guard)
 			}
 			if a.Settings().Alias != want.Settings[settingDisplay] {
 				t.Errorf("settings %+v of %v", a.Settings(), want.Settings)
 			}
-			if a, err = Load(root, pw); err != nil {
+			if a, err = (&Store{Root: root, Password: pw}).Load(); err != nil {
 				t.Fatal(err)
 			}
 			// Exported again, it is what was imported.
@@ -92,9 +95,12 @@ func TestImportOfStockArchives(t *testing.T) {
 }
 
 func TestImportRefusals(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
 	root, old := create(t)
 	before := snapshot(t, root)
-	_, _, err := Import(root, stock(t, stockPlain), nil, testKeys().Device, false, time.Now())
+	_, _, err := (&Store{Root: root}).Import(stock(t, stockPlain), nil, testKeys().Device, Alone, time.Now())
 	if !errors.Is(err, ErrExists) || snapshot(t, root) != before {
 		t.Errorf("over an account: %v", err)
 	}
@@ -109,24 +115,27 @@ func TestImportRefusals(t *testing.T) {
 		"empty":          {nil, "", ErrPassword},
 		"text":           {[]byte("hello"), "", ErrPassword},
 	} {
-		if _, _, err := Import(root, x.file, []byte(x.pw), testKeys().Device, true, time.Now()); !errors.Is(err, x.want) || snapshot(t, root) != before {
+		if _, _, err := (&Store{Root: root}).Import(x.file, []byte(x.pw), testKeys().Device, Main, time.Now()); !errors.Is(err, x.want) || snapshot(t, root) != before {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	a, aside, err := Import(root, stock(t, stockPlain), nil, testKeys().Device, true, time.Now())
+	a, aside, err := (&Store{Root: root}).Import(stock(t, stockPlain), nil, testKeys().Device, Main, time.Now())
 	if err != nil || len(aside) != 1 || !strings.Contains(aside[0], filepath.Base(old.Dir)) {
 		t.Fatal(aside, err)
 	}
 	if _, err := os.Stat(filepath.Join(aside[0], fileArchive)); err != nil {
 		t.Error(err)
 	}
-	got, err := Load(root, nil)
+	got, err := (&Store{Root: root}).Load()
 	if err != nil || got.Dir != a.Dir {
 		t.Errorf("%v, %v", got, err)
 	}
 }
 
 func TestPassword(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
 	root, a := create(t)
 	pw, next := []byte("one"), []byte("two")
 	if err := a.SetPassword(nil, pw); err != nil || a.Guard() != Known {
@@ -136,12 +145,12 @@ func TestPassword(t *testing.T) {
 		pw   []byte
 		want Guard
 	}{{pw, Known}, {nil, Locked}, {next, Locked}} {
-		b, err := Load(root, x.pw)
+		b, err := (&Store{Root: root, Password: x.pw}).Load()
 		if err != nil || b.Guard() != x.want {
 			t.Fatalf("with %q: %v, %v", x.pw, b, err)
 		}
 	}
-	locked, err := Load(root, nil)
+	locked, err := (&Store{Root: root}).Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,13 +175,13 @@ func TestPassword(t *testing.T) {
 	if err := locked.SetPassword(nil, nil); err != nil || locked.Guard() != Plain {
 		t.Fatal(locked.Guard(), err)
 	}
-	got, err := Load(root, pw) // one that is not needed
+	got, err := (&Store{Root: root, Password: pw}).Load() // one that is not needed
 	if err != nil || got.Guard() != Plain || got.Settings().Alias != "later" {
 		t.Fatal(got, err)
 	}
 	// What looks like an archive with a password and never had one is damaged.
 	edit(t, filepath.Join(a.Dir, fileArchive), func(b []byte) []byte { b[0] = 0; return b })
-	if _, err := Load(root, pw); err == nil {
+	if _, err := (&Store{Root: root, Password: pw}).Load(); err == nil {
 		t.Error("loaded a damaged archive")
 	}
 }
@@ -241,7 +250,7 @@ func TestSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := Load(to, nil)
+	got, err := (&Store{Root: to}).Load()
 	if err != nil || got.Chain.JamiID != a.Chain.JamiID {
 		t.Errorf("restored %v, %v", got, err)
 	}

@@ -12,6 +12,7 @@ const (
 	keyAlias      = "alias"
 	keyDisplay    = "displayName"
 	keyRendezvous = "rendezVous"
+	keyName       = "registeredName"
 	keyUsername   = "username"
 	keyType       = "type"
 	keyDeviceName = "Account.deviceName"
@@ -22,6 +23,11 @@ const (
 	keyTLSKey     = "privateKey"
 
 	keyHasPassword = "archiveHasPassword"
+
+	keyManager      = "managerUri"
+	keyManagerUser  = "managerUsername"
+	keyManagerEnded = "managerEnded"        // of ours: why the server ended the device or the account
+	keyManagerRoots = "managerCertificates" // of ours: PEM of who certifies the server
 )
 
 func marshalConfig(m map[string]any) ([]byte, error) {
@@ -44,6 +50,9 @@ func binary(b []byte) *yaml.Node {
 
 func putSettings(m map[string]any, s Settings) {
 	m[keyAlias], m[keyDisplay], m[keyRendezvous] = s.Alias, s.Alias, s.Rendezvous
+	if s.Name != "" {
+		m[keyName] = s.Name
+	}
 }
 
 // parseConfig reads config.yml. Missing settings have Jami's defaults: no alias,
@@ -63,7 +72,7 @@ func parseConfig(b []byte) (m map[string]any, s Settings, receipt, sig string, e
 			return ""
 		}
 	}
-	s.Alias, receipt, sig = text(keyAlias), text(keyReceipt), text(keyReceiptSig)
+	s.Alias, s.Name, receipt, sig = text(keyAlias), text(keyName), text(keyReceipt), text(keyReceiptSig)
 	switch v := m[keyRendezvous].(type) {
 	case nil:
 	case bool:
@@ -72,4 +81,12 @@ func parseConfig(b []byte) (m map[string]any, s Settings, receipt, sig string, e
 		err = errors.Join(err, fmt.Errorf("%s is %T, want true or false", keyRendezvous, v))
 	}
 	return m, s, receipt, sig, err
+}
+
+func managedOf(m map[string]any) (out Managed) {
+	out.Server, _ = m[keyManager].(string)
+	out.User, _ = m[keyManagerUser].(string)
+	out.Roots, _ = m[keyManagerRoots].(string)
+	out.Ended, _ = m[keyManagerEnded].(string)
+	return out
 }

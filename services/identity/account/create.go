@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -54,13 +55,13 @@ func MakeKeys(ctx context.Context) (*Keys, error) {
 	return &Keys{CA: keys[0], Account: keys[1], Device: keys[2]}, nil
 }
 
-// Create makes an account directory below root from fresh keys and loads it.
-func Create(root string, keys *Keys, set Settings, now time.Time) (*Account, error) {
-	files, err := build(keys, set, now)
+// Create makes an account from fresh keys, after those that are there.
+func (s *Store) Create(keys *Keys, set Settings, now time.Time) (*Account, error) {
+	files, err := s.build(keys, set, now)
 	if err != nil {
 		return nil, fmt.Errorf("create account: %w", err)
 	}
-	a, err := place(root, files, nil)
+	a, _, err := s.add(files, Beside, now)
 	if err != nil {
 		return nil, fmt.Errorf("create account: %w", err)
 	}
@@ -68,18 +69,21 @@ func Create(root string, keys *Keys, set Settings, now time.Time) (*Account, err
 }
 
 // place writes the files of a directory, has a look at whether they are an account,
-// and gives it its name.
-func place(root string, files map[string][]byte, password []byte) (*Account, error) {
-	var id [8]byte
-	if _, err := rand.Read(id[:]); err != nil {
+// and gives it its name, which before is told first.
+func (s *Store) place(files map[string][]byte, before func(name string) error) (*Account, error) {
+	name, err := newName()
+	if err != nil {
 		return nil, err
 	}
-	name := hex.EncodeToString(id[:])
+	root := s.Root
 	tmp := filepath.Join(root, newPrefix+name)
-	err := writeAll(tmp, files)
+	err = writeAll(tmp, files)
 	var a *Account
 	if err == nil {
-		a, err = load(tmp, password)
+		a, err = s.load(tmp)
+	}
+	if err == nil {
+		err = before(name)
 	}
 	if err == nil {
 		a.Dir = filepath.Join(root, name)
@@ -89,6 +93,15 @@ func place(root string, files map[string][]byte, password []byte) (*Account, err
 		return nil, errors.Join(err, os.RemoveAll(tmp))
 	}
 	return a, atomicfile.SyncDir(root)
+}
+
+// newName is a name for a directory of this package: 16 random hex digits, as Jami's.
+func newName() (string, error) {
+	var id [8]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(id[:]), nil
 }
 
 func writeAll(dir string, files map[string][]byte) error {
@@ -104,7 +117,7 @@ func writeAll(dir string, files map[string][]byte) error {
 }
 
 // build makes the content of every file of a new account.
-func build(keys *Keys, set Settings, now time.Time) (map[string][]byte, error) {
+func (s *Store) build(keys *Keys, set Settings, now time.Time) (map[string][]byte, error) {
 	ca, err := jami.NewCA(keys.CA, now)
 	if err != nil {
 		return nil, err
@@ -117,13 +130,12 @@ func build(keys *Keys, set Settings, now time.Time) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return device(&jami.Archive{AccountKey: keys.Account, Account: acc, CA: ca, CAKey: keys.CA, EthKey: eth,
+	return s.device(&jami.Archive{AccountKey: keys.Account, Account: acc, CA: ca, CAKey: keys.CA, EthKey: eth,
 		Settings: archiveSettings(set)}, nil, keys.Device, set, now)
 }
 
-// device makes the content of every file for a new device of an account. An empty
-// password leaves the archive plain.
-func device(archive *jami.Archive, password []byte, key *rsa.PrivateKey, set Settings, now time.Time) (map[string][]byte, error) {
+// device makes the content of every file for a new device of an account.
+func (s *Store) device(archive *jami.Archive, password []byte, key *rsa.PrivateKey, set Settings, now time.Time) (map[string][]byte, error) {
 	dev, err := jami.NewDevice(&key.PublicKey, archive.Account, archive.AccountKey, now)
 	if err != nil {
 		return nil, err
@@ -138,28 +150,23 @@ func device(archive *jami.Archive, password []byte, key *rsa.PrivateKey, set Set
 	if err != nil {
 		return nil, err
 	}
+	password = s.sealedPassword(password)
 	putPassword(archive, password)
 	packed, err := archive.Pack(password)
 	if err != nil {
 		return nil, err
 	}
-	keyPEM, err := jami.MarshalKey(key)
+	keyPEM, err := s.packKey(key)
 	if err != nil {
 		return nil, err
 	}
-	config := map[string]any{
-		keyType: "RING", keyUsername: archive.ID().String(), keyDeviceName: set.Alias,
-		keyReceipt: receipt.Text, keyReceiptSig: binary(receipt.Sig),
-		keyTLS: map[string]any{keyTLSCert: fileChain, keyTLSKey: fileKey}, keyHasPassword: len(password) > 0,
-	}
-	putSettings(config, set)
-	configYML, err := marshalConfig(config)
+	files, err := own(key, jami.MarshalChain(append([]*x509.Certificate{dev}, archive.Chain()...)...), receipt, set, now)
 	if err != nil {
 		return nil, err
 	}
-	_, long := jami.CertIDs(dev)
-	known, err := jami.PackKnownDevices(map[jami.LongID]jami.KnownDevice{long: {Name: set.Alias, Sync: now}})
-	if err != nil {
+	config := settingsOf(receipt, set)
+	config[keyHasPassword] = len(password) > 0
+	if files[fileConfig], err = marshalConfig(config); err != nil {
 		return nil, err
 	}
 	list := make(map[jami.ID]jami.Contact, len(archive.Contacts))
@@ -174,14 +181,36 @@ func device(archive *jami.Archive, password []byte, key *rsa.PrivateKey, set Set
 	if err != nil {
 		return nil, err
 	}
-	requests, err := jami.PackContacts(nil) // an empty map, as of any kind
+	files[fileArchive], files[fileKey], files[fileContacts] = packed, keyPEM, contacts
+	return files, nil
+}
+
+// own makes the files that the device of any account has.
+func own(key *rsa.PrivateKey, chain []byte, receipt *jami.Receipt, set Settings, now time.Time) (map[string][]byte, error) {
+	_, long, err := jami.PublicIDs(&key.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	return map[string][]byte{
-		fileArchive: packed, fileConfig: configYML, fileKey: keyPEM, fileChain: jami.MarshalChain(dev, archive.Account, archive.CA),
-		fileContacts: contacts, fileRequests: requests, fileKnown: known,
-	}, nil
+	known, err := jami.PackKnownDevices(map[jami.LongID]jami.KnownDevice{long: {Name: set.Alias, Sync: now}})
+	if err != nil {
+		return nil, err
+	}
+	requests, err := jami.PackRequests(nil)
+	if err != nil {
+		return nil, err
+	}
+	return map[string][]byte{fileChain: chain, fileRequests: requests, fileKnown: known}, nil
+}
+
+// settingsOf is config.yml of a new device.
+func settingsOf(receipt *jami.Receipt, set Settings) map[string]any {
+	config := map[string]any{
+		keyType: "RING", keyUsername: receipt.Account.String(), keyDeviceName: set.Alias,
+		keyReceipt: receipt.Text, keyReceiptSig: binary(receipt.Sig),
+		keyTLS: map[string]any{keyTLSCert: fileChain, keyTLSKey: fileKey},
+	}
+	putSettings(config, set)
+	return config
 }
 
 // archiveSettings are what another device takes over on import (§3.5).

@@ -2,13 +2,11 @@ package account
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
-	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,12 +20,16 @@ import (
 
 // Directories beside the account's, as Jami has them in its data root (§4).
 const (
-	dirCerts = "certificates" // LONGID: PEM chain of another device
+	dirCerts = "certificates" // LONGID, or LONGID-SERIAL where it was certified anew: PEM chain of another device
 	dirCRLs  = "crls"         // JAMIID/NUMBER: revocation lists in DER
 )
 
-// maxDevices bounds the devices of an account that are kept.
-const maxDevices = 256
+// maxDevices bounds the devices of an account that are kept, and maxCerts the certificates
+// of one beside the first: a device is certified anew every ten years.
+const (
+	maxDevices = 256
+	maxCerts   = 8
+)
 
 // Errors of devices.
 var (
@@ -50,7 +52,7 @@ type Device struct {
 // loadDevices reads the certificates of other devices and the revocation lists. What
 // an earlier archive said is revoked stays revoked.
 func (a *Account) loadDevices() error {
-	a.others = map[jami.LongID]*trust.Chain{}
+	a.others, a.earlier = map[jami.LongID]*trust.Chain{}, map[jami.LongID][]*trust.Chain{}
 	root := filepath.Dir(a.Dir)
 	lists := filepath.Join(root, dirCRLs, a.Chain.JamiID.String())
 	err := eachFile(lists, func(path string, b []byte) error {
@@ -63,19 +65,50 @@ func (a *Account) loadDevices() error {
 	if err != nil {
 		return err
 	}
-	if a.revoked.Has(a.Chain.Device, a.Chain.Account) {
-		return &DamagedError{Path: a.Dir, Err: errRevoked, Advice: revokedAdvice}
+	for _, issuer := range a.Chain.Authorities {
+		err := eachFile(filepath.Join(root, dirCRLs, keyID(issuer)), func(path string, b []byte) error {
+			if _, err := a.revoked.Add(b, issuer); err != nil {
+				return &DamagedError{Path: path, Err: err}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := a.Revoked(); err != nil {
+		return err
 	}
 	return eachFile(filepath.Join(root, dirCerts), func(path string, b []byte) error {
 		c, err := (&trust.Rules{AnyTime: true}).Parse(b)
 		if err != nil {
 			return &DamagedError{Path: path, Err: err}
 		}
-		if c.JamiID == a.Chain.JamiID && len(a.others) < maxDevices {
-			a.others[c.DeviceID] = c
+		if c.JamiID == a.Chain.JamiID && (a.others[c.DeviceID] != nil || len(a.others) < maxDevices) {
+			a.keepLocked(c)
 		}
 		return nil
 	})
+}
+
+// keepLocked notes the certificates of another device: of several those that began last
+// count, and all are revoked together.
+func (a *Account) keepLocked(c *trust.Chain) {
+	id := c.DeviceID
+	if now := a.others[id]; now == nil || c.Device.NotBefore.After(now.Device.NotBefore) {
+		a.others[id], c = c, now
+	}
+	if c != nil {
+		a.earlier[id] = append(a.earlier[id], c)
+	}
+}
+
+// certsLocked are all certificates that are known of another device.
+func (a *Account) certsLocked(id jami.LongID) (out []*x509.Certificate) {
+	for _, c := range append([]*trust.Chain{a.others[id]}, a.earlier[id]...) {
+		out = append(out, c.Device)
+	}
+	return out
 }
 
 // keepList notes the newest revocation list.
@@ -125,7 +158,7 @@ func (a *Account) Devices() []Device {
 		Seen: a.known[a.Chain.DeviceID].Sync, This: true, Revoked: a.revoked.Has(a.Chain.Device, a.Chain.Account)}}
 	for id, c := range a.others {
 		out = append(out, Device{ID: id, Short: c.DeviceShort, Name: a.known[id].Name, Created: c.Device.NotBefore, Seen: a.known[id].Sync,
-			Revoked: a.revoked.Has(c.Device, c.Account)})
+			Revoked: slices.ContainsFunc(a.certsLocked(id), func(x *x509.Certificate) bool { return a.revoked.Has(x, c.Account) })})
 	}
 	slices.SortFunc(out[1:], func(x, y Device) int { return bytes.Compare(x.ID[:], y.ID[:]) })
 	return out
@@ -162,7 +195,8 @@ func (a *Account) seenLocked(id jami.LongID, name string, now time.Time) error {
 }
 
 // Learn takes the certificates of a device of this account, which came from anywhere:
-// the account's signature says that they are right. It reports whether the device is new.
+// the account's signature says that they are right. It reports whether the device is new,
+// or was certified anew.
 func (a *Account) Learn(certs []*x509.Certificate, now time.Time) (news bool, err error) {
 	c, err := (&trust.Rules{AnyTime: true, Account: a.Chain.JamiID}).Check(certs)
 	if err != nil {
@@ -171,20 +205,25 @@ func (a *Account) Learn(certs []*x509.Certificate, now time.Time) (news bool, er
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	_, had := a.others[c.DeviceID]
+	name := c.DeviceID.String()
 	switch {
-	case c.DeviceID == a.Chain.DeviceID, had:
+	case c.DeviceID == a.Chain.DeviceID:
 		return false, nil
-	case len(a.others) >= maxDevices:
+	case had && slices.ContainsFunc(a.certsLocked(c.DeviceID), func(x *x509.Certificate) bool { return x.SerialNumber.Cmp(c.Device.SerialNumber) == 0 }):
+		return false, nil
+	case !had && len(a.others) >= maxDevices, had && len(a.earlier[c.DeviceID]) >= maxCerts:
 		return false, ErrManyDevice
+	case had: // a file of its own: the one before may still be used
+		name += fmt.Sprintf("-%x", c.Device.SerialNumber)
 	}
 	dir := filepath.Join(filepath.Dir(a.Dir), dirCerts)
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return false, err
 	}
-	if err := atomicfile.Write(filepath.Join(dir, c.DeviceID.String()), c.PEM(), fileMode); err != nil {
+	if err := atomicfile.Write(filepath.Join(dir, name), c.PEM(), fileMode); err != nil {
 		return false, err
 	}
-	a.others[c.DeviceID] = c
+	a.keepLocked(c)
 	return true, a.seenLocked(c.DeviceID, a.known[c.DeviceID].Name, now)
 }
 
@@ -195,9 +234,12 @@ func (a *Account) Revoke(id string, password []byte, now time.Time) (Device, err
 	if err != nil {
 		return Device{}, err
 	}
+	a.mu.Lock()
+	certs := a.certsLocked(c.DeviceID)
+	a.mu.Unlock()
 	var der []byte
 	err = a.ChangeArchive(password, func(archive *jami.Archive) (err error) {
-		der, err = nextCRL(archive, a.list(), c.Device, now)
+		der, err = nextCRL(archive, a.revoked.Lists(a.Chain.Account), certs, now)
 		archive.CRL = der
 		return err
 	})
@@ -215,6 +257,13 @@ func (a *Account) Revoke(id string, password []byte, now time.Time) (Device, err
 	return Device{}, ErrNoDevice
 }
 
+// Other returns the chain of another device of the account; nil: it is not known.
+func (a *Account) Other(id jami.LongID) *trust.Chain {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.others[id]
+}
+
 func (a *Account) other(id string) (*trust.Chain, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -230,21 +279,91 @@ func (a *Account) other(id string) (*trust.Chain, error) {
 	return nil, ErrNoDevice
 }
 
-func (a *Account) list() []byte {
+// CRL returns the newest revocation list in DER; nil: nothing is revoked.
+func (a *Account) CRL() []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.crl
 }
 
-// CRL returns the newest revocation list in DER; nil: nothing is revoked.
-func (a *Account) CRL() []byte { return a.list() }
+// OlderCRLs returns lists that name what the newest one does not.
+func (a *Account) OlderCRLs() [][]byte {
+	newest := a.CRL()
+	return slices.DeleteFunc(a.revoked.Lists(a.Chain.Account), func(der []byte) bool { return bytes.Equal(der, newest) })
+}
 
-// Revoked returns why this device may no longer be used; nil: it may.
+// Revocations is what the account revoked, as it is known here from any source.
+func (a *Account) Revocations() *trust.Revocations { return a.revoked }
+
+// Revoked returns why this device may no longer be used, or its account; nil: it may.
 func (a *Account) Revoked() error {
-	if a.revoked.Has(a.Chain.Device, a.Chain.Account) {
-		return &DamagedError{Path: a.Dir, Err: errRevoked, Advice: revokedAdvice}
+	if why := a.Managed().Ended; why != "" {
+		return &DamagedError{Path: a.Dir, Err: errors.New(why), Advice: "its account server ended this account or device. Stop the node, and move the directory " +
+			"away to start with another account; one that is not the main one is taken out of use with parley account retire, and enrolled again"}
+	}
+	certs := a.Chain.Certs()
+	for i, c := range certs[:len(certs)-1] {
+		if a.revoked.Has(c, certs[i+1]) {
+			if i == 0 {
+				return &DamagedError{Path: a.Dir, Err: errRevoked, Advice: revokedAdvice}
+			}
+			return &DamagedError{Path: a.Dir, Err: errEnded, Advice: endedAdvice}
+		}
 	}
 	return nil
+}
+
+var errEnded = &trust.Error{Reason: trust.Revoked, Place: "account", Why: "its authority revoked it"}
+
+// endedAdvice is for an account that its authority ended.
+const endedAdvice = "the authority of this account revoked it; peers refuse it. Stop the node, and move the directory away to start with a new account"
+
+func keyID(c *x509.Certificate) string {
+	id, _ := jami.CertIDs(c)
+	return id.String()
+}
+
+// MaxAuthorityCRLs bounds the lists of authorities that are kept, in bytes together: they
+// travel in one message of the bus. A single one may have half of it, some 3,000 accounts,
+// so that a newer one has place beside it.
+const MaxAuthorityCRLs = 256 << 10
+
+// ErrNoAuthority says that a revocation list is not of an authority of the account.
+var ErrNoAuthority = errors.New("no authority above the account signed that list")
+
+// AddAuthorityCRL takes a revocation list of an authority above the account and keeps it:
+// what it names is refused from then on, this account and others of that authority.
+func (a *Account) AddAuthorityCRL(der []byte) (issuer *x509.Certificate, err error) {
+	size := len(der)
+	if size > MaxAuthorityCRLs/2 {
+		return nil, fmt.Errorf("%w: it has %d bytes, %d are allowed", ErrNoAuthority, size, MaxAuthorityCRLs/2)
+	}
+	for _, c := range a.Chain.Authorities {
+		for _, old := range a.revoked.Lists(c) {
+			size += len(old)
+		}
+	}
+	if size > MaxAuthorityCRLs {
+		return nil, fmt.Errorf("%w that there is place for: with the others it has %d bytes, %d are allowed; have one made that names all", ErrNoAuthority, size, MaxAuthorityCRLs)
+	}
+	for _, c := range a.Chain.Authorities {
+		l, err := trust.ParseCRL(der, c)
+		if err != nil || l.Number == nil {
+			continue
+		}
+		dir := filepath.Join(filepath.Dir(a.Dir), dirCRLs, keyID(c))
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if err := os.MkdirAll(dir, dirMode); err != nil {
+			return nil, err
+		}
+		if err := atomicfile.Write(filepath.Join(dir, fmt.Sprintf("%x", l.Number)), der, fileMode); err != nil {
+			return nil, err
+		}
+		_, err = a.revoked.Add(der, c)
+		return c, err
+	}
+	return nil, ErrNoAuthority
 }
 
 // AddCRL takes a revocation list of this account, which came from anywhere, and keeps it.
@@ -254,7 +373,7 @@ func (a *Account) AddCRL(der []byte) (news bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if l.Number == nil || l.Number.Sign() < 0 {
+	if l.Number == nil {
 		return false, errors.New("revocation list: it has no number")
 	}
 	dir := filepath.Join(filepath.Dir(a.Dir), dirCRLs, a.Chain.JamiID.String())
@@ -280,54 +399,31 @@ func (a *Account) AddCRL(der []byte) (news bool, err error) {
 	return news, nil
 }
 
-// nextCRL is a revocation list with what the archive's and the newest known one name, and
-// the certificate (§3.7).
-func nextCRL(archive *jami.Archive, newest []byte, c *x509.Certificate, now time.Time) ([]byte, error) {
-	list := &x509.RevocationList{ThisUpdate: now.UTC().Truncate(time.Second), NextUpdate: archive.Account.NotAfter,
-		SignatureAlgorithm: x509.SHA512WithRSA}
+// nextCRL is a revocation list with what the archive's and the known ones name, and the
+// certificates (§3.7): one of the known, where it names all that.
+func nextCRL(archive *jami.Archive, known [][]byte, certs []*x509.Certificate, now time.Time) ([]byte, error) {
+	if archive.CRL != nil {
+		known = append(slices.Clone(known), archive.CRL)
+	}
+	var lists []*x509.RevocationList
 	named := map[string]bool{}
-	for _, der := range [][]byte{archive.CRL, newest} {
-		if der == nil {
-			continue
-		}
+	newest := -1
+	for i, der := range known {
 		l, err := trust.ParseCRL(der, archive.Account)
 		if err != nil {
 			return nil, err
 		}
+		lists = append(lists, l)
 		for _, e := range l.RevokedCertificateEntries {
-			if s := e.SerialNumber.String(); !named[s] {
-				named[s] = true
-				list.RevokedCertificateEntries = append(list.RevokedCertificateEntries,
-					x509.RevocationListEntry{SerialNumber: e.SerialNumber, RevocationTime: e.RevocationTime})
-			}
+			named[e.SerialNumber.String()] = true
 		}
-		if list.Number == nil || l.Number != nil && l.Number.Cmp(list.Number) > 0 {
-			list.Number = l.Number
+		if l.Number != nil && (newest < 0 || l.Number.Cmp(lists[newest].Number) > 0) {
+			newest = i
 		}
 	}
-	if named[c.SerialNumber.String()] && newest != nil {
-		return newest, nil
+	all := !slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return !named[c.SerialNumber.String()] })
+	if all && newest >= 0 && len(lists[newest].RevokedCertificateEntries) == len(named) {
+		return known[newest], nil
 	}
-	if !named[c.SerialNumber.String()] {
-		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries,
-			x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: list.ThisUpdate})
-	}
-	if list.Number == nil {
-		n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 63))
-		if err != nil {
-			return nil, err
-		}
-		list.Number = n
-	}
-	list.Number = new(big.Int).Add(list.Number, big.NewInt(1))
-	issuer := *archive.Account
-	if len(issuer.SubjectKeyId) == 0 { // the library wants one
-		id := archive.ID()
-		issuer.SubjectKeyId = id[:]
-	}
-	der, err := x509.CreateRevocationList(rand.Reader, list, &issuer, archive.AccountKey)
-	if err != nil {
-		return nil, fmt.Errorf("revocation list: %w", err)
-	}
-	return der, nil
+	return jami.ExtendCRL(archive.Account, archive.AccountKey, now, certs, lists...)
 }

@@ -40,7 +40,7 @@ func selfSigned(t *testing.T) (root string, a *Account) {
 		t.Fatal(err)
 	}
 	root = t.TempDir()
-	if a, _, err = Import(root, b, nil, k.Device, false, time.Now()); err != nil {
+	if a, _, err = (&Store{Root: root}).Import(b, nil, k.Device, Alone, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	return root, a
@@ -70,7 +70,7 @@ func TestDevices(t *testing.T) {
 			t.Errorf("learnt %s", name)
 		}
 	}
-	if a, err = Load(root, nil); err != nil {
+	if a, err = (&Store{Root: root}).Load(); err != nil {
 		t.Fatal(err)
 	}
 	ds := a.Devices()
@@ -107,14 +107,14 @@ func TestRevoke(t *testing.T) {
 		t.Errorf("again: %+v, %v", d, err)
 	}
 	// Loaded anew it is revoked, of the archive alone and of the file alone.
-	if a, err = Load(root, nil); err != nil || !a.Devices()[1].Revoked {
+	if a, err = (&Store{Root: root}).Load(); err != nil || !a.Devices()[1].Revoked {
 		t.Fatal(err)
 	}
 	list := filepath.Join(root, dirCRLs, a.Chain.JamiID.String())
 	if err := os.Rename(list, list+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if a, err = Load(root, nil); err != nil || !a.Devices()[1].Revoked {
+	if a, err = (&Store{Root: root}).Load(); err != nil || !a.Devices()[1].Revoked {
 		t.Fatal(err)
 	}
 	if err := os.Rename(list+".away", list); err != nil {
@@ -123,7 +123,7 @@ func TestRevoke(t *testing.T) {
 	if err := a.SetPassword(nil, []byte("pw")); err != nil {
 		t.Fatal(err)
 	}
-	if a, err = Load(root, nil); err != nil || a.Guard() != Locked || !a.Devices()[1].Revoked {
+	if a, err = (&Store{Root: root}).Load(); err != nil || a.Guard() != Locked || !a.Devices()[1].Revoked {
 		t.Fatal(err)
 	}
 	if _, err := a.Revoke(long.String(), nil, time.Now()); !errors.Is(err, ErrPassword) {
@@ -134,7 +134,7 @@ func TestRevoke(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next, err := nextCRL(&jami.Archive{Account: a.Chain.Account, AccountKey: testKeys().Account, CRL: first}, first, third, time.Now())
+	next, err := nextCRL(&jami.Archive{Account: a.Chain.Account, AccountKey: testKeys().Account, CRL: first}, [][]byte{first}, []*x509.Certificate{third}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestListFromElsewhereShutsThisDeviceOut(t *testing.T) {
 	if a.Revoked() != nil {
 		t.Fatal(a.Revoked())
 	}
-	der, err := nextCRL(&jami.Archive{Account: a.Chain.Account, AccountKey: testKeys().Account}, nil, a.Chain.Device, time.Now())
+	der, err := nextCRL(&jami.Archive{Account: a.Chain.Account, AccountKey: testKeys().Account}, nil, []*x509.Certificate{a.Chain.Device}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestListFromElsewhereShutsThisDeviceOut(t *testing.T) {
 		t.Fatal(news, err)
 	}
 	var d *DamagedError
-	if _, err := Load(root, nil); !errors.As(a.Revoked(), &d) || !errors.As(err, &d) || !strings.Contains(err.Error(), "was revoked") {
+	if _, err := (&Store{Root: root}).Load(); !errors.As(a.Revoked(), &d) || !errors.As(err, &d) || !strings.Contains(err.Error(), "was revoked") {
 		t.Errorf("%v; loaded: %v", a.Revoked(), err)
 	}
 }
@@ -199,12 +199,46 @@ func TestRevokeKeepsStockEntries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := nextCRL(archive, nil, dev, time.Now())
+	der, err := nextCRL(archive, nil, []*x509.Certificate{dev}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	l, err := trust.ParseCRL(der, archive.Account)
 	if err != nil || len(l.RevokedCertificateEntries) != 2 || l.RevokedCertificateEntries[0].SerialNumber.Cmp(old.RevokedCertificateEntries[0].SerialNumber) != 0 {
 		t.Errorf("%+v, %v", l, err)
+	}
+}
+
+// A device that was certified anew is revoked with all certificates that are known of it.
+func TestRevokeDeviceThatWasCertifiedAnew(t *testing.T) {
+	root, a := selfSigned(t)
+	first := second(t, a)
+	fresh, err := jami.RenewDevice(first[0], a.Chain.Account, testKeys().Account, time.Now().Add(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	anew := []*x509.Certificate{fresh, a.Chain.Account}
+	for _, certs := range [][]*x509.Certificate{anew, first} { // in any order
+		if news, err := a.Learn(certs, time.Now()); err != nil || !news {
+			t.Fatalf("learnt: %v, %v", news, err)
+		}
+	}
+	if news, err := a.Learn(anew, time.Now()); err != nil || news {
+		t.Errorf("learnt again: %v, %v", news, err)
+	}
+	if a, err = (&Store{Root: root}).Load(); err != nil {
+		t.Fatal(err)
+	}
+	_, id := jami.CertIDs(fresh)
+	if c := a.Other(id); len(a.Devices()) != 2 || c == nil || !c.Device.Equal(fresh) {
+		t.Fatalf("devices %+v, want the newest certificate of one other", a.Devices())
+	}
+	if d, err := a.Revoke(id.String(), nil, time.Now()); err != nil || !d.Revoked {
+		t.Fatal(d, err)
+	}
+	for i, c := range []*x509.Certificate{first[0], fresh} {
+		if !a.Revocations().Has(c, a.Chain.Account) {
+			t.Errorf("certificate %d is not revoked", i)
+		}
 	}
 }

@@ -28,7 +28,7 @@ func TestDiskThatRefuses(t *testing.T) {
 	if err := os.CopyFS(filepath.Join(dir, filepath.Base(a.Dir)), os.DirFS(a.Dir)); err != nil {
 		t.Fatal(err)
 	}
-	a, err := Load(dir, nil)
+	a, err := (&Store{Root: dir}).Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestDiskThatRefuses(t *testing.T) {
 		if snapshot(t, a.Dir) != before {
 			t.Errorf("%v: files were changed", why)
 		}
-		if got, err := Load(dir, nil); err != nil || got.Guard() != Plain {
+		if got, err := (&Store{Root: dir}).Load(); err != nil || got.Guard() != Plain {
 			t.Errorf("%v, %v", got, err)
 		}
 	}

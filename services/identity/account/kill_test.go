@@ -44,7 +44,7 @@ func victim(dir string) {
 		if err := os.Mkdir(root, dirMode); err != nil {
 			panic(err)
 		}
-		if _, err := Create(root, testKeys(), testSettings, time.Now()); err != nil {
+		if _, err := (&Store{Root: root}).Create(testKeys(), testSettings, time.Now()); err != nil {
 			panic(err)
 		}
 	}
@@ -53,6 +53,9 @@ func victim(dir string) {
 // TestKilledWhileCreating kills a process that creates accounts at several
 // moments: each place has a whole account or none.
 func TestKilledWhileCreating(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
 	for kill := range 6 {
 		dir := t.TempDir()
 		cmd := exec.Command(os.Args[0])
@@ -86,7 +89,7 @@ func TestKilledWhileCreating(t *testing.T) {
 		}
 		for _, r := range roots {
 			root := filepath.Join(dir, r.Name())
-			if _, err := Load(root, nil); err != nil && !errors.Is(err, ErrNone) {
+			if _, err := (&Store{Root: root}).Load(); err != nil && !errors.Is(err, ErrNone) {
 				t.Errorf("%s: %v", r.Name(), err)
 			}
 		}
@@ -95,7 +98,7 @@ func TestKilledWhileCreating(t *testing.T) {
 
 // writer counts in a setting of the archive and tells what it begins and has done.
 func writer(root string) {
-	a, err := Load(root, nil)
+	a, err := (&Store{Root: root}).Load()
 	if err != nil {
 		panic(err)
 	}
@@ -115,6 +118,9 @@ func writer(root string) {
 // TestKilledWhileWritingTheArchive: after kill -9 at any moment the archive is whole,
 // the old one or the new one.
 func TestKilledWhileWritingTheArchive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
 	kills := 40
 	if n, err := strconv.Atoi(os.Getenv(envKills)); err == nil {
 		kills = n
@@ -168,7 +174,7 @@ func TestKilledWhileWritingTheArchive(t *testing.T) {
 			t.Fatalf("kill %d: the archive has %d, write %d was begun", kill, n, begun)
 		}
 	}
-	if _, err := Load(root, nil); err != nil {
+	if _, err := (&Store{Root: root}).Load(); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := filepath.Glob(filepath.Join(a.Dir, ".*")); err != nil || len(left) > 0 {

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,46 +16,34 @@ import (
 
 var dirName = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
-// Load loads the account below root. It returns [ErrNone] when there is none, a
+// Load loads the main account below root. It returns [ErrNone] when there is none, a
 // [*DamagedError] when there is one that cannot be used, and another error where
 // the disk or the permissions are at fault, which may pass. The clock is not looked
-// at: see [Account.Dates]. The password is for the archive; one that does not open
-// it leaves the archive [Locked].
-func Load(root string, password []byte) (*Account, error) {
-	if err := removeHalfMade(root); err != nil {
+// at: see [Account.Dates]. A password that does not open the archive leaves it
+// [Locked].
+func (s *Store) Load() (*Account, error) {
+	if err := removeHalfMade(s.Root); err != nil {
 		return nil, fmt.Errorf("load account: %w", err)
 	}
-	found, err := list(root)
-	if err != nil {
-		return nil, fmt.Errorf("load account: %w", err)
-	}
-	switch len(found) {
-	case 0:
-		return nil, ErrNone
-	case 1:
-		return load(filepath.Join(root, found[0]), password)
-	}
-	return nil, &DamagedError{Path: root, Err: fmt.Errorf("%d accounts %v, a node has one", len(found), found)}
-}
-
-// list names the account directories below root.
-func list(root string) ([]string, error) {
-	entries, err := os.ReadDir(root)
-	if err != nil {
+	found, err := list(s.Root)
+	if _, damaged := errors.AsType[*DamagedError](err); damaged {
 		return nil, err
 	}
-	var found []string
-	for _, e := range entries {
-		if e.IsDir() && dirName.MatchString(e.Name()) {
-			found = append(found, e.Name())
-		}
+	if err != nil {
+		return nil, fmt.Errorf("load account: %w", err)
 	}
-	return found, nil
+	if err := s.sealAside(); err != nil {
+		return nil, fmt.Errorf("load account: keys of accounts that are not in use: %w", err)
+	}
+	if len(found) == 0 {
+		return nil, s.elsewhere()
+	}
+	return s.load(filepath.Join(s.Root, found[0]))
 }
 
 // load reads and checks every file, in the order of §3.2.
-func load(dir string, password []byte) (*Account, error) {
-	a := &Account{Dir: dir, revoked: new(trust.Revocations)}
+func (s *Store) load(dir string) (*Account, error) {
+	a := &Account{Dir: dir, store: s, revoked: new(trust.Revocations)}
 	if left, err := filepath.Glob(filepath.Join(dir, ".*.tmp-*")); err == nil {
 		for _, path := range left { // of a killed process
 			os.Remove(path) // an error: the disk is read-only, and that is told when it matters
@@ -67,17 +56,21 @@ func load(dir string, password []byte) (*Account, error) {
 	}{
 		{fileConfig, func(b []byte) (err error) {
 			a.config, a.set, receipt, sig, err = parseConfig(b)
+			a.managed = managedOf(a.config)
 			return err
 		}},
 		{fileKey, func(b []byte) (err error) {
-			a.key, err = jami.ParseKey(b)
+			key, err := s.parseKey(b)
+			if err == nil {
+				a.key = key
+			}
 			return err
 		}},
 		{fileChain, func(b []byte) (err error) {
 			a.Chain, err = (&trust.Rules{AnyTime: true}).Parse(b)
 			return err
 		}},
-		{fileArchive, func(b []byte) error { return a.checkArchive(b, password) }},
+		{fileArchive, a.checkArchive},
 		{fileContacts, func(b []byte) (err error) {
 			a.contacts, err = jami.ParseContacts(b)
 			return err
@@ -88,6 +81,10 @@ func load(dir string, password []byte) (*Account, error) {
 		}},
 	} {
 		path := filepath.Join(dir, f.name)
+		if f.name == fileArchive && a.managed.Server != "" {
+			a.guard = Server
+			continue
+		}
 		b, err := readFile(path)
 		if mayPass(err) {
 			return nil, fmt.Errorf("load account: %w", err)
@@ -95,14 +92,17 @@ func load(dir string, password []byte) (*Account, error) {
 		if err == nil {
 			err = f.read(b)
 		}
-		if errors.Is(err, errRevoked) {
-			return nil, &DamagedError{Path: dir, Err: err, Advice: revokedAdvice}
+		if errors.Is(err, &trust.Error{Reason: trust.Revoked}) {
+			return nil, &DamagedError{Path: dir, Err: errRevoked, Advice: revokedAdvice}
+		}
+		if errors.Is(err, errSealed) {
+			return nil, &DamagedError{Path: path, Err: err, Advice: sealedAdvice}
 		}
 		if err != nil {
 			return nil, &DamagedError{Path: path, Err: err}
 		}
 	}
-	if !a.key.PublicKey.Equal(a.Chain.Device.PublicKey) {
+	if pub, ok := a.key.Public().(*rsa.PublicKey); !ok || !pub.Equal(a.Chain.Device.PublicKey) {
 		return nil, &DamagedError{Path: filepath.Join(dir, fileKey), Err: errors.New("not the key of " + fileChain)}
 	}
 	var err error
@@ -115,14 +115,20 @@ func load(dir string, password []byte) (*Account, error) {
 		}
 		return nil, err
 	}
+	if err := a.seal(); err != nil {
+		return nil, fmt.Errorf("load account: keys not encrypted: %w", err)
+	}
+	if err := a.renew(); err != nil {
+		return nil, fmt.Errorf("load account: certificates not renewed: %w", err)
+	}
 	return a, nil
 }
 
-var errRevoked = &trust.Error{Reason: trust.Revoked}
+var errRevoked = &trust.Error{Reason: trust.Revoked, Place: "device", Why: "another device of the account revoked it"}
 
 // revokedAdvice is for a device that another device of the account shut out.
 const revokedAdvice = "the account's archive says that this device was revoked; peers refuse it. Stop the node, and move the directory " +
-	"away to start with a new account, or import the account's archive anew"
+	"away to start with a new account, or import the account's archive anew (parley account import ARCHIVE --replace)"
 
 // mayPass reports whether it was the system that refused, other than for a file that
 // is not there: permissions, the disk, too many open files.
@@ -133,14 +139,22 @@ func mayPass(err error) bool {
 
 // checkArchive makes sure, while a backup may still be at hand, that the archive
 // opens, is this account's and has not revoked the device. Its keys are dropped again.
-func (a *Account) checkArchive(b, password []byte) error {
+func (a *Account) checkArchive(b []byte) error {
 	locked, _ := a.config[keyHasPassword].(bool)
-	if a.guard = Plain; jami.Encrypted(b) {
-		a.guard, a.password = Known, password
+	a.guard = Plain
+	var archive *jami.Archive
+	var err error
+	if !jami.Encrypted(b) {
+		archive, err = jami.ParseArchive(b, nil)
 	} else {
-		password = nil
+		a.guard, err = Known, jami.ErrPassword
+		for _, p := range a.store.passwords() {
+			if archive, err = jami.ParseArchive(b, p); err == nil || !errors.Is(err, jami.ErrPassword) {
+				a.password = p
+				break
+			}
+		}
 	}
-	archive, err := jami.ParseArchive(b, password)
 	if locked && errors.Is(err, jami.ErrPassword) {
 		a.guard, a.password = Locked, nil
 		return nil

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
+	"sort"
 	"time"
 
 	"go.uber.org/zap"
@@ -231,38 +233,52 @@ func (a *Accounts) RevokeUser(name string) error {
 	return nil
 }
 
-// Listed is an account as the operator sees it.
-type Listed struct {
-	Name        string         `json:"name"`
-	DisplayName string         `json:"displayName,omitempty"`
-	Email       string         `json:"email,omitempty"`
-	JamiID      string         `json:"id"`
-	Revoked     time.Time      `json:"revoked,omitzero"`
-	Devices     []ListedDevice `json:"devices"`
-}
-
-// ListedDevice is one of its devices.
-type ListedDevice struct {
-	jams.Device
-	Created time.Time `json:"created"`
-	Revoked time.Time `json:"revoked,omitzero"`
-}
-
-// List returns all accounts with their devices.
-func (a *Accounts) List() ([]Listed, error) {
-	out := []Listed{}
-	for _, u := range a.store.Users() {
-		l := Listed{u.Name, u.DisplayName, u.Email, u.JamiID.String(), u.Revoked, []ListedDevice{}}
+// List returns a page of the accounts with their devices, for the operator.
+func (a *Accounts) List(query, after string, limit int) (jams.AccountPage, error) {
+	var found []store.User
+	if id, err := jams.ParseDeviceID(query); err == nil {
+		d, err := a.store.Device(id)
+		u, there := a.store.Profile(d.User)
+		switch {
+		case err == nil && there:
+			found = append(found, u)
+		case !errors.Is(err, store.ErrNotFound):
+			return jams.AccountPage{}, err
+		}
+	} else {
+		found = a.store.Find(query)
+	}
+	page := jams.AccountPage{Accounts: []jams.Account{}, Total: len(found)}
+	i := sort.Search(len(found), func(i int) bool { return found[i].Name > after })
+	for _, u := range found[i:] {
+		if len(page.Accounts) == limit {
+			page.Next = page.Accounts[limit-1].Name
+			break
+		}
 		list, err := a.store.Devices(u.Name)
 		if err != nil {
-			return nil, fmt.Errorf("devices of %s: %w", u.Name, err)
+			return jams.AccountPage{}, fmt.Errorf("devices of %s: %w", u.Name, err)
 		}
-		for _, d := range list {
-			l.Devices = append(l.Devices, ListedDevice{jams.Device{ID: d.ID.String(), Alias: d.Alias}, d.Created, d.Revoked})
-		}
-		out = append(out, l)
+		page.Accounts = append(page.Accounts, listed(u, list))
 	}
-	return out, nil
+	return page, nil
+}
+
+// listed shows devices that are not revoked first, the newest of either first.
+func listed(u store.User, list []store.Device) jams.Account {
+	slices.SortStableFunc(list, func(x, y store.Device) int {
+		if x.Revoked.IsZero() != y.Revoked.IsZero() {
+			return x.Revoked.Compare(y.Revoked)
+		}
+		return y.Created.Compare(x.Created)
+	})
+	more := max(0, len(list)-jams.MaxListed)
+	l := jams.Account{Name: u.Name, DisplayName: u.DisplayName, Email: u.Email, JamiID: u.JamiID.String(), Created: u.Created, Revoked: u.Revoked,
+		Devices: []jams.AccountDevice{}, MoreDevices: more}
+	for _, d := range list[:len(list)-more] {
+		l.Devices = append(l.Devices, jams.AccountDevice{Device: jams.Device{ID: d.ID.String(), Alias: d.Alias}, Created: d.Created, Revoked: d.Revoked})
+	}
+	return l
 }
 
 // KeyHash tells authorities apart.

@@ -6,7 +6,9 @@
 //
 //	400 invalid          what was sent can't be used
 //	401 bad_credentials  user and password, certificate or token are not accepted
-//	403 forbidden        revoked, another user's, too many, or the token's scope is too small
+//	401 revoked          to a device: it or its account was ended for good
+//	403 revoked          to a user with the right password, likewise
+//	403 forbidden        another user's device, too many, or the token's scope is too small
 //	404 not_found        no such device or list
 //	429 limited          too many failed logins or too many requests; Retry-After says when again
 //	500 error            the server can't read or write its file
@@ -17,16 +19,14 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/parley-jami/parley/internal/httpapi"
 	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/internal/jams"
 	"github.com/parley-jami/parley/internal/limits"
@@ -53,149 +53,68 @@ const (
 
 // Handler answers requests.
 type Handler struct {
+	*httpapi.API
 	acc        *Accounts
 	source     users.Source
 	nameServer string
-	log        *zap.Logger
-	metrics    *Metrics
 	mux        *http.ServeMux
 
-	asking    limits.Addresses
 	failing   limits.Addresses
 	failsUser *limits.Limiter[string]
-	slots     chan struct{}
 }
 
 // NewHandler returns the handler. nameServer is told to devices; "" is none.
-func NewHandler(a *Accounts, source users.Source, nameServer string, log *zap.Logger, m *Metrics) *Handler {
-	h := &Handler{acc: a, source: source, nameServer: nameServer, log: log, metrics: m, mux: http.NewServeMux(), slots: make(chan struct{}, atOnce),
-		asking: limits.NewAddresses(requestsPerSec, requestsBurst), failing: limits.NewAddresses(failsPerSec, failsBurst),
-		failsUser: limits.New[string](failsUserSec, failsUserBurst)}
-	h.mux.Handle("POST /api/auth/device", h.bounded(opEnrol, h.enrol))
-	h.mux.Handle("POST /api/login", h.bounded(opLogin, h.login))
-	h.mux.Handle("POST /api/auth/contacts", h.bounded(opContacts, h.contacts))
-	h.mux.Handle("GET /api/auth/contacts", h.bounded(opContacts, h.contacts))
-	h.mux.Handle("GET /api/auth/devices", h.bounded(opDevices, h.devices))
-	h.mux.Handle("GET /api/auth/directory/search", h.bounded(opSearch, h.search))
-	h.mux.Handle("DELETE /api/auth/device/{id}", h.bounded(opRevoke, h.revoke))
-	h.mux.Handle("GET /crl/{id}", h.bounded(opCRL, h.crl))
+func NewHandler(a *Accounts, source users.Source, nameServer string, log *zap.Logger, m *httpapi.Metrics) *Handler {
+	h := &Handler{acc: a, source: source, nameServer: nameServer, mux: http.NewServeMux(),
+		failing: limits.NewAddresses(failsPerSec, failsBurst), failsUser: limits.New[string](failsUserSec, failsUserBurst),
+		API: httpapi.API{Log: log, Metrics: m, LimitedStatus: http.StatusTooManyRequests,
+			Refusal: func(result, words string) any { return jams.Refusal{Code: result, ErrorDetails: words} }}.Bounded(atOnce)}
+	asking := limits.NewAddresses(requestsPerSec, requestsBurst)
+	for _, route := range []struct {
+		pattern, op string
+		fn          func(*http.Request) httpapi.Answer
+	}{
+		{"POST /api/auth/device", opEnrol, h.enrol},
+		{"POST /api/login", opLogin, h.login},
+		{"POST /api/auth/contacts", opContacts, h.contacts},
+		{"GET /api/auth/contacts", opContacts, h.contacts},
+		{"GET /api/auth/devices", opDevices, h.devices},
+		{"GET /api/auth/directory/search", opSearch, h.search},
+		{"DELETE /api/auth/device/{id}", opRevoke, h.revoke},
+		{"GET /crl/{id}", opCRL, h.crl},
+	} {
+		h.mux.Handle(route.pattern, h.Handle(route.op, asking, route.fn))
+	}
 	return h
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
-// answer is what a request comes to.
-type answer struct {
-	status int
-	result string // for the metrics
-	body   []byte
-	kind   string        // content type; "" is JSON
-	wait   time.Duration // for Retry-After
+func (h *Handler) wrong() *httpapi.Answer {
+	x := h.Refuse(http.StatusUnauthorized, resultCredentials, "user or password is wrong")
+	return &x
 }
 
-func refuse(status int, result, words string) answer {
-	b, err := json.Marshal(jams.Refusal{Code: jams.Code(result), ErrorDetails: words})
-	if err != nil {
-		panic(err) // texts alone
-	}
-	return answer{status: status, result: result, body: b}
-}
-
-func limited(wait time.Duration, words string) answer {
-	a := refuse(http.StatusTooManyRequests, resultLimited, words)
-	a.wait = wait
-	return a
-}
-
-func success(v any) answer {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return refuse(http.StatusInternalServerError, resultError, "the answer can't be written")
-	}
-	return answer{status: http.StatusOK, result: resultOK, body: b}
-}
-
-var (
-	busy       = answer{status: http.StatusServiceUnavailable, result: resultBusy, body: refuse(0, resultBusy, "too much at once; try again").body, wait: time.Second}
-	wrong      = refuse(http.StatusUnauthorized, resultCredentials, "user or password is wrong")
-	wrongToken = refuse(http.StatusUnauthorized, resultCredentials, "log in again")
-)
-
-// bounded answers, unless there is too much to answer.
-func (h *Handler) bounded(op string, fn func(*http.Request) answer) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began := time.Now()
-		var a answer
-		if wait := h.asking.Take(limits.ClientIP(r), began); wait > 0 {
-			a = limited(wait, "too many requests from your address")
-		} else {
-			select {
-			case h.slots <- struct{}{}:
-				a = h.work(fn, r)
-			default:
-				a = busy
-			}
-		}
-		if a.wait > 0 {
-			w.Header().Set("Retry-After", strconv.Itoa(int(a.wait/time.Second)+1))
-		}
-		if a.kind == "" {
-			a.kind = "application/json"
-		}
-		w.Header().Set("Content-Type", a.kind)
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(a.status)
-		if _, err := w.Write(a.body); err != nil {
-			h.log.Debug("answer not sent", zap.Error(err))
-		}
-		h.metrics.count(op, a.result, time.Since(began))
-	})
-}
-
-// work answers in a slot. A mistake of ours costs one request and is told in the log.
-func (h *Handler) work(fn func(*http.Request) answer, r *http.Request) (a answer) {
-	defer func() {
-		<-h.slots
-		if p := recover(); p != nil {
-			h.log.Error("panic", zap.Any("value", p), zap.Stack("stack"))
-			a = refuse(http.StatusInternalServerError, resultError, "a mistake in the server")
-		}
-	}()
-	return fn(r)
-}
-
-// read returns the body, or nil and a refusal.
-func read(r *http.Request, limit int) ([]byte, *answer) {
-	no := refuse(http.StatusBadRequest, resultInvalid, "the body is too long")
-	if r.ContentLength > int64(limit) {
-		return nil, &no
-	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, int64(limit)+1))
-	switch {
-	case err != nil:
-		no = refuse(http.StatusBadRequest, resultInvalid, "the body did not come whole")
-		return nil, &no
-	case len(body) > limit:
-		return nil, &no
-	}
-	return body, nil
+func (h *Handler) wrongToken() *httpapi.Answer {
+	x := h.Refuse(http.StatusUnauthorized, resultCredentials, "log in again")
+	return &x
 }
 
 // user authenticates by Basic. What is wrong is counted against the address and
 // against the user, whether or not there is such a user.
-func (h *Handler) user(r *http.Request) (users.User, *answer) {
+func (h *Handler) user(r *http.Request) (users.User, *httpapi.Answer) {
 	name, password, ok := r.BasicAuth()
 	if !ok || password == "" || len(password) > jams.MaxPassword {
-		return users.User{}, &wrong
+		return users.User{}, h.wrong()
 	}
 	ip, now := limits.ClientIP(r), time.Now()
 	name, err := jams.UserName(name)
 	if err != nil {
 		h.failing.Take(ip, now)
-		return users.User{}, &wrong
+		return users.User{}, h.wrong()
 	}
 	if wait := max(h.failing.Wait(ip, now), h.failsUser.Wait(name, now)); wait > 0 {
-		a := limited(wait, "too many failed logins")
+		a := h.TooMany(wait, "too many failed logins")
 		return users.User{}, &a
 	}
 	u, err := h.source.Authenticate(r.Context(), name, password)
@@ -205,17 +124,18 @@ func (h *Handler) user(r *http.Request) (users.User, *answer) {
 	case errors.Is(err, users.ErrCredentials):
 		h.failing.Take(ip, now)
 		h.failsUser.Take(name, now)
-		h.log.Info("login refused", zap.String("user", name), zap.Stringer("address", ip))
-		return users.User{}, &wrong
+		h.Log.Info("login refused", zap.String("user", name), zap.Stringer("address", ip))
+		return users.User{}, h.wrong()
 	case errors.Is(err, users.ErrBusy), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return users.User{}, &busy
+		a := h.Busy()
+		return users.User{}, &a
 	}
-	a := refuse(http.StatusServiceUnavailable, resultBusy, "the users can't be asked now")
+	a := h.Refuse(http.StatusServiceUnavailable, httpapi.Busy, "the users can't be asked now")
 	return users.User{}, &a
 }
 
-func (h *Handler) enrol(r *http.Request) answer {
-	body, no := read(r, jams.MaxBody)
+func (h *Handler) enrol(r *http.Request) httpapi.Answer {
+	body, no := h.Body(r, jams.MaxBody)
 	if no != nil {
 		return *no
 	}
@@ -225,19 +145,22 @@ func (h *Handler) enrol(r *http.Request) answer {
 	}
 	req, err := jams.ParseEnrolRequest(body)
 	if err != nil {
-		return refuse(http.StatusBadRequest, resultInvalid, err.Error())
+		return h.Refuse(http.StatusBadRequest, httpapi.Invalid, err.Error())
 	}
 	pub, err := jams.ParseCSR([]byte(req.CSR))
 	if err != nil {
-		return refuse(http.StatusBadRequest, resultInvalid, err.Error())
+		return h.Refuse(http.StatusBadRequest, httpapi.Invalid, err.Error())
 	}
 	chain, d, err := h.acc.enrol(r.Context(), u, pub, req.DeviceName)
 	switch {
-	case errors.Is(err, store.ErrOther), errors.Is(err, store.ErrRevoked), errors.Is(err, store.ErrTooMany):
-		h.log.Info("device refused", zap.String("user", u.Name), zap.Error(err))
-		return refuse(http.StatusForbidden, resultForbidden, "this device can't be added: it or the account is revoked, it is another user's, or there are too many")
+	case errors.Is(err, store.ErrRevoked):
+		h.Log.Info("device refused", zap.String("user", u.Name), zap.Error(err))
+		return h.Refuse(http.StatusForbidden, resultRevoked, "the device or the account is revoked")
+	case errors.Is(err, store.ErrOther), errors.Is(err, store.ErrTooMany):
+		h.Log.Info("device refused", zap.String("user", u.Name), zap.Error(err))
+		return h.Refuse(http.StatusForbidden, resultForbidden, "this device can't be added: it is another user's, or there are too many")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return busy
+		return h.Busy()
 	case err != nil:
 		return h.failed("enrolment", err)
 	}
@@ -245,18 +168,18 @@ func (h *Handler) enrol(r *http.Request) answer {
 	if u.DisplayName != "" {
 		reply.Settings = map[string]string{"Account.displayName": u.DisplayName}
 	}
-	return success(reply)
+	return httpapi.Success(reply)
 }
 
-func (h *Handler) failed(what string, err error) answer {
-	h.log.Error(what+" failed", zap.Error(err))
-	return refuse(http.StatusInternalServerError, resultError, "the server can't read or write its file")
+func (h *Handler) failed(what string, err error) httpapi.Answer {
+	h.Log.Error(what+" failed", zap.Error(err))
+	return h.Refuse(http.StatusInternalServerError, httpapi.Error, "the server can't read or write its file")
 }
 
 // login gives a token to a user, or to the device whose certificate the TLS
 // connection has: the handshake has shown that its key is there.
-func (h *Handler) login(r *http.Request) answer {
-	if _, no := read(r, jams.MaxBody); no != nil {
+func (h *Handler) login(r *http.Request) httpapi.Answer {
+	if _, no := h.Body(r, jams.MaxBody); no != nil {
 		return *no
 	}
 	now := time.Now()
@@ -267,89 +190,99 @@ func (h *Handler) login(r *http.Request) answer {
 			return *no
 		}
 		if rec, ok := h.acc.store.Profile(u.Name); ok && !rec.Revoked.IsZero() {
-			return refuse(http.StatusForbidden, resultForbidden, "the account is revoked")
+			return h.Refuse(http.StatusForbidden, resultRevoked, "the account is revoked")
 		}
 		t.user = u.Name
 	} else {
 		scope = jams.ScopeDevice
-		d, ok := h.device(r, now)
-		if !ok {
-			return refuse(http.StatusUnauthorized, resultCredentials, "no certificate of a device that may log in")
+		d, no := h.device(r, now)
+		if no != nil {
+			return *no
 		}
 		t.user, t.device = d.User, d.ID
 	}
-	return success(jams.LoginReply{Scope: scope, Token: h.acc.tokens.add(t, now), Expires: int64(tokenLife / time.Second)})
+	return httpapi.Success(jams.LoginReply{Scope: scope, Token: h.acc.tokens.add(t, now), Expires: int64(tokenLife / time.Second)})
 }
 
 // device returns whose certificate the connection has. It has to be the very one
-// that was issued, so that there is nothing about its chain to judge.
-func (h *Handler) device(r *http.Request, now time.Time) (store.Device, bool) {
+// that was issued, so that there is nothing about its chain to judge. Who has its key
+// is told when it was revoked: a client has to know that it is for good.
+func (h *Handler) device(r *http.Request, now time.Time) (store.Device, *httpapi.Answer) {
+	no := h.Refuse(http.StatusUnauthorized, resultCredentials, "no certificate of a device that may log in")
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return store.Device{}, false
+		return store.Device{}, &no
 	}
 	c := r.TLS.PeerCertificates[0]
 	_, id := jami.CertIDs(c)
 	d, err := h.acc.store.Device(id)
-	if err != nil || string(d.Cert) != string(c.Raw) || now.Before(c.NotBefore.Add(-time.Hour)) || now.After(c.NotAfter) {
-		return store.Device{}, false
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return store.Device{}, &no
+	case err != nil:
+		no = h.failed("reading a device", err)
+		return store.Device{}, &no
+	case string(d.Cert) != string(c.Raw), now.Before(c.NotBefore.Add(-time.Hour)), now.After(c.NotAfter):
+		return store.Device{}, &no
 	}
-	return d, h.mayGoOn(d.User, d)
-}
-
-func (h *Handler) mayGoOn(user string, d store.Device) bool {
-	rec, ok := h.acc.store.Profile(user)
-	return ok && rec.Revoked.IsZero() && d.Revoked.IsZero() && h.source.Active(user)
+	rec, ok := h.acc.store.Profile(d.User)
+	switch {
+	case !d.Revoked.IsZero(), ok && !rec.Revoked.IsZero():
+		no = h.Refuse(http.StatusUnauthorized, resultRevoked, "the device or its account is revoked")
+	case ok && h.source.Active(d.User):
+		return d, nil
+	}
+	return store.Device{}, &no
 }
 
 // bearer returns what the token allows.
-func (h *Handler) bearer(r *http.Request) (token, *answer) {
+func (h *Handler) bearer(r *http.Request) (token, *httpapi.Answer) {
 	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok || len(text) > 256 {
-		return token{}, &wrongToken
+		return token{}, h.wrongToken()
 	}
 	t, ok := h.acc.tokens.get(text, time.Now())
 	if !ok || !h.source.Active(t.user) {
-		return token{}, &wrongToken
+		return token{}, h.wrongToken()
 	}
 	// A login that was under way when the revocation came has a token all the same.
 	if rec, ok := h.acc.store.Profile(t.user); ok && !rec.Revoked.IsZero() {
-		return token{}, &wrongToken
+		return token{}, h.wrongToken()
 	}
 	if !t.isUser() {
 		if d, err := h.acc.store.Device(t.device); err != nil || !d.Revoked.IsZero() {
-			return token{}, &wrongToken
+			return token{}, h.wrongToken()
 		}
 	}
 	return t, nil
 }
 
-func (h *Handler) contacts(r *http.Request) answer {
+func (h *Handler) contacts(r *http.Request) httpapi.Answer {
 	t, no := h.bearer(r)
 	if no != nil {
 		return *no
 	}
 	in := jams.Contacts{}
 	if r.Method == http.MethodPost {
-		body, no := read(r, jams.MaxContactBody)
+		body, no := h.Body(r, jams.MaxContactBody)
 		if no != nil {
 			return *no
 		}
 		var err error
 		if in, err = jams.ParseContacts(body); err != nil {
-			return refuse(http.StatusBadRequest, resultInvalid, err.Error())
+			return h.Refuse(http.StatusBadRequest, httpapi.Invalid, err.Error())
 		}
 	}
 	all, err := h.acc.store.Merge(t.user, in)
 	switch {
 	case errors.Is(err, store.ErrContacts):
-		return refuse(http.StatusForbidden, resultForbidden, err.Error())
+		return h.Refuse(http.StatusForbidden, resultForbidden, err.Error())
 	case err != nil:
 		return h.failed("merging contacts", err)
 	}
-	return success(all)
+	return httpapi.Success(all)
 }
 
-func (h *Handler) devices(r *http.Request) answer {
+func (h *Handler) devices(r *http.Request) httpapi.Answer {
 	t, no := h.bearer(r)
 	if no != nil {
 		return *no
@@ -364,50 +297,50 @@ func (h *Handler) devices(r *http.Request) answer {
 			out = append(out, jams.Device{ID: d.ID.String(), Alias: d.Alias})
 		}
 	}
-	return success(out)
+	return httpapi.Success(out)
 }
 
-func (h *Handler) search(r *http.Request) answer {
+func (h *Handler) search(r *http.Request) httpapi.Answer {
 	if _, no := h.bearer(r); no != nil {
 		return *no
 	}
 	text := strings.TrimSpace(r.URL.Query().Get("queryString"))
 	if len(text) > jams.MaxDeviceName {
-		return refuse(http.StatusBadRequest, resultInvalid, "the text is too long")
+		return h.Refuse(http.StatusBadRequest, httpapi.Invalid, "the text is too long")
 	}
 	out := jams.Profiles{Profiles: []jams.Profile{}}
 	if len(text) < searchMin {
-		return success(out)
+		return httpapi.Success(out)
 	}
 	for _, u := range h.acc.store.Search(text, searchMax) {
 		out.Profiles = append(out.Profiles, jams.Profile{Username: u.Name, JamiID: u.JamiID.String(), FirstName: u.DisplayName, Email: u.Email})
 	}
-	return success(out)
+	return httpapi.Success(out)
 }
 
-func (h *Handler) revoke(r *http.Request) answer {
+func (h *Handler) revoke(r *http.Request) httpapi.Answer {
 	t, no := h.bearer(r)
 	if no != nil {
 		return *no
 	}
 	if !t.isUser() {
-		return refuse(http.StatusForbidden, resultForbidden, "a device can't revoke; log in as the user")
+		return h.Refuse(http.StatusForbidden, resultForbidden, "a device can't revoke; log in as the user")
 	}
-	id, ok := longID(r.PathValue("id"))
-	if !ok {
-		return refuse(http.StatusBadRequest, resultInvalid, "not a device's id of 64 hex digits")
+	id, err := jams.ParseDeviceID(r.PathValue("id"))
+	if err != nil {
+		return h.Refuse(http.StatusBadRequest, httpapi.Invalid, err.Error())
 	}
 	switch err := h.acc.RevokeDevice(t.user, id); {
 	case errors.Is(err, store.ErrNotFound):
-		return refuse(http.StatusNotFound, resultNotFound, "the account has no such device")
+		return h.Refuse(http.StatusNotFound, resultNotFound, "the account has no such device")
 	case err != nil:
 		return h.failed("revocation", err)
 	}
-	return answer{status: http.StatusOK, result: resultOK, body: []byte("{}")}
+	return httpapi.Success(struct{}{})
 }
 
 // crl is open to all: who checks a chain needs it.
-func (h *Handler) crl(r *http.Request) answer {
+func (h *Handler) crl(r *http.Request) httpapi.Answer {
 	var der []byte
 	var err error
 	if what := r.PathValue("id"); what == "ca" {
@@ -415,15 +348,15 @@ func (h *Handler) crl(r *http.Request) answer {
 	} else {
 		id, perr := jami.ParseID(what)
 		if perr != nil {
-			return refuse(http.StatusBadRequest, resultInvalid, perr.Error())
+			return h.Refuse(http.StatusBadRequest, httpapi.Invalid, perr.Error())
 		}
 		der, err = h.acc.store.CRL(id)
 	}
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return refuse(http.StatusNotFound, resultNotFound, "nothing is revoked there")
+		return h.Refuse(http.StatusNotFound, resultNotFound, "nothing is revoked there")
 	case err != nil:
 		return h.failed("reading a revocation list", err)
 	}
-	return answer{status: http.StatusOK, result: resultOK, body: der, kind: "application/pkix-crl"}
+	return httpapi.Answer{Status: http.StatusOK, Result: httpapi.OK, Body: der, Type: "application/pkix-crl"}
 }

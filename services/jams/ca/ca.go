@@ -4,7 +4,6 @@ package ca
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -18,10 +17,17 @@ import (
 
 	"github.com/parley-jami/parley/internal/atomicfile"
 	"github.com/parley-jami/parley/internal/jami"
+	"github.com/parley-jami/parley/services/jams/atrest"
 )
 
 // fileCA holds key and certificate: one file, one write.
 const fileCA = "ca.pem"
+
+// pemSealed is an encrypted key (atrest): salt 16 | sealed PKCS#8.
+const (
+	pemSealed = "PARLEY SEALED PRIVATE KEY"
+	label     = "authority"
+)
 
 // Keys that peers can check.
 const (
@@ -33,25 +39,91 @@ const (
 type CA struct {
 	Cert *x509.Certificate
 	key  *rsa.PrivateKey
+
+	path  string // of what is to be encrypted; "" is nothing
+	words []byte
 }
 
-// Own returns the authority kept in dir, which is made when there is none.
-func Own(dir string, bits int, now time.Time) (*CA, error) {
+// Own returns the authority kept in dir, which is made when there is none. words is
+// the storage key, nil is none; a key of before that stays in clear until
+// [CA.Encrypt].
+func Own(dir string, bits int, now time.Time, words []byte) (*CA, error) {
 	path := filepath.Join(dir, fileCA)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		if text, err = makeOwn(bits, now); err == nil {
+		if text, err = makeOwn(bits, now, words); err == nil {
 			err = atomicfile.Write(path, text, 0o600)
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("authority: %w", err)
 	}
-	c, err := parse(text, text, now)
+	clear, err := opened(text, words)
+	if err != nil {
+		return nil, fmt.Errorf("authority %s: %w", path, err)
+	}
+	c, err := parse(clear, clear, now)
 	if err != nil {
 		return nil, fmt.Errorf("authority %s: %w; put its copy in its place", path, err)
 	}
+	if words != nil && bytes.Equal(clear, text) {
+		c.path, c.words = path, words
+	}
 	return c, nil
+}
+
+// Encrypt encrypts the authority's key in its file, where that is in clear and there
+// is a storage key. It reports whether it did.
+func (c *CA) Encrypt() (bool, error) {
+	if c.path == "" {
+		return false, nil
+	}
+	text, err := sealed(c.key, c.Cert, c.words)
+	if err == nil {
+		err = atomicfile.Write(c.path, text, 0o600)
+	}
+	if err != nil {
+		return false, fmt.Errorf("authority %s: encrypting its key: %w", c.path, err)
+	}
+	c.path, c.words = "", nil
+	return true, nil
+}
+
+func sealed(key *rsa.PrivateKey, cert *x509.Certificate, words []byte) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	salt := atrest.NewSalt()
+	box, err := atrest.New(words, salt)
+	if err != nil {
+		return nil, err
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: pemSealed, Bytes: append(salt, box.Seal(label, der)...)})
+	return append(text, jami.MarshalChain(cert)...), nil
+}
+
+// opened returns the file with its key in clear.
+func opened(text, words []byte) ([]byte, error) {
+	b, rest := pem.Decode(text)
+	if b == nil || b.Type != pemSealed {
+		return text, nil
+	}
+	switch {
+	case words == nil:
+		return nil, atrest.ErrMissing
+	case len(b.Bytes) < atrest.SaltSize:
+		return nil, atrest.ErrWrong
+	}
+	box, err := atrest.New(words, b.Bytes[:atrest.SaltSize])
+	if err != nil {
+		return nil, err
+	}
+	der, err := box.Open(label, b.Bytes[atrest.SaltSize:])
+	if err != nil {
+		return nil, err
+	}
+	return append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), rest...), nil
 }
 
 // Given returns the authority of the operator's PEM files.
@@ -67,7 +139,7 @@ func Given(certFile, keyFile string, now time.Time) (*CA, error) {
 	return parse(cert, key, now)
 }
 
-func makeOwn(bits int, now time.Time) ([]byte, error) {
+func makeOwn(bits int, now time.Time, words []byte) ([]byte, error) {
 	key, err := rsa.GenerateKey(rand.Reader, bits)
 	if err != nil {
 		return nil, err
@@ -75,6 +147,9 @@ func makeOwn(bits int, now time.Time) ([]byte, error) {
 	cert, err := jami.NewCA(key, now)
 	if err != nil {
 		return nil, err
+	}
+	if words != nil {
+		return sealed(key, cert, words)
 	}
 	text, err := jami.MarshalKey(key)
 	if err != nil {
@@ -139,17 +214,8 @@ func parse(certText, keyText []byte, now time.Time) (*CA, error) {
 			return nil, fmt.Errorf("the key has %d bits, %d to %d are taken", bits, minKey, maxKey)
 		}
 	}
-	switch {
-	case !cert.IsCA || !cert.BasicConstraintsValid:
-		return nil, errors.New("the certificate is not a CA's")
-	case cert.MaxPathLenZero:
-		return nil, errors.New("the certificate allows no authority below, which accounts are")
-	case cert.KeyUsage != 0 && (cert.KeyUsage&x509.KeyUsageCertSign == 0 || cert.KeyUsage&x509.KeyUsageCRLSign == 0):
-		return nil, errors.New("the certificate may not sign certificates and revocation lists")
-	case !bytes.Equal(cert.RawIssuer, cert.RawSubject) || cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) != nil:
-		return nil, errors.New("the certificate did not sign itself: Jami takes the top of a chain for the authority")
-	case now.Before(cert.NotBefore) || now.After(cert.NotAfter):
-		return nil, fmt.Errorf("the certificate is valid from %s to %s", cert.NotBefore.Format(time.RFC3339), cert.NotAfter.Format(time.RFC3339))
+	if _, err := jami.NewAuthority(cert, key, now); err != nil {
+		return nil, err
 	}
 	return &CA{Cert: cert, key: key}, nil
 }
@@ -180,21 +246,10 @@ func (c *CA) NewAccount(key *rsa.PrivateKey, now time.Time) (*Account, error) {
 
 // CRL signs a list of the accounts that are revoked.
 func (c *CA) CRL(number *big.Int, revoked []x509.RevocationListEntry, now time.Time) ([]byte, error) {
-	return crl(c.Cert, c.key, number, revoked, now)
+	return jami.NewCRL(c.Cert, c.key, number, revoked, now)
 }
 
 // CRL signs a list of the account's devices that are revoked (dht-and-identity §3.7).
 func (a *Account) CRL(number *big.Int, revoked []x509.RevocationListEntry, now time.Time) ([]byte, error) {
-	return crl(a.Cert, a.Key, number, revoked, now)
-}
-
-func crl(issuer *x509.Certificate, key crypto.Signer, number *big.Int, revoked []x509.RevocationListEntry, now time.Time) ([]byte, error) {
-	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-		Number: number, RevokedCertificateEntries: revoked, SignatureAlgorithm: x509.SHA512WithRSA,
-		ThisUpdate: now.UTC().Truncate(time.Second), NextUpdate: issuer.NotAfter,
-	}, issuer, key)
-	if err != nil {
-		return nil, fmt.Errorf("revocation list: %w", err)
-	}
-	return der, nil
+	return jami.NewCRL(a.Cert, a.Key, number, revoked, now)
 }

@@ -19,11 +19,11 @@ import (
 
 func TestOwnIsMadeOnce(t *testing.T) {
 	dir, now := t.TempDir(), time.Now()
-	a, err := Own(dir, 2048, now)
+	a, err := Own(dir, 2048, now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := Own(dir, 2048, now)
+	b, err := Own(dir, 2048, now, nil)
 	if err != nil || !a.Cert.Equal(b.Cert) {
 		t.Errorf("%v", err)
 	}
@@ -34,7 +34,7 @@ func TestOwnIsMadeOnce(t *testing.T) {
 	if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Own(dir, 2048, now); err == nil {
+	if _, err := Own(dir, 2048, now, nil); err == nil {
 		t.Error("a damaged authority is taken")
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "damaged" {
@@ -118,6 +118,31 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if a, err := parse(b, b, time.Now()); (a == nil) != (err != nil) {
 			t.Errorf("%v, %v", a, err)
+		}
+	})
+}
+
+func FuzzFile(f *testing.F) {
+	keys, now := namestest.Accounts(f, 1), time.Now()
+	root, err := jami.NewCA(keys[0], now)
+	if err != nil {
+		f.Fatal(err)
+	}
+	key, err := jami.MarshalKey(keys[0])
+	if err != nil {
+		f.Fatal(err)
+	}
+	whole := append(key, jami.MarshalChain(root)...)
+	f.Add(whole)
+	f.Add(whole[:len(whole)/2])
+	f.Add([]byte("-----BEGIN " + pemSealed + "-----\nAAAA\n-----END " + pemSealed + "-----\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		clear, err := opened(b, nil)
+		if err != nil {
+			return
+		}
+		if c, err := parse(clear, clear, now); err == nil && !c.key.PublicKey.Equal(c.Cert.PublicKey) {
+			t.Error("the key is another's")
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/parley-jami/parley/internal/dbfile"
 	"github.com/parley-jami/parley/internal/jami"
 )
 
@@ -19,10 +20,10 @@ func decodeDevice(key, b []byte) (Device, error) {
 	}
 	c, err := x509.ParseCertificate(d.Cert)
 	if err != nil || len(key) != len(d.ID) {
-		return Device{}, fmt.Errorf("%w (device %.40x)", ErrDamaged, key)
+		return Device{}, fmt.Errorf("%w (device %.40x)", dbfile.ErrDamaged, key)
 	}
 	if _, d.ID = jami.CertIDs(c); !bytes.Equal(d.ID[:], key) {
-		return Device{}, fmt.Errorf("%w (device %.40x)", ErrDamaged, key)
+		return Device{}, fmt.Errorf("%w (device %.40x)", dbfile.ErrDamaged, key)
 	}
 	return d, nil
 }
@@ -37,11 +38,9 @@ func getDevice(tx *bolt.Tx, id jami.LongID) (Device, error) {
 
 // Device returns a device.
 func (s *Store) Device(id jami.LongID) (d Device, err error) {
-	err = guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error {
-			d, err = getDevice(tx, id)
-			return err
-		})
+	err = s.file.View(func(tx *bolt.Tx) error {
+		d, err = getDevice(tx, id)
+		return err
 	})
 	return d, err
 }
@@ -49,60 +48,52 @@ func (s *Store) Device(id jami.LongID) (d Device, err error) {
 // AddDevice writes a device down. One that is there already is returned as it is,
 // unless it is another user's or revoked.
 func (s *Store) AddDevice(d Device) (have Device, err error) {
-	var refused error
 	added := false
-	err = guard(func() error {
-		// What is refused ends no batch: others in it are not to be tried again.
-		return s.db.Batch(func(tx *bolt.Tx) (err error) {
-			refused, added = nil, false
-			u, err := getUser(tx, d.User)
-			if err != nil {
-				return err
+	err = s.file.Write(func(tx *bolt.Tx) (err error) {
+		added = false
+		u, err := getUser(tx, d.User)
+		if err != nil {
+			return err
+		}
+		have, err = getDevice(tx, d.ID)
+		switch {
+		case !u.Revoked.IsZero():
+			return ErrRevoked
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
+			return err
+		case have.User != d.User:
+			return ErrOther
+		case !have.Revoked.IsZero():
+			return ErrRevoked
+		default:
+			return nil
+		}
+		active, revoked := 0, 0
+		err = eachDevice(tx, d.User, func(x Device) {
+			if x.Revoked.IsZero() {
+				active++
+			} else {
+				revoked++
 			}
-			have, err = getDevice(tx, d.ID)
-			switch {
-			case !u.Revoked.IsZero():
-				refused = ErrRevoked
-				return nil
-			case errors.Is(err, ErrNotFound):
-			case err != nil:
-				return err
-			case have.User != d.User:
-				refused = ErrOther
-				return nil
-			case !have.Revoked.IsZero():
-				refused = ErrRevoked
-				return nil
-			default:
-				return nil
-			}
-			active, revoked := 0, 0
-			err = eachDevice(tx, d.User, func(x Device) {
-				if x.Revoked.IsZero() {
-					active++
-				} else {
-					revoked++
-				}
-			})
-			if err != nil {
-				return err
-			}
-			if active >= MaxDevices || revoked >= maxRevoked {
-				refused = ErrTooMany
-				return nil
-			}
-			if err := save(tx.Bucket(bucketDevices), d.ID[:], &d); err != nil {
-				return err
-			}
-			have, added = d, true
-			return tx.Bucket(bucketByUser).Put(byUser(d.User, d.ID), []byte{1})
 		})
+		if err != nil {
+			return err
+		}
+		if active >= MaxDevices || revoked >= maxRevoked {
+			return ErrTooMany
+		}
+		if err := save(tx.Bucket(bucketDevices), d.ID[:], &d); err != nil {
+			return err
+		}
+		have, added = d, true
+		return tx.Bucket(bucketByUser).Put(byUser(d.User, d.ID), []byte{1})
 	})
-	if err = errors.Join(err, refused); err != nil {
+	if err != nil {
 		return Device{}, fmt.Errorf("device %s of %s: %w", d.ID, d.User, err)
 	}
 	if added {
-		s.count(d)
+		s.count(1)
 	}
 	return have, nil
 }
@@ -112,11 +103,11 @@ func eachDevice(tx *bolt.Tx, user string, fn func(Device)) error {
 	c := tx.Bucket(bucketByUser).Cursor()
 	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
 		if len(k) != len(prefix)+len(jami.LongID{}) {
-			return fmt.Errorf("%w (devices of %s)", ErrDamaged, user)
+			return fmt.Errorf("%w (devices of %s)", dbfile.ErrDamaged, user)
 		}
 		d, err := getDevice(tx, jami.LongID(k[len(prefix):]))
 		if err != nil {
-			return fmt.Errorf("%w (devices of %s)", ErrDamaged, user)
+			return fmt.Errorf("%w (devices of %s)", dbfile.ErrDamaged, user)
 		}
 		fn(d)
 	}
@@ -125,10 +116,8 @@ func eachDevice(tx *bolt.Tx, user string, fn func(Device)) error {
 
 // Devices returns a user's devices, the revoked ones too.
 func (s *Store) Devices(user string) (out []Device, err error) {
-	err = guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error {
-			return eachDevice(tx, user, func(d Device) { out = append(out, d) })
-		})
+	err = s.file.View(func(tx *bolt.Tx) error {
+		return eachDevice(tx, user, func(d Device) { out = append(out, d) })
 	})
 	return out, err
 }
@@ -138,45 +127,43 @@ func (s *Store) Devices(user string) (out []Device, err error) {
 // whoever's it is; one that is revoked already is left as it is.
 func (s *Store) RevokeDevice(user string, id jami.LongID, at time.Time, sign func(u User, revoked []Device, old []byte) ([]byte, error)) error {
 	done := false
-	err := guard(func() error {
-		return s.db.Update(func(tx *bolt.Tx) error {
-			done = false
-			d, err := getDevice(tx, id)
-			if err == nil && d.User != user {
-				err = ErrNotFound
+	err := s.file.Write(func(tx *bolt.Tx) error {
+		done = false
+		d, err := getDevice(tx, id)
+		if err == nil && d.User != user {
+			err = ErrNotFound
+		}
+		if err != nil || !d.Revoked.IsZero() {
+			return err
+		}
+		u, err := getUser(tx, user)
+		if err == nil {
+			u, err = s.opened(u)
+		}
+		if err != nil {
+			return err
+		}
+		d.Revoked = at.UTC().Truncate(time.Second)
+		if err := save(tx.Bucket(bucketDevices), id[:], &d); err != nil {
+			return err
+		}
+		var revoked []Device
+		err = eachDevice(tx, user, func(d Device) {
+			if !d.Revoked.IsZero() {
+				revoked = append(revoked, d)
 			}
-			if err != nil || !d.Revoked.IsZero() {
-				return err
-			}
-			u, err := getUser(tx, user)
-			if err != nil {
-				return err
-			}
-			d.Revoked = at.UTC().Truncate(time.Second)
-			if err := save(tx.Bucket(bucketDevices), id[:], &d); err != nil {
-				return err
-			}
-			var revoked []Device
-			err = eachDevice(tx, user, func(d Device) {
-				if !d.Revoked.IsZero() {
-					revoked = append(revoked, d)
-				}
-			})
-			if err != nil {
-				return err
-			}
-			done = true
-			return putCRL(tx, u.JamiID[:], func(old []byte) ([]byte, error) { return sign(u, revoked, old) })
 		})
+		if err != nil {
+			return err
+		}
+		done = true
+		return putCRL(tx, u.JamiID[:], func(old []byte) ([]byte, error) { return sign(u, revoked, old) })
 	})
 	if err != nil {
 		return fmt.Errorf("revoke device %s of %s: %w", id, user, err)
 	}
 	if done {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.devices[user]--
-		s.total--
+		s.count(-1)
 	}
 	return nil
 }

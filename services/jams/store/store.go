@@ -8,50 +8,39 @@
 //	byuser    user's name | 0 | long id -> nothing: the user's devices
 //	contacts  user's name -> check 4 | JSON of the contacts
 //	crls      Jami Id, 20 bytes, or "ca" -> check 4 | DER
-//	about     "version" -> 1 byte: 1; "ca" -> SHA-256 of the authority's key
+//	about     "version" -> 1 byte: 1; "ca" -> SHA-256 of the authority's key; where keys
+//	          are encrypted (atrest) "salt" and "proof", which only the right key opens
 //
 // A check is the CRC-32C of the key and of what follows it.
 package store
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"os"
-	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 
-	"github.com/parley-jami/parley/internal/atomicfile"
+	"github.com/parley-jami/parley/internal/dbfile"
 	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/internal/jams"
+	"github.com/parley-jami/parley/services/jams/atrest"
 )
 
-// What can be wrong.
+// What can be wrong, beside the errors of [dbfile].
 var (
 	ErrNotFound = errors.New("not there")
-	ErrExists   = errors.New("it is there already")
 	ErrOther    = errors.New("the device is another user's")
 	ErrTooMany  = errors.New("the account has as many devices as it may have")
 	ErrContacts = errors.New("the account would have more contacts than it may have")
 	ErrRevoked  = errors.New("revoked")
-	ErrDamaged  = errors.New("the file of accounts is damaged; put its copy in its place")
-	ErrInUse    = errors.New("another process uses the file of accounts")
 	ErrOtherCA  = errors.New("the accounts in the file are of another authority")
 )
 
 const (
 	version = 1
-	// lockWait is for a server that is just ending.
-	lockWait = 2 * time.Second
-	// batchDelay is how long a write waits for others to share its sync.
-	batchDelay = 2 * time.Millisecond
 
 	// MaxDevices is how many devices an account may have, revoked ones aside.
 	MaxDevices = 64
@@ -60,8 +49,6 @@ const (
 	maxRevoked = 4096
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 var (
 	bucketUsers    = []byte("users")
 	bucketDevices  = []byte("devices")
@@ -69,9 +56,9 @@ var (
 	bucketContacts = []byte("contacts")
 	bucketCRLs     = []byte("crls")
 	bucketAbout    = []byte("about")
-	keyVersion     = []byte("version")
 	keyCA          = []byte("ca")
-	buckets        = [][]byte{bucketUsers, bucketDevices, bucketByUser, bucketContacts, bucketCRLs, bucketAbout}
+	keySalt        = []byte("salt")
+	keyProof       = []byte("proof")
 )
 
 // User is an account.
@@ -81,7 +68,7 @@ type User struct {
 	Email       string    `json:"email,omitempty"`
 	JamiID      jami.ID   `json:"-"`
 	Cert        []byte    `json:"cert"` // DER
-	Key         []byte    `json:"key"`  // PKCS#8
+	Key         []byte    `json:"key"`  // PKCS#8; encrypted in the file where a box is
 	Eth         string    `json:"eth"`
 	Created     time.Time `json:"created"`
 	Revoked     time.Time `json:"revoked,omitzero"`
@@ -101,85 +88,108 @@ type Device struct {
 
 // Store is the open file. It is safe for concurrent use.
 type Store struct {
-	db *bolt.DB
+	file *dbfile.File
+	box  *atrest.Box // nil: keys are in clear
 	index
 }
 
-// Open opens the file or makes it; ca is the SHA-256 of the authority's key.
-func Open(path string, ca [32]byte) (*Store, error) {
-	var db *bolt.DB
-	err := guard(func() (err error) { // bbolt panics over some damage
-		db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait, FreelistType: bolt.FreelistMapType})
-		return err
-	})
-	switch {
-	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fmt.Errorf("%w: %s", ErrInUse, path)
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
-	case err != nil:
-		return nil, fmt.Errorf("file of accounts: %w", err)
+// Open opens the file or makes it. ca is the SHA-256 of the authority's key. words is
+// the storage key, nil is none; a file of before the storage key stays as it is until
+// [Encrypt].
+func Open(path string, ca [32]byte, words []byte) (*Store, error) {
+	s := &Store{index: newIndex()}
+	f, err := dbfile.Open(path, s.options(ca, words))
+	if err != nil {
+		return nil, fmt.Errorf("file of accounts %w", err)
 	}
-	db.MaxBatchDelay = batchDelay
-	s := &Store{db: db, index: newIndex()}
-	if err := s.prepare(path, ca); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
+	s.file = f
 	return s, nil
 }
 
-func (s *Store) prepare(path string, ca [32]byte) error {
-	fresh := false
-	err := guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error {
-			st, err := os.Stat(path)
-			if err != nil {
-				return err
-			}
-			if tx.Size() > st.Size() {
-				return fmt.Errorf("%w: %s has %d of %d bytes", ErrDamaged, path, st.Size(), tx.Size())
-			}
+func (s *Store) options(ca [32]byte, words []byte) dbfile.Options {
+	return dbfile.Options{
+		Version: version, Buckets: [][]byte{bucketUsers, bucketDevices, bucketByUser, bucketContacts, bucketCRLs},
+		Init: func(tx *bolt.Tx) error {
 			about := tx.Bucket(bucketAbout)
-			if about == nil {
-				if k, _ := tx.Cursor().First(); k != nil {
-					return fmt.Errorf("%w: %s is something else", ErrDamaged, path)
+			if words != nil {
+				salt := atrest.NewSalt()
+				box, err := atrest.New(words, salt)
+				if err := errors.Join(err, about.Put(keySalt, salt), about.Put(keyProof, box.Seal(labelProof, nil))); err != nil {
+					return err
 				}
-				fresh = true
-				return nil
 			}
-			if v := about.Get(keyVersion); len(v) != 1 || v[0] != version {
-				return fmt.Errorf("%w: %s is of version %v, this program knows %d", ErrDamaged, path, v, version)
-			}
+			return about.Put(keyCA, ca[:])
+		},
+		Check: func(tx *bolt.Tx) error {
+			about := tx.Bucket(bucketAbout)
 			if !bytes.Equal(about.Get(keyCA), ca[:]) {
-				return fmt.Errorf("%w (%s)", ErrOtherCA, path)
+				return ErrOtherCA
+			}
+			if salt := about.Get(keySalt); salt != nil {
+				if err := s.unlock(words, salt, about.Get(keyProof)); err != nil {
+					return err
+				}
 			}
 			return s.readAll(tx)
-		})
-	})
-	if err != nil || !fresh {
+		},
+	}
+}
+
+// Labels of what is encrypted.
+const (
+	labelProof = "proof"
+	labelUser  = "account " // and the user's name
+)
+
+func (s *Store) unlock(words, salt, proof []byte) (err error) {
+	if words == nil {
+		return atrest.ErrMissing
+	}
+	if s.box, err = atrest.New(words, salt); err != nil {
 		return err
 	}
-	err = s.db.Update(func(tx *bolt.Tx) error {
-		for _, b := range buckets {
-			if _, err := tx.CreateBucket(b); err != nil {
-				return err
-			}
-		}
-		return errors.Join(tx.Bucket(bucketAbout).Put(keyVersion, []byte{version}), tx.Bucket(bucketAbout).Put(keyCA, ca[:]))
-	})
+	_, err = s.box.Open(labelProof, proof)
+	return err
+}
+
+// Encrypted reports whether keys are encrypted in the file.
+func (s *Store) Encrypted() bool { return s.box != nil }
+
+// Encrypt encrypts the keys in a file that nobody has open and in which they are in
+// clear. It does so for all or for none.
+func Encrypt(path string, ca [32]byte, words []byte) error {
+	salt := atrest.NewSalt()
+	box, err := atrest.New(words, salt)
 	if err != nil {
 		return err
 	}
-	return atomicfile.SyncDir(filepath.Dir(path))
+	s := &Store{index: newIndex()}
+	o := s.options(ca, words)
+	err = dbfile.Rewrite(path, o, func(bucket, key, value []byte) ([]byte, error) {
+		if s.Encrypted() || !bytes.Equal(bucket, bucketUsers) {
+			return value, nil
+		}
+		u, err := decodeUser(key, value)
+		if err != nil {
+			return nil, err
+		}
+		u.Key = box.Seal(labelUser+u.Name, u.Key)
+		return sealed(key, &u)
+	}, func(tx *bolt.Tx) error {
+		if s.Encrypted() {
+			return nil
+		}
+		about := tx.Bucket(bucketAbout)
+		return errors.Join(about.Put(keySalt, salt), about.Put(keyProof, box.Seal(labelProof, nil)))
+	})
+	if err != nil {
+		return fmt.Errorf("file of accounts: encrypting its keys: %w", err)
+	}
+	return nil
 }
 
 // readAll reads every record and fills the index.
 func (s *Store) readAll(tx *bolt.Tx) error {
-	for _, b := range buckets {
-		if tx.Bucket(b) == nil {
-			return ErrDamaged
-		}
-	}
 	err := tx.Bucket(bucketUsers).ForEach(func(k, v []byte) error {
 		u, err := decodeUser(k, v)
 		if err == nil {
@@ -195,10 +205,10 @@ func (s *Store) readAll(tx *bolt.Tx) error {
 		n++
 		d, err := decodeDevice(k, v)
 		if err == nil && tx.Bucket(bucketByUser).Get(byUser(d.User, d.ID)) == nil {
-			err = fmt.Errorf("%w (device %s)", ErrDamaged, d.ID)
+			err = fmt.Errorf("%w (device %s)", dbfile.ErrDamaged, d.ID)
 		}
-		if err == nil {
-			s.count(d)
+		if err == nil && d.Revoked.IsZero() {
+			s.count(1)
 		}
 		return err
 	})
@@ -207,13 +217,13 @@ func (s *Store) readAll(tx *bolt.Tx) error {
 	}
 	err = tx.Bucket(bucketByUser).ForEach(func(_, _ []byte) error { m++; return nil })
 	if err == nil && n != m {
-		err = fmt.Errorf("%w (%d devices, %d of users)", ErrDamaged, n, m)
+		err = fmt.Errorf("%w (%d devices, %d of users)", dbfile.ErrDamaged, n, m)
 	}
 	if err != nil {
 		return err
 	}
 	for _, b := range [][]byte{bucketContacts, bucketCRLs} {
-		err := tx.Bucket(b).ForEach(func(k, v []byte) error { _, err := unseal(k, v); return err })
+		err := tx.Bucket(b).ForEach(func(k, v []byte) error { _, err := dbfile.Unseal(k, v); return err })
 		if err != nil {
 			return err
 		}
@@ -221,90 +231,66 @@ func (s *Store) readAll(tx *bolt.Tx) error {
 	return nil
 }
 
-// guard turns the fault of a file that was cut off behind the store's back into an
-// error: its memory is the file.
-func guard(fn func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", ErrDamaged, p)
-		}
-	}()
-	return fn()
-}
-
 // Close waits for what is under way and closes the file.
-func (s *Store) Close() error { return s.db.Close() }
-
-func check(key, value []byte) uint32 {
-	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
-}
-
-func seal(key, value []byte) []byte {
-	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(value)), check(key, value)), value...)
-}
-
-// unseal copies: b is the file's memory.
-func unseal(key, b []byte) ([]byte, error) {
-	if len(b) < 4 || binary.BigEndian.Uint32(b) != check(key, b[4:]) {
-		return nil, fmt.Errorf("%w (%.40q)", ErrDamaged, key)
-	}
-	return bytes.Clone(b[4:]), nil
-}
+func (s *Store) Close() error { return s.file.Close() }
 
 func load(key, b []byte, v any) error {
-	text, err := unseal(key, b)
+	text, err := dbfile.Unseal(key, b)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(text, v); err != nil {
-		return fmt.Errorf("%w (%.40q)", ErrDamaged, key)
+		return fmt.Errorf("%w (%.40q)", dbfile.ErrDamaged, key)
 	}
 	return nil
 }
 
 func save(b *bolt.Bucket, key []byte, v any) error {
-	text, err := json.Marshal(v)
+	value, err := sealed(key, v)
 	if err != nil {
 		return err
 	}
-	return b.Put(key, seal(key, text))
+	return b.Put(key, value)
+}
+
+func sealed(key []byte, v any) ([]byte, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return dbfile.Seal(key, text), nil
 }
 
 func byUser(user string, id jami.LongID) []byte { return append([]byte(user+"\x00"), id[:]...) }
 
 // Merge takes in contacts and returns all that the user has.
 func (s *Store) Merge(user string, in jams.Contacts) (all jams.Contacts, err error) {
-	var refused error
 	key := []byte(user)
-	fn := func(tx *bolt.Tx) error {
-		refused = nil
+	do := s.file.Write
+	if len(in) == 0 {
+		do = s.file.View
+	}
+	err = do(func(tx *bolt.Tx) error {
 		all = jams.Contacts{}
 		b := tx.Bucket(bucketContacts)
 		if have := b.Get(key); have != nil {
-			text, err := unseal(key, have)
+			text, err := dbfile.Unseal(key, have)
 			if err != nil {
 				return err
 			}
 			if all, err = jams.ParseContacts(text); err != nil {
-				return fmt.Errorf("%w: contacts of %s", ErrDamaged, user)
+				return fmt.Errorf("%w: contacts of %s", dbfile.ErrDamaged, user)
 			}
 		}
 		if len(in) == 0 {
 			return nil
 		}
 		if all.Merge(in); len(all) > jams.MaxContacts {
-			refused = ErrContacts
-			return nil
+			return ErrContacts
 		}
 		return save(b, key, all)
-	}
-	if len(in) == 0 {
-		err = guard(func() error { return s.db.View(fn) })
-	} else {
-		err = guard(func() error { return s.db.Batch(fn) })
-	}
-	if err = errors.Join(err, refused); err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
 	return all, nil

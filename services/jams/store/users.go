@@ -11,6 +11,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/parley-jami/parley/internal/dbfile"
 	"github.com/parley-jami/parley/internal/jami"
 )
 
@@ -18,12 +19,13 @@ import (
 type index struct {
 	mu      *sync.RWMutex
 	profile map[string]User // without keys
-	devices map[string]int  // of each user, without the revoked
-	total   int
+	devices int             // that are not revoked
+	changes int64
 }
 
 func newIndex() index {
-	return index{mu: &sync.RWMutex{}, profile: map[string]User{}, devices: map[string]int{}}
+	// It begins with the time, so that it is another after a restart.
+	return index{mu: &sync.RWMutex{}, profile: map[string]User{}, changes: time.Now().UnixMicro()}
 }
 
 func (x *index) put(u User) {
@@ -31,15 +33,23 @@ func (x *index) put(u User) {
 	defer x.mu.Unlock()
 	u.Key = nil
 	x.profile[u.Name] = u
+	x.changes++
 }
 
-func (x *index) count(d Device) {
-	if d.Revoked.IsZero() {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		x.devices[d.User]++
-		x.total++
-	}
+// count takes a device in, or out when it is revoked: n is 1 or -1.
+func (x *index) count(n int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.devices += n
+	x.changes++
+}
+
+// Changes is another number after every change of an account or a device. It is
+// below 2^53.
+func (x *index) Changes() int64 {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.changes
 }
 
 // Counts returns how many accounts and devices there are, without those revoked.
@@ -51,7 +61,7 @@ func (x *index) Counts() (accounts, devices int) {
 			accounts++
 		}
 	}
-	return accounts, x.total
+	return accounts, x.devices
 }
 
 // Profile returns an account without its key.
@@ -74,22 +84,23 @@ func (x *index) Users() []User {
 	return out
 }
 
+// Find returns all accounts by name whose name, shown name or address has the text,
+// or whose Jami Id begins with it.
+func (x *index) Find(text string) []User {
+	text = strings.ToLower(text)
+	return slices.DeleteFunc(x.Users(), func(u User) bool { return !u.has(text) && !strings.HasPrefix(u.JamiID.String(), text) })
+}
+
+func (u *User) has(text string) bool {
+	return strings.Contains(u.Name, text) || strings.Contains(strings.ToLower(u.DisplayName), text) || strings.Contains(strings.ToLower(u.Email), text)
+}
+
 // Search returns at most limit accounts that are not revoked and whose name, shown
 // name or address has the text.
 func (x *index) Search(text string, limit int) []User {
 	text = strings.ToLower(text)
-	var out []User
-	for _, u := range x.Users() {
-		if !u.Revoked.IsZero() {
-			continue
-		}
-		if strings.Contains(u.Name, text) || strings.Contains(strings.ToLower(u.DisplayName), text) || strings.Contains(strings.ToLower(u.Email), text) {
-			if out = append(out, u); len(out) == limit {
-				break
-			}
-		}
-	}
-	return out
+	found := slices.DeleteFunc(x.Users(), func(u User) bool { return !u.Revoked.IsZero() || !u.has(text) })
+	return found[:min(limit, len(found))]
 }
 
 func decodeUser(key, b []byte) (User, error) {
@@ -99,7 +110,7 @@ func decodeUser(key, b []byte) (User, error) {
 	}
 	c, err := x509.ParseCertificate(u.Cert)
 	if err != nil || u.Name != string(key) {
-		return User{}, fmt.Errorf("%w (user %.40q)", ErrDamaged, key)
+		return User{}, fmt.Errorf("%w (user %.40q)", dbfile.ErrDamaged, key)
 	}
 	u.JamiID, _ = jami.CertIDs(c)
 	return u, nil
@@ -107,13 +118,24 @@ func decodeUser(key, b []byte) (User, error) {
 
 // User returns an account with its key.
 func (s *Store) User(name string) (u User, err error) {
-	err = guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error {
-			u, err = getUser(tx, name)
-			return err
-		})
+	err = s.file.View(func(tx *bolt.Tx) error {
+		u, err = getUser(tx, name)
+		return err
 	})
-	return u, err
+	if err != nil {
+		return User{}, err
+	}
+	return s.opened(u)
+}
+
+// opened returns the account with its key decrypted.
+func (s *Store) opened(u User) (User, error) {
+	key, err := s.box.Open(labelUser+u.Name, u.Key)
+	if err != nil {
+		return User{}, fmt.Errorf("%w: the key of %s", dbfile.ErrDamaged, u.Name)
+	}
+	u.Key = key
+	return u, nil
 }
 
 func getUser(tx *bolt.Tx, name string) (User, error) {
@@ -128,23 +150,22 @@ func getUser(tx *bolt.Tx, name string) (User, error) {
 // the user has then.
 func (s *Store) AddUser(u User) (User, error) {
 	var have User
-	err := guard(func() error {
-		return s.db.Batch(func(tx *bolt.Tx) (err error) {
-			if have, err = getUser(tx, u.Name); !errors.Is(err, ErrNotFound) {
-				return err
-			}
-			if err := save(tx.Bucket(bucketUsers), []byte(u.Name), &u); err != nil {
-				return err
-			}
-			have, err = getUser(tx, u.Name)
+	u.Key = s.box.Seal(labelUser+u.Name, u.Key)
+	err := s.file.Write(func(tx *bolt.Tx) (err error) {
+		if have, err = getUser(tx, u.Name); !errors.Is(err, ErrNotFound) {
 			return err
-		})
+		}
+		if err := save(tx.Bucket(bucketUsers), []byte(u.Name), &u); err != nil {
+			return err
+		}
+		have, err = getUser(tx, u.Name)
+		return err
 	})
 	if err != nil {
 		return User{}, fmt.Errorf("account of %s: %w", u.Name, err)
 	}
 	s.put(have)
-	return have, nil
+	return s.opened(have)
 }
 
 // SetProfile keeps how a user is shown.
@@ -153,14 +174,12 @@ func (s *Store) SetProfile(name, display, email string) error {
 		return nil
 	}
 	var have User
-	err := guard(func() error {
-		return s.db.Batch(func(tx *bolt.Tx) (err error) {
-			if have, err = getUser(tx, name); err != nil {
-				return err
-			}
-			have.DisplayName, have.Email = display, email
-			return save(tx.Bucket(bucketUsers), []byte(name), &have)
-		})
+	err := s.file.Write(func(tx *bolt.Tx) (err error) {
+		if have, err = getUser(tx, name); err != nil {
+			return err
+		}
+		have.DisplayName, have.Email = display, email
+		return save(tx.Bucket(bucketUsers), []byte(name), &have)
 	})
 	if err == nil {
 		s.put(have)
@@ -172,29 +191,27 @@ func (s *Store) SetProfile(name, display, email string) error {
 // are revoked then. An account that is revoked already is left as it is.
 func (s *Store) RevokeUser(name string, at time.Time, sign func(revoked []User, old []byte) ([]byte, error)) error {
 	var have User
-	err := guard(func() error {
-		return s.db.Update(func(tx *bolt.Tx) (err error) {
-			users := tx.Bucket(bucketUsers)
-			if have, err = getUser(tx, name); err != nil || !have.Revoked.IsZero() {
-				return err
+	err := s.file.Write(func(tx *bolt.Tx) (err error) {
+		users := tx.Bucket(bucketUsers)
+		if have, err = getUser(tx, name); err != nil || !have.Revoked.IsZero() {
+			return err
+		}
+		have.Revoked = at.UTC().Truncate(time.Second)
+		if err := save(users, []byte(name), &have); err != nil {
+			return err
+		}
+		var revoked []User
+		err = users.ForEach(func(k, v []byte) error {
+			u, err := decodeUser(k, v)
+			if err == nil && !u.Revoked.IsZero() {
+				revoked = append(revoked, u)
 			}
-			have.Revoked = at.UTC().Truncate(time.Second)
-			if err := save(users, []byte(name), &have); err != nil {
-				return err
-			}
-			var revoked []User
-			err = users.ForEach(func(k, v []byte) error {
-				u, err := decodeUser(k, v)
-				if err == nil && !u.Revoked.IsZero() {
-					revoked = append(revoked, u)
-				}
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			return putCRL(tx, keyCA, func(old []byte) ([]byte, error) { return sign(revoked, old) })
+			return err
 		})
+		if err != nil {
+			return err
+		}
+		return putCRL(tx, keyCA, func(old []byte) ([]byte, error) { return sign(revoked, old) })
 	})
 	if err != nil {
 		return fmt.Errorf("revoke %s: %w", name, err)
@@ -208,7 +225,7 @@ func putCRL(tx *bolt.Tx, key []byte, sign func(old []byte) ([]byte, error)) erro
 	var old []byte
 	if v := b.Get(key); v != nil {
 		var err error
-		if old, err = unseal(key, v); err != nil {
+		if old, err = dbfile.Unseal(key, v); err != nil {
 			return err
 		}
 	}
@@ -216,7 +233,7 @@ func putCRL(tx *bolt.Tx, key []byte, sign func(old []byte) ([]byte, error)) erro
 	if err != nil {
 		return err
 	}
-	return b.Put(key, seal(key, der))
+	return b.Put(key, dbfile.Seal(key, der))
 }
 
 // CRL returns the list of an account's revoked devices.
@@ -226,15 +243,13 @@ func (s *Store) CRL(account jami.ID) ([]byte, error) { return s.crl(account[:]) 
 func (s *Store) CACRL() ([]byte, error) { return s.crl(keyCA) }
 
 func (s *Store) crl(key []byte) (der []byte, err error) {
-	err = guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error {
-			v := tx.Bucket(bucketCRLs).Get(key)
-			if v == nil {
-				return ErrNotFound
-			}
-			der, err = unseal(key, v)
-			return err
-		})
+	err = s.file.View(func(tx *bolt.Tx) error {
+		v := tx.Bucket(bucketCRLs).Get(key)
+		if v == nil {
+			return ErrNotFound
+		}
+		der, err = dbfile.Unseal(key, v)
+		return err
 	})
 	return der, err
 }

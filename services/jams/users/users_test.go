@@ -77,6 +77,9 @@ func TestFile(t *testing.T) {
 
 // Whether there is a user can't be told from the time that a refusal takes.
 func TestUnknownUserTakesAsLong(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
 	path := filepath.Join(t.TempDir(), "users.yaml")
 	if err := Add(path, Entry{Name: "alice", Password: HashPassword("s3cret")}); err != nil {
 		t.Fatal(err)
@@ -126,6 +129,9 @@ func directory(t *testing.T) (string, *x509.CertPool) {
 		if err == nil && (m.Password == "" || m.UserName == "uid=alice,"+people && m.Password == "s3cret") { // RFC 4513 §5.1.2
 			resp.SetResultCode(gldap.ResultSuccess)
 		}
+		if err == nil && m.UserName == "uid=moved,"+people {
+			resp.SetResultCode(gldap.ResultReferral)
+		}
 	}), mux.Search(func(w *gldap.ResponseWriter, r *gldap.Request) {
 		w.Write(r.NewSearchResponseEntry("uid=alice,"+people, gldap.WithAttributes(map[string][]string{"cn": {"Alice A"}, "mail": {"alice@example.org"}})))
 		w.Write(r.NewSearchDoneResponse(gldap.WithResponseCode(gldap.ResultSuccess)))
@@ -173,6 +179,10 @@ func TestDirectory(t *testing.T) {
 		if _, err := l.Authenticate(t.Context(), no[0], no[1]); !errors.Is(err, ErrCredentials) {
 			t.Errorf("%v: %v", no, err)
 		}
+	}
+	// A directory that names another is not one to give passwords to.
+	if _, err := l.Authenticate(t.Context(), "moved", "s3cret"); !errors.Is(err, ErrUnavailable) {
+		t.Error(err)
 	}
 	o.TLS = nil // whose certificate is of nobody
 	if l, err = NewLDAP(o, zap.NewNop()); err != nil {

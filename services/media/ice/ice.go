@@ -1,4 +1,4 @@
-// Package ice is the ICE-lite side of a browser's leg: it answers connectivity
+// Package ice is the ICE-lite side of a leg of a browser or a Jami peer: it answers connectivity
 // checks (RFC 8445 §2.5, RFC 8489) and sends none. It knows bytes only: no socket,
 // no clock.
 //
@@ -20,21 +20,30 @@ import (
 )
 
 const (
-	magic       = 0x2112A442
-	headSize    = 20
-	bindRequest = 0x0001
-	bindSuccess = 0x0101
-	fingerprint = 0x5354554e // RFC 8489 §14.7
+	magic          = 0x2112A442
+	headSize       = 20
+	bindRequest    = 0x0001
+	bindIndication = 0x0011
+	bindSuccess    = 0x0101
+	bindError      = 0x0111
+	fingerprint    = 0x5354554e // RFC 8489 §14.7
 
 	attrUsername     = 0x0006
 	attrIntegrity    = 0x0008
+	attrError        = 0x0009
 	attrXORAddress   = 0x0020
 	attrUseCandidate = 0x0025
 	attrFingerprint  = 0x8028
 	attrControlled   = 0x8029
 )
 
-// MaxResponse is the longest answer that Append makes.
+// Indication reports whether a packet is a binding indication, by which a peer keeps its
+// way open (RFC 8445 §11).
+func Indication(b []byte) bool {
+	return len(b) >= headSize && binary.BigEndian.Uint16(b) == bindIndication && binary.BigEndian.Uint32(b[4:]) == magic
+}
+
+// MaxResponse is the longest answer that Append and AppendConflict make.
 const MaxResponse = headSize + 24 + 24 + 8
 
 // Credentials are one side's ufrag and password (RFC 8445 §5.3). The password is
@@ -59,7 +68,7 @@ type Check struct {
 	Local        []byte // our ufrag
 	Remote       []byte // the peer's
 	UseCandidate bool
-	Controlled   bool // the peer claims the controlled role, which is ours
+	Controlled   bool // the peer claims the controlled role, which a lite agent has itself
 	txid         [12]byte
 	integrity    int // offset of MESSAGE-INTEGRITY
 }
@@ -127,11 +136,7 @@ func (c *Check) Authentic(b []byte, pwd string) bool {
 func (c *Check) Append(dst []byte, addr netip.AddrPort, pwd string) []byte {
 	be := binary.BigEndian
 	start := len(dst)
-	dst = be.AppendUint16(dst, bindSuccess)
-	dst = be.AppendUint16(dst, 0)
-	dst = be.AppendUint32(dst, magic)
-	dst = append(dst, c.txid[:]...)
-
+	dst = c.head(dst, bindSuccess)
 	var key [16]byte // what an address is xored with: magic and transaction id
 	be.PutUint32(key[:], magic)
 	copy(key[4:], c.txid[:])
@@ -148,7 +153,32 @@ func (c *Check) Append(dst []byte, addr netip.AddrPort, pwd string) []byte {
 	for i, x := range raw {
 		dst = append(dst, x^key[i])
 	}
+	return seal(dst, start, pwd)
+}
 
+// AppendConflict appends the error response 487, after which the peer takes the controlling
+// role and checks again (RFC 8445 §7.2.5.1).
+func (c *Check) AppendConflict(dst []byte, pwd string) []byte {
+	start := len(dst)
+	dst = c.head(dst, bindError)
+	const reason = "Role Conflict   " // padded with what the length leaves out
+	dst = binary.BigEndian.AppendUint16(dst, attrError)
+	dst = binary.BigEndian.AppendUint16(dst, 4+13)
+	dst = append(append(dst, 0, 0, 4, 87), reason...)
+	return seal(dst, start, pwd)
+}
+
+// head begins a response.
+func (c *Check) head(dst []byte, typ uint16) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, typ)
+	dst = binary.BigEndian.AppendUint16(dst, 0)
+	dst = binary.BigEndian.AppendUint32(dst, magic)
+	return append(dst, c.txid[:]...)
+}
+
+// seal ends a response that begins at start with integrity and fingerprint.
+func seal(dst []byte, start int, pwd string) []byte {
+	be := binary.BigEndian
 	be.PutUint16(dst[start+2:], uint16(len(dst)-start-headSize+24))
 	mac := hmac.New(sha1.New, []byte(pwd))
 	mac.Write(dst[start:])

@@ -62,6 +62,36 @@ func TestCheckAndAnswer(t *testing.T) {
 	}
 }
 
+// Who takes itself for the controlled side is told to take the other role (RFC 8445 §7.3.1.1).
+func TestConflict(t *testing.T) {
+	const pwd = "secretsecretsecretsecret"
+	raw := request(t, pwd, stun.RawAttribute{Type: stun.AttrICEControlled, Value: make([]byte, 8)})
+	var c Check
+	if !c.Parse(raw) || !c.Controlled || !c.Authentic(raw, pwd) {
+		t.Fatalf("parsed %+v", c)
+	}
+	m := &stun.Message{Raw: c.AppendConflict(nil, pwd)}
+	if len(m.Raw) > MaxResponse {
+		t.Errorf("answer of %d bytes", len(m.Raw))
+	}
+	if err := m.Decode(); err != nil {
+		t.Fatal(err)
+	}
+	var code stun.ErrorCodeAttribute
+	if err := code.GetFrom(m); err != nil || code.Code != stun.CodeRoleConflict || string(code.Reason) != "Role Conflict" {
+		t.Errorf("%v, %v", code, err)
+	}
+	if err := stun.NewShortTermIntegrity(pwd).Check(m); err != nil {
+		t.Error(err)
+	}
+	if err := stun.Fingerprint.Check(m); err != nil {
+		t.Error(err)
+	}
+	if m.Type != stun.BindingError || m.TransactionID != c.txid {
+		t.Errorf("type %s", m.Type)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	good := request(t, "pw")
 	flip := func(i int) []byte { b := append([]byte{}, good...); b[i] ^= 1; return b }
@@ -88,6 +118,7 @@ func FuzzCheck(f *testing.F) {
 		if c.Parse(b) {
 			c.Authentic(b, "pw")
 			c.Append(nil, netip.MustParseAddrPort("192.0.2.1:9"), "pw")
+			c.AppendConflict(nil, "pw")
 		}
 	})
 }

@@ -3,7 +3,9 @@ package leg
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,7 +14,8 @@ const addressesAge = 10 * time.Second
 
 // addresses knows under which addresses the far ends reach this machine.
 type addresses struct {
-	public []netip.Addr
+	public  []netip.Addr
+	learned atomic.Pointer[[]netip.Addr] // by which others reach the machine; beside its own
 
 	mu   sync.Mutex
 	at   time.Time
@@ -21,11 +24,33 @@ type addresses struct {
 
 // all returns the addresses for candidates, the best first: those that the
 // operator named; else those of the interfaces, IPv4 first, loopback only when
-// there is nothing else. A socket that is bound to one address has only that.
+// there is nothing else; and after them those that were learned. A socket that is bound
+// to one address has only that of its own, and on loopback nothing else.
 func (a *addresses) all(bound netip.Addr, dual bool) []netip.Addr {
 	if len(a.public) > 0 {
 		return a.public
 	}
+	if bound.IsLoopback() {
+		return []netip.Addr{bound}
+	}
+	out := a.own(bound, dual)
+	for _, ip := range a.known() {
+		if (ip.Is4() || dual) && (!bound.IsValid() || bound.IsUnspecified() || bound.Is4() == ip.Is4()) && !slices.Contains(out, ip) {
+			out = append(out, ip)
+		}
+	}
+	return out
+}
+
+func (a *addresses) known() []netip.Addr {
+	if p := a.learned.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// own returns the machine's own addresses.
+func (a *addresses) own(bound netip.Addr, dual bool) []netip.Addr {
 	if bound.IsValid() && !bound.IsUnspecified() {
 		return []netip.Addr{bound}
 	}
@@ -73,11 +98,19 @@ func interfaceAddrs() []netip.Addr {
 }
 
 // toward returns the address to name to a far end at ip: a loopback one to those
-// on this machine, else what the operator named, else where the route starts.
+// on this machine, else what the operator named, else to those on the Internet what was
+// learned, else where the route starts.
 func (a *addresses) toward(ip, bound netip.Addr) netip.Addr {
 	if !ip.IsLoopback() {
 		for _, p := range a.public {
 			if !ip.IsValid() || p.Is4() == ip.Is4() {
+				return p
+			}
+		}
+	}
+	if ip.IsGlobalUnicast() && !ip.IsPrivate() && !bound.IsLoopback() {
+		for _, p := range a.known() {
+			if p.Is4() == ip.Is4() {
 				return p
 			}
 		}

@@ -14,6 +14,9 @@ const maxValid = 8
 // check answers a connectivity check. What is not authentic gets no answer: it
 // costs a parse, a look-up and at most one HMAC.
 func (p *port) check(pkt []byte, from netip.AddrPort, now int64) {
+	if ice.Indication(pkt) { // a keep-alive (RFC 8445 §11)
+		return
+	}
 	var c ice.Check
 	if !c.Parse(pkt) {
 		p.h.drop(dropCheck)
@@ -26,9 +29,12 @@ func (p *port) check(pkt []byte, from netip.AddrPort, now int64) {
 		return
 	}
 	l.mu.Lock()
-	pwd, closed := l.st.Pwd, l.closed
+	pwd, here, jami := l.st.Pwd, !l.closed && (p == l.port || p == l.rtcp), l.st.Jami
+	if jami && l.st.FarUfrag != string(c.Remote) {
+		here = false // the offer went to all devices of an account, and one has answered first
+	}
 	l.mu.Unlock()
-	if closed || !c.Authentic(pkt, pwd) {
+	if !here || !c.Authentic(pkt, pwd) {
 		p.h.drop(dropCheck)
 		return
 	}
@@ -36,7 +42,12 @@ func (p *port) check(pkt []byte, from netip.AddrPort, now int64) {
 	if !ok {
 		return
 	}
-	l.valid(from, c.UseCandidate)
+	if c.Controlled && jami { // one that was called: it does not know us for a lite agent
+		b := p.reply.Slot()
+		p.reply.Queue(len(c.AppendConflict(b[:0], pwd)), &sa)
+		return
+	}
+	l.valid(p, from, c.UseCandidate)
 	l.heard.Store(now) // consent (RFC 7675 §5.1): as the lite side we only answer
 	if l.lost.Load() {
 		l.alive()
@@ -45,9 +56,10 @@ func (p *port) check(pkt []byte, from netip.AddrPort, now int64) {
 	p.reply.Queue(len(c.Append(b[:0], from, pwd)), &sa)
 }
 
-// valid notes an address from which an authentic check came. The first one, and
-// later each that is nominated, is where audio goes.
-func (l *Leg) valid(from netip.AddrPort, nominated bool) {
+// valid notes an address from which an authentic check came to p. The first one, and
+// later each that is nominated, is where audio goes or, of a Jami peer's second
+// component, the reports.
+func (l *Leg) valid(p *port, from netip.AddrPort, nominated bool) {
 	if r := l.remote.Load(); r != nil && *r == from {
 		return
 	}
@@ -56,26 +68,29 @@ func (l *Leg) valid(from netip.AddrPort, nominated bool) {
 	if l.closed {
 		return
 	}
-	known := slices.Contains(l.st.Valid, from)
+	remote, list := &l.st.Remote, &l.st.Valid
+	if p == l.rtcp {
+		remote, list = &l.st.RemoteRTCP, &l.st.ValidRTCP
+	}
+	known := slices.Contains(*list, from)
 	if known && !nominated {
 		return
 	}
-	p := l.port
 	if !known {
 		p.mu.Lock()
-		if len(l.st.Valid) == maxValid {
-			i := slices.IndexFunc(l.st.Valid, func(a netip.AddrPort) bool { return a != l.st.Remote })
-			if p.byAddr[l.st.Valid[i]] == l {
-				delete(p.byAddr, l.st.Valid[i])
+		if len(*list) == maxValid {
+			i := slices.IndexFunc(*list, func(a netip.AddrPort) bool { return a != *remote })
+			if p.byAddr[(*list)[i]] == l {
+				delete(p.byAddr, (*list)[i])
 			}
-			l.st.Valid = slices.Delete(slices.Clone(l.st.Valid), i, i+1)
+			*list = slices.Delete(slices.Clone(*list), i, i+1)
 		}
-		l.st.Valid = append(slices.Clip(l.st.Valid), from)
+		*list = append(slices.Clip(*list), from)
 		p.byAddr[from] = l
 		p.mu.Unlock()
 	}
-	if nominated || !l.st.Remote.IsValid() {
-		l.st.Remote = from
+	if nominated || !remote.IsValid() {
+		*remote = from
 		if err := l.configureLocked(); err != nil {
 			l.h.logError("leg not moved", l.id, err)
 		}

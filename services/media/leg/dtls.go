@@ -190,7 +190,7 @@ func (l *Leg) rekey(c *dtls.Conn, p srtp.Profile, prints []sdp.Fingerprint) erro
 	if l.closed || len(prints) != len(l.st.Fingerprints) || prints[0] != l.st.Fingerprints[0] {
 		return errors.New("the leg was negotiated anew meanwhile")
 	}
-	l.st.In, l.st.Out = &in, &out
+	l.st.In, l.st.Out, l.st.Suite = &in, &out, suiteOf(&state)
 	return l.configureLocked()
 }
 

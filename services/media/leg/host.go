@@ -104,6 +104,11 @@ func New(cfg Config) (*Host, error) {
 			return nil, err
 		}
 	}
+	for i := range sharedPairs { // where the Jami peers' checks come
+		for _, p := range []*port{h.rtpPort(i), h.rtcpPort(i)} {
+			p.reply = wire.NewWriter(p.sock)
+		}
+	}
 	return h, nil
 }
 
@@ -159,6 +164,10 @@ func (h *Host) Addresses() []netip.AddrPort {
 	}
 	return out
 }
+
+// Reached says by which addresses others reach this machine beside its own: answers name
+// them from now on. It may be called at any time.
+func (h *Host) Reached(list []netip.Addr) { h.addrs.learned.Store(&list) }
 
 // Leg returns a leg by its id.
 func (h *Host) Leg(id string) (*Leg, bool) {

@@ -13,6 +13,7 @@ import (
 type inbound struct {
 	mu        sync.Mutex
 	secure    bool
+	clear     bool // RTCP is not protected
 	srtp      *srtp.In
 	keys      srtp.Keys
 	pt, dtmf  uint8

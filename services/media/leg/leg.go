@@ -1,5 +1,6 @@
 // Package leg carries a participant's audio between the network and the mixer of
-// a room: browsers over ICE and DTLS-SRTP, phones over plain RTP or SDES-SRTP.
+// a room: browsers over ICE and DTLS-SRTP, phones over plain RTP or SDES-SRTP, Jami
+// peers over ICE and SDES-SRTP.
 //
 // A [Host] owns the sockets, which all legs share, and a goroutine for reading
 // each. A packet's way in: port.run → Leg.rtp (opened in place) → mix.Member.Push;
@@ -27,7 +28,7 @@ import (
 var (
 	ErrBusy   = errors.New("leg: no port is free for a far end behind this address; try again in some seconds")
 	ErrRoom   = errors.New("leg: it is in another room; close it first")
-	ErrOffer  = errors.New("leg: a browser's leg needs its offer")
+	ErrOffer  = errors.New("leg: the leg of a browser or a Jami peer needs its offer")
 	ErrNoLeg  = errors.New("leg: there is none of this id")
 	ErrStale  = errors.New("leg: somebody newer has taken over")
 	ErrKind   = errors.New("leg: it has another transport; close it first")
@@ -39,6 +40,7 @@ type State struct {
 	ID, Room        string
 	Epoch           uint64
 	WebRTC          bool
+	Jami            bool
 	Pair, Slot      int
 	Tag             uint64 // names the file and the slot
 	CanSpeak, Muted bool
@@ -63,14 +65,18 @@ type State struct {
 	In, Out    *srtp.Keys
 	Tag4568    string
 
-	Source    netip.Addr     // where signalling came from
-	Unproved  bool           // Source may be forged
-	Told      netip.AddrPort // RTP address in the SDP
-	ToldRTCP  netip.AddrPort
-	Latched   bool
-	Remote    netip.AddrPort   // where RTP goes
-	Valid     []netip.AddrPort // addresses proved by ICE
-	Connected bool
+	Source   netip.Addr     // where signalling came from
+	Unproved bool           // Source may be forged
+	Told     netip.AddrPort // RTP address in the SDP
+	ToldRTCP netip.AddrPort
+	Latched  bool
+	Remote   netip.AddrPort   // where RTP goes
+	Valid    []netip.AddrPort // addresses proved by ICE
+	// Of a Jami peer: the same for its RTCP.
+	RemoteRTCP netip.AddrPort
+	ValidRTCP  []netip.AddrPort
+	Connected  bool
+	Suite      string // of the DTLS handshake
 }
 
 // Leg is one participant's transport.
@@ -80,7 +86,7 @@ type Leg struct {
 	id    string
 	room  *Room
 	port  *port // RTP, or everything of a browser
-	rtcp  *port // the odd one of a pair
+	rtcp  *port // the odd one of a pair; of a browser nil
 	slot  *resume.Slot
 	cname string
 	ssrc  uint32
@@ -163,6 +169,8 @@ func (l *Leg) transportLocked() string {
 	switch {
 	case l.st.WebRTC:
 		return "webrtc"
+	case l.st.Jami:
+		return "jami"
 	case l.st.Secure:
 		return "srtp"
 	}

@@ -19,7 +19,8 @@ type Request struct {
 	ID, Room        string
 	Epoch           uint64
 	WebRTC          bool
-	Offer           string     // SDP; empty: the host makes the offer (phones only)
+	Jami            bool
+	Offer           string     // SDP; empty: the host makes the offer, but to no browser
 	Remote          netip.Addr // where the signalling came from; may be invalid
 	Unproved        bool       // Remote may be forged: nothing is sent before [Host.Set] says otherwise
 	CanSpeak, Muted bool
@@ -40,8 +41,11 @@ func (h *Host) Open(r Request) (Opened, error) {
 	var err error
 	switch {
 	case r.Offer != "":
-		if far, err = sdp.Parse(r.Offer, r.WebRTC); err != nil {
+		if far, err = sdp.Parse(r.Offer, r.kind()); err != nil {
 			return Opened{}, err
+		}
+		if r.Jami && far.Ufrag == "" {
+			return Opened{}, fmt.Errorf("%w: a Jami call begins with a=ice-ufrag and a=ice-pwd in the session", sdp.ErrSecurity)
 		}
 	case r.WebRTC:
 		return Opened{}, ErrOffer
@@ -72,7 +76,7 @@ func (h *Host) reopen(l *Leg, r Request) (Opened, error) {
 		return Opened{}, ErrStale
 	case st.Room != r.Room:
 		return Opened{}, ErrRoom
-	case st.WebRTC != r.WebRTC:
+	case st.WebRTC != r.WebRTC || st.Jami != r.Jami:
 		return Opened{}, ErrKind
 	}
 	l.mu.Lock()
@@ -98,9 +102,9 @@ func (h *Host) newLeg(r Request) (*Leg, error) {
 	}
 	l.slot = slot
 	l.st = State{
-		ID: r.ID, Room: r.Room, Epoch: r.Epoch, WebRTC: r.WebRTC, Pair: -1, Slot: at, Tag: tag,
+		ID: r.ID, Room: r.Room, Epoch: r.Epoch, WebRTC: r.WebRTC, Jami: r.Jami, Pair: -1, Slot: at, Tag: tag,
 		CanSpeak: r.CanSpeak, Muted: r.Muted, SSRC: l.ssrc, CName: l.cname, Session: tag >> 2,
-		Ufrag: local.Ufrag, Pwd: local.Pwd, Source: r.Remote.Unmap().WithZone(""), Unproved: r.Unproved && !r.WebRTC,
+		Ufrag: local.Ufrag, Pwd: local.Pwd, Source: r.Remote.Unmap().WithZone(""), Unproved: r.Unproved && !r.WebRTC && !r.Jami,
 	}
 	// A start in the lower half keeps the far end's guess of the roll-over counter
 	// right (RFC 3711 §3.3.1); timestamps start at random (RFC 3550 §5.1).
@@ -127,7 +131,7 @@ func (h *Host) admit(l *Leg) error {
 		h.cfg.Table.Free(l.st.Slot)
 		return ErrClosed
 	}
-	if l.st.WebRTC {
+	if l.st.WebRTC || l.st.Jami {
 		h.ufrags.Store(l.st.Ufrag, l)
 	}
 	return nil
@@ -145,21 +149,25 @@ func (h *Host) Negotiate(id string, epoch uint64, offer string, remote netip.Add
 	return l.negotiate(offer, remote)
 }
 
-// Answer takes the answer to the offer that [Host.Open] returned.
-func (h *Host) Answer(id string, epoch uint64, answer string) (Opened, error) {
+// Answer takes the answer to the offer that [Host.Open] returned. remote is where its
+// signalling came from; it may be invalid.
+func (h *Host) Answer(id string, epoch uint64, answer string, remote netip.Addr) (Opened, error) {
 	h.ctl.Lock()
 	defer h.ctl.Unlock()
 	l, err := h.ordered(id, epoch)
 	if err != nil {
 		return Opened{}, err
 	}
-	far, err := sdp.Parse(answer, false)
-	if err != nil {
-		return Opened{}, err
-	}
 	l.mu.Lock()
-	repeated, ours := l.st.Negotiated && l.st.Offer == answer, l.st.Out
+	repeated, ours, kind := l.st.Negotiated && l.st.Offer == answer, l.st.Out, l.st.kind()
 	l.mu.Unlock()
+	far, err := sdp.Parse(answer, kind)
+	switch {
+	case err != nil:
+		return Opened{}, err
+	case kind == sdp.Jami && far.Ufrag == "":
+		return Opened{}, fmt.Errorf("%w: the answer of a Jami peer has no a=ice-ufrag and a=ice-pwd in the session", sdp.ErrSecurity)
+	}
 	if repeated {
 		return l.opened(""), nil
 	}
@@ -167,8 +175,11 @@ func (h *Host) Answer(id string, epoch uint64, answer string) (Opened, error) {
 		return Opened{}, fmt.Errorf("%w: the answer has a key for %s, which was not offered", sdp.ErrSecurity, far.Crypto.Keys.Profile)
 	}
 	l.mu.Lock()
-	l.takeLocked(far, netip.Addr{})
-	if far.Crypto == nil {
+	l.takeLocked(far, remote)
+	switch {
+	case kind == sdp.Jami:
+		l.st.FarUfrag, l.st.In = far.Ufrag, &far.Crypto.Keys
+	case far.Crypto == nil:
 		l.st.Out = nil
 	}
 	l.st.Offer = answer
@@ -233,7 +244,7 @@ func (l *Leg) negotiate(offer string, remote netip.Addr) (Opened, error) {
 	if offer == st.Offer && st.Answer != "" {
 		return l.opened(st.Answer), nil
 	}
-	far, err := sdp.Parse(offer, st.WebRTC)
+	far, err := sdp.Parse(offer, st.kind())
 	if err != nil {
 		return Opened{}, err
 	}
@@ -254,20 +265,20 @@ func (l *Leg) opened(text string) Opened {
 // answer takes an offer and writes the answer.
 func (l *Leg) answer(offer string, far *sdp.Remote, remote netip.Addr) (Opened, error) {
 	l.mu.Lock()
-	if far.Crypto != nil {
+	switch {
+	case l.st.Jami:
+		l.renewLocked(far)
+	case far.Crypto != nil:
 		l.st.Tag4568 = far.Crypto.Tag
 		if l.st.Out == nil || l.st.Out.Profile != far.Crypto.Keys.Profile || l.st.In == nil || !l.st.In.Equal(far.Crypto.Keys) {
 			k := newKeys(far.Crypto.Keys.Profile)
 			l.st.Out = &k
 		}
-	} else if !l.st.WebRTC {
+	case !l.st.WebRTC:
 		l.st.Out = nil
 	}
 	if l.st.WebRTC && l.st.FarUfrag != "" && l.st.FarUfrag != far.Ufrag { // ICE restart (RFC 8839 §4.4.3)
-		l.h.ufrags.Delete(l.st.Ufrag)
-		fresh := ice.NewCredentials()
-		l.st.Ufrag, l.st.Pwd = fresh.Ufrag, fresh.Pwd
-		l.h.ufrags.Store(l.st.Ufrag, l)
+		l.restartLocked()
 	}
 	l.takeLocked(far, remote)
 	l.st.Offer = offer
@@ -278,6 +289,9 @@ func (l *Leg) answer(offer string, far *sdp.Remote, remote netip.Addr) (Opened, 
 	l.mu.Lock()
 	l.st.Version++
 	local := l.localLocked()
+	if l.st.Jami && far.Ufrag == "" {
+		local.Ufrag, local.Pwd = "", ""
+	}
 	if l.st.Out != nil && !l.st.WebRTC {
 		local.Crypto = &sdp.Crypto{Tag: l.st.Tag4568, Keys: *l.st.Out}
 	}
@@ -288,7 +302,7 @@ func (l *Leg) answer(offer string, far *sdp.Remote, remote netip.Addr) (Opened, 
 	return l.opened(text), nil
 }
 
-// offer writes an offer for a call that came without one.
+// offer writes an offer for a call that came without one, or that we make.
 func (l *Leg) offer() (Opened, error) {
 	if err := l.place(); err != nil {
 		return Opened{}, err
@@ -299,11 +313,18 @@ func (l *Leg) offer() (Opened, error) {
 	l.st.Version++
 	local := l.localLocked()
 	local.Crypto = &sdp.Crypto{Tag: "1", Keys: k}
-	l.st.Answer = sdp.Offer(local)
+	l.st.Answer = offerOf(l.st.kind())(local)
 	text := l.st.Answer
 	l.mu.Unlock()
 	l.save()
 	return l.opened(text), nil
+}
+
+func offerOf(k sdp.Kind) func(*sdp.Local) string {
+	if k == sdp.Jami {
+		return sdp.OfferJami
+	}
+	return sdp.Offer
 }
 
 // takeLocked notes what the far end described, and for a new address where its
@@ -313,6 +334,13 @@ func (l *Leg) takeLocked(far *sdp.Remote, remote netip.Addr) {
 	c := far.Codec()
 	st.Negotiated, st.Codec, st.PT, st.DTMF, st.DTMFClock, st.Level = true, c.ID, c.PT, far.DTMF, far.DTMFClock(), far.Level
 	st.Far, st.Mux = far.Dir, far.Mux
+	if st.Jami {
+		st.Secure = true
+		if remote.IsValid() {
+			st.Source = remote.Unmap().WithZone("")
+		}
+		return
+	}
 	if st.WebRTC {
 		st.Secure, st.Mux = true, true
 		if !slices.Equal(st.Fingerprints, far.Fingerprints) { // another peer, or one that began anew
@@ -371,6 +399,10 @@ func (l *Leg) localLocked() *sdp.Local {
 		toward = st.Told.Addr()
 	}
 	s.Addr = netip.AddrPortFrom(l.h.addrs.toward(toward, bound.Addr()), bound.Port())
+	if st.Jami {
+		s.Ufrag, s.Pwd = st.Ufrag, st.Pwd
+		s.Candidates = l.candidates(s.Addr)
+	}
 	s.RTCPPort = l.rtcp.sock.Local().Port()
 	return s
 }

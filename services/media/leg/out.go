@@ -19,6 +19,7 @@ type outbound struct {
 	mu      sync.Mutex
 	on      bool // there is an address, keys where needed, and the far end wants to hear
 	secure  bool
+	clear   bool // RTCP is not protected
 	to      wire.Sockaddr
 	srtp    *srtp.Out
 	keys    srtp.Keys
@@ -101,7 +102,7 @@ func (l *Leg) configureLocked() error {
 		}
 		o.srtp, o.keys = s, *st.Out
 	}
-	o.secure, o.pt, o.to = st.Secure, st.PT, to
+	o.secure, o.clear, o.pt, o.to = st.Secure, st.Jami, st.PT, to
 	o.on = ok && st.Negotiated && st.Far&sdp.Recv != 0 && l.maySendLocked()
 
 	in := &l.in
@@ -114,6 +115,7 @@ func (l *Leg) configureLocked() error {
 		}
 		in.srtp, in.keys = s, *st.In
 	}
+	in.clear = st.Jami
 	in.secure, in.pt, in.dtmf, in.level, in.dtmfClock = st.Secure, st.PT, st.DTMF, st.Level, st.DTMFClock
 	in.clock = 50 * int(st.Codec.RTPSamples())
 	return nil
@@ -123,7 +125,7 @@ func (l *Leg) configureLocked() error {
 // be its own, by ICE, by sending from it, or by signalling from the same host;
 // else an SDP could aim the node at a stranger.
 func (l *Leg) mayAddressLocked() bool {
-	return l.st.WebRTC || l.st.Latched
+	return l.st.WebRTC || l.st.Jami || l.st.Latched
 }
 
 // maySendLocked: plain datagrams, signalling and RTP alike, can come with

@@ -75,7 +75,7 @@ func (p *phone) offer(host string, port uint16) string {
 // answered takes the host's answer and begins to send and to read.
 func (p *phone) answered(text string) {
 	p.t.Helper()
-	far, err := sdp.Parse(text, false)
+	far, err := sdp.Parse(text, sdp.Phone)
 	if err != nil {
 		p.t.Fatalf("%v in\n%s", err, text)
 	}
@@ -221,7 +221,7 @@ func TestNAT(t *testing.T) {
 	eventually(t, "latched", n.saw("a connected"))
 	thief := listen(t)
 	defer thief.Close()
-	far, err := sdp.Parse(o.SDP, false)
+	far, err := sdp.Parse(o.SDP, sdp.Phone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +313,7 @@ func TestCommands(t *testing.T) {
 		t.Fatalf("own offer: %+v, %v", late, err)
 	}
 	q := newPhone(t, false)
-	got, err := n.Answer("late", 0, q.offer("127.0.0.1", addrOf(q.conn).Port()))
+	got, err := n.Answer("late", 0, q.offer("127.0.0.1", addrOf(q.conn).Port()), netip.Addr{})
 	if err != nil || got.Codec != "pcmu" || got.Transport != "rtp" {
 		t.Errorf("late answer: %+v, %v", got, err)
 	}

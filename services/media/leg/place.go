@@ -16,6 +16,10 @@ func (l *Leg) place() error {
 	h := l.h
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.st.Jami {
+		l.pairLocked()
+		return nil
+	}
 	if l.st.Latched || (l.port != nil && l.port.waits(l)) {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -40,7 +41,7 @@ type port struct {
 	index   int // in Host.ports
 	batch   int // index of the room's batch for it
 	reader  *wire.Reader
-	reply   *wire.Writer // the reading goroutine's, for answers to checks; nil: none to write
+	reply   *wire.Writer // the reading goroutine's, for answers to checks; nil: none come here
 	writers sync.Pool    // *wire.Writer
 
 	mu      sync.RWMutex
@@ -111,7 +112,7 @@ func (p *port) run() {
 func (p *port) packet(pkt []byte, from netip.AddrPort, now int64) {
 	k := wire.Classify(pkt)
 	switch {
-	case k == wire.Junk, p.kind != kindBrowser && (k == wire.STUN || k == wire.DTLS), p.kind == kindRTCP && k != wire.RTCP:
+	case k == wire.Junk, k == wire.STUN && p.reply == nil, p.kind != kindBrowser && k == wire.DTLS, p.kind == kindRTCP && k != wire.RTCP && k != wire.STUN:
 		p.h.drop(dropJunk)
 		return
 	case k == wire.STUN:
@@ -193,12 +194,12 @@ func (p *port) latched(l *Leg, from netip.AddrPort) {
 
 // forgetLocked removes every way to the leg. The caller holds p.mu.
 func (p *port) forgetLocked(l *Leg) {
-	for _, a := range []netip.AddrPort{l.st.Told, l.st.ToldRTCP, l.st.Remote} {
+	for _, a := range []netip.AddrPort{l.st.Told, l.st.ToldRTCP, l.st.Remote, l.st.RemoteRTCP} {
 		if p.byAddr[a] == l {
 			delete(p.byAddr, a)
 		}
 	}
-	for _, a := range l.st.Valid {
+	for _, a := range slices.Concat(l.st.Valid, l.st.ValidRTCP) {
 		if p.byAddr[a] == l {
 			delete(p.byAddr, a)
 		}

@@ -66,7 +66,7 @@ func (in *inbound) isSecure() bool {
 func (in *inbound) opened(pkt []byte, plain *[]byte, l *Leg) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.secure {
+	if !in.secure || in.clear {
 		return nil
 	}
 	if in.srtp == nil {
@@ -103,7 +103,10 @@ func (l *Leg) blocks(rs []rtcp.ReceptionReport) {
 func (l *Leg) sendRTCP(writer func(*port) *wire.Writer, now time.Time, bye bool) {
 	l.mu.Lock()
 	port, to := l.port, l.st.Remote
-	if !l.st.WebRTC && !l.st.Mux {
+	switch {
+	case l.st.Jami:
+		port, to = l.rtcp, l.st.RemoteRTCP
+	case !l.st.WebRTC && !l.st.Mux:
 		port, to = l.rtcp, l.st.ToldRTCP
 		if l.st.Remote != l.st.Told { // behind NAT: the usual neighbour of where RTP comes from
 			to = nextPort(l.st.Remote)
@@ -156,7 +159,7 @@ func (l *Leg) sendRTCP(writer func(*port) *wire.Writer, now time.Time, bye bool)
 	w := writer(port)
 	b := w.Slot()
 	n := copy(b, raw)
-	if o.secure {
+	if o.secure && !o.clear {
 		o.rtcp++
 		l.slot.RTCP.Store(uint64(o.rtcp))
 		n = o.srtp.RTCP(b, n, o.rtcp)

@@ -101,6 +101,8 @@ func (l *Leg) reattach() error {
 	st := &l.st
 	if !st.WebRTC {
 		l.port, l.rtcp = l.h.rtpPort(st.Pair), l.h.rtcpPort(st.Pair)
+	}
+	if !st.WebRTC && !st.Jami {
 		if !l.port.take(l, l.rtcp) {
 			return ErrBusy
 		}
@@ -112,6 +114,9 @@ func (l *Leg) reattach() error {
 	l.mu.Lock()
 	for _, a := range st.Valid {
 		l.port.claim(a, l)
+	}
+	for _, a := range st.ValidRTCP {
+		l.rtcp.claim(a, l)
 	}
 	err := l.configureLocked()
 	if l.in.srtp != nil && l.slot.Source.Load() != 0 {

@@ -16,9 +16,9 @@ import (
 	"github.com/parley-jami/parley/services/media/srtp"
 )
 
-// Parse reads an offer or an answer. webrtc says which kind of transport the leg
-// has; an audio line of the other kind is not used.
-func Parse(text string, webrtc bool) (*Remote, error) {
+// Parse reads an offer or an answer of a far end of that kind; an audio line of
+// another kind is not used.
+func Parse(text string, kind Kind) (*Remote, error) {
 	if len(text) > MaxSize {
 		return nil, ErrSize
 	}
@@ -44,7 +44,7 @@ func Parse(text string, webrtc bool) (*Remote, error) {
 		if md.MediaName.Port.Value == 0 && !has(md.Attributes, "bundle-only") {
 			continue
 		}
-		r, err := parseAudio(&sd, md, webrtc)
+		r, err := parseAudio(&sd, md, kind)
 		if err != nil {
 			if failed == ErrNoAudio {
 				failed = err
@@ -96,9 +96,9 @@ func has(as []pion.Attribute, key string) bool {
 	return slices.ContainsFunc(as, func(a pion.Attribute) bool { return a.Key == key })
 }
 
-func parseAudio(sd *pion.SessionDescription, md *pion.MediaDescription, webrtc bool) (*Remote, error) {
+func parseAudio(sd *pion.SessionDescription, md *pion.MediaDescription, kind Kind) (*Remote, error) {
 	proto := strings.Join(md.MediaName.Protos, "/")
-	r := &Remote{WebRTC: webrtc, Dir: SendRecv, Mux: has(md.Attributes, "rtcp-mux")}
+	r := &Remote{Kind: kind, Dir: SendRecv, Mux: kind != Jami && has(md.Attributes, "rtcp-mux")}
 	for _, as := range [][]pion.Attribute{sd.Attributes, md.Attributes} {
 		for _, a := range as {
 			if i := slices.Index(directions[:], a.Key); i >= 0 {
@@ -123,7 +123,10 @@ func parseAudio(sd *pion.SessionDescription, md *pion.MediaDescription, webrtc b
 		return nil, err
 	}
 	secure := strings.Contains(proto, "SAVP")
-	if webrtc {
+	switch kind {
+	case Jami:
+		return r, r.jami(sd, md, proto)
+	case Browser:
 		if !secure {
 			return nil, fmt.Errorf("%w: browsers' audio is UDP/TLS/RTP/SAVPF, not %s", ErrSecurity, proto)
 		}
@@ -161,10 +164,10 @@ func (r *Remote) ice(sd *pion.SessionDescription, md *pion.MediaDescription) err
 			}
 		}
 	}
-	switch {
-	case !iceChars(r.Ufrag, 4) || !iceChars(r.Pwd, 22):
-		return fmt.Errorf("%w: a=ice-ufrag needs 4 to 256 and a=ice-pwd 22 to 256 letters, digits, + or / (RFC 8839 §5.4)", ErrSecurity)
-	case len(r.Fingerprints) == 0:
+	if err := r.passwords(); err != nil {
+		return err
+	}
+	if len(r.Fingerprints) == 0 {
 		return fmt.Errorf("%w: no a=fingerprint of SHA-256, SHA-384 or SHA-512 (RFC 8122 §5)", ErrSecurity)
 	}
 	if setup == "passive" || setup == "holdconn" {

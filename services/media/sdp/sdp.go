@@ -51,6 +51,16 @@ func (d Direction) String() string { return directions[d&3] }
 // Reverse returns the same flow as seen from the other side.
 func (d Direction) Reverse() Direction { return (d&Send)<<1 | (d&Recv)>>1 }
 
+// Kind is what the far end is, and so how its audio line is to be read.
+type Kind uint8
+
+// The kinds of far ends.
+const (
+	Phone   Kind = iota // plain RTP or SDES-SRTP
+	Browser             // ICE and DTLS-SRTP on one port
+	Jami                // ICE and SDES-SRTP, with RTCP in clear on a component of its own (connect-and-calls §3.3, §3.6)
+)
+
 // Codec is one that both sides speak, with the payload type it has in this call.
 type Codec struct {
 	ID   codec.ID
@@ -76,8 +86,8 @@ type line struct {
 
 // Remote is the far end's audio.
 type Remote struct {
-	WebRTC bool
-	Addr   netip.AddrPort // where it wants RTP; invalid with WebRTC or a host name
+	Kind   Kind
+	Addr   netip.AddrPort // where it wants RTP; of a phone that names no host only
 	RTCP   netip.AddrPort // where it wants RTCP
 	Mux    bool           // RTP and RTCP on one port
 	Hold   bool           // c= is 0.0.0.0 (RFC 3264 §8.4, old form)
@@ -86,7 +96,7 @@ type Remote struct {
 	DTMF   uint8          // payload type of telephone-event, 0: none
 	Level  uint8          // id of the audio level extension, 0: none
 
-	Ufrag, Pwd   string
+	Ufrag, Pwd   string // of a Jami peer empty: its transport and keys stay as they are (§3.4)
 	Fingerprints []Fingerprint
 	Crypto       *Crypto // the best of those given, nil: none
 
@@ -117,8 +127,8 @@ type Local struct {
 	CName    string
 	Dir      Direction
 
-	Candidates  []netip.AddrPort // WebRTC, the best first
-	Ufrag, Pwd  string
+	Candidates  []netip.AddrPort // with ICE, the best first; for Jami those of RTP
+	Ufrag, Pwd  string           // for Jami empty: no new transport is answered
 	Fingerprint Fingerprint
 	Crypto      *Crypto
 }

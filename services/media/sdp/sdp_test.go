@@ -84,7 +84,7 @@ func TestPhoneOffers(t *testing.T) {
 			}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, err := Parse(c.offer, false)
+			r, err := Parse(c.offer, Phone)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -122,30 +122,30 @@ func browser(ufrag, pwd, fingerprint string) string {
 func TestRefused(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
-		webrtc     bool
+		kind       Kind
 		want       error
 	}{
-		{"too long", strings.Repeat("a", MaxSize+1), false, ErrSize},
-		{"nonsense", "hello", false, ErrMalformed},
-		{"no media", phone(), false, ErrMalformed},
-		{"no audio", phone("m=video 5 RTP/AVP 99"), false, ErrNoAudio},
-		{"no codec", phone("m=audio 5 RTP/AVP 3 18"), false, ErrNoCodec},
-		{"no key", phone("m=audio 5 RTP/SAVP 0"), false, ErrSecurity},
-		{"short key", phone("m=audio 5 RTP/SAVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:AAAA"), false, ErrSecurity},
-		{"key with MKI", phone("m=audio 5 RTP/SAVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 "+key30+"|2^20|1:4"), false, ErrSecurity},
-		{"unencrypted", phone("m=audio 5 RTP/SAVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 "+key30+" UNENCRYPTED_SRTP"), false, ErrSecurity},
-		{"multicast", strings.ReplaceAll(phone("m=audio 5 RTP/AVP 0"), "192.0.2.7", "224.0.0.1"), false, ErrMalformed},
-		{"port 0", phone("m=audio 0 RTP/AVP 0"), false, ErrNoAudio},
-		{"browser without keys", phone("m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=rtpmap:111 opus/48000/2"), true, ErrSecurity},
-		{"browser with a short password", browser("ufrag", "p", "sha-256 "+print32), true, ErrSecurity},
-		{"browser with a long fragment", browser(strings.Repeat("u", 257), pwd22, "sha-256 "+print32), true, ErrSecurity},
-		{"browser with a NUL", browser("uf\x00rag", pwd22, "sha-256 "+print32), true, ErrSecurity},
-		{"half a fingerprint", browser("ufrag", pwd22, "sha-256 "+print32[:47]), true, ErrSecurity},
-		{"fingerprint without colons", browser("ufrag", pwd22, "sha-256 "+strings.ReplaceAll(print32, ":", "")), true, ErrSecurity},
-		{"fingerprint of an unknown hash", browser("ufrag", pwd22, "sha-1 "+print32[:59]), true, ErrSecurity},
-		{"browser's line on a phone", phone("m=audio 9 UDP/TLS/RTP/SAVPF 0"), false, ErrNoAudio},
+		{"too long", strings.Repeat("a", MaxSize+1), Phone, ErrSize},
+		{"nonsense", "hello", Phone, ErrMalformed},
+		{"no media", phone(), Phone, ErrMalformed},
+		{"no audio", phone("m=video 5 RTP/AVP 99"), Phone, ErrNoAudio},
+		{"no codec", phone("m=audio 5 RTP/AVP 3 18"), Phone, ErrNoCodec},
+		{"no key", phone("m=audio 5 RTP/SAVP 0"), Phone, ErrSecurity},
+		{"short key", phone("m=audio 5 RTP/SAVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:AAAA"), Phone, ErrSecurity},
+		{"key with MKI", phone("m=audio 5 RTP/SAVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 "+key30+"|2^20|1:4"), Phone, ErrSecurity},
+		{"unencrypted", phone("m=audio 5 RTP/SAVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 "+key30+" UNENCRYPTED_SRTP"), Phone, ErrSecurity},
+		{"multicast", strings.ReplaceAll(phone("m=audio 5 RTP/AVP 0"), "192.0.2.7", "224.0.0.1"), Phone, ErrMalformed},
+		{"port 0", phone("m=audio 0 RTP/AVP 0"), Phone, ErrNoAudio},
+		{"browser without keys", phone("m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=rtpmap:111 opus/48000/2"), Browser, ErrSecurity},
+		{"browser with a short password", browser("ufrag", "p", "sha-256 "+print32), Browser, ErrSecurity},
+		{"browser with a long fragment", browser(strings.Repeat("u", 257), pwd22, "sha-256 "+print32), Browser, ErrSecurity},
+		{"browser with a NUL", browser("uf\x00rag", pwd22, "sha-256 "+print32), Browser, ErrSecurity},
+		{"half a fingerprint", browser("ufrag", pwd22, "sha-256 "+print32[:47]), Browser, ErrSecurity},
+		{"fingerprint without colons", browser("ufrag", pwd22, "sha-256 "+strings.ReplaceAll(print32, ":", "")), Browser, ErrSecurity},
+		{"fingerprint of an unknown hash", browser("ufrag", pwd22, "sha-1 "+print32[:59]), Browser, ErrSecurity},
+		{"browser's line on a phone", phone("m=audio 9 UDP/TLS/RTP/SAVPF 0"), Phone, ErrNoAudio},
 	} {
-		if _, err := Parse(c.text, c.webrtc); !errors.Is(err, c.want) {
+		if _, err := Parse(c.text, c.kind); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 	}
@@ -154,7 +154,7 @@ func TestRefused(t *testing.T) {
 func TestBundleOnly(t *testing.T) {
 	r, err := Parse(lines("v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE v a", "a=fingerprint:md5 AA", "a=fingerprint:sha-256 "+strings.ToLower(print32),
 		"m=video 9 UDP/TLS/RTP/SAVPF 96", "a=mid:v", "a=ice-ufrag:ufrag", "a=ice-pwd:"+pwd22, "a=setup:actpass",
-		"m=audio 0 UDP/TLS/RTP/SAVPF 111", "a=mid:a", "a=bundle-only", "a=rtpmap:111 OPUS/48000/2", "a=extmap:3/sendrecv "+LevelURI), true)
+		"m=audio 0 UDP/TLS/RTP/SAVPF 111", "a=mid:a", "a=bundle-only", "a=rtpmap:111 OPUS/48000/2", "a=extmap:3/sendrecv "+LevelURI), Browser)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestBundleOnly(t *testing.T) {
 func TestOwnOffer(t *testing.T) {
 	l := local()
 	l.Crypto = &Crypto{Tag: "1", Keys: srtp.Keys{Profile: srtp.CM80, Key: make([]byte, 16), Salt: make([]byte, 14)}}
-	r, err := Parse(Offer(l), false)
+	r, err := Parse(Offer(l), Phone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,11 +186,14 @@ func TestOwnOffer(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add(phone("m=audio 4000 RTP/AVP 8 0 9 96 101", "a=rtpmap:96 opus/48000/2"), false)
-	f.Add(phone("m=audio 4000 RTP/SAVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 "+key30), false)
-	f.Add(phone("m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=rtpmap:111 opus/48000/2", "a=ice-ufrag:ufrag", "a=ice-pwd:"+pwd22, "a=fingerprint:sha-256 "+print32), true)
-	f.Fuzz(func(t *testing.T, text string, webrtc bool) {
-		r, err := Parse(text, webrtc)
+	f.Add(phone("m=audio 4000 RTP/AVP 8 0 9 96 101", "a=rtpmap:96 opus/48000/2"), uint8(Phone))
+	f.Add(phone("m=audio 4000 RTP/SAVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 "+key30), uint8(Phone))
+	f.Add(phone("m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=rtpmap:111 opus/48000/2", "a=ice-ufrag:ufrag", "a=ice-pwd:"+pwd22, "a=fingerprint:sha-256 "+print32), uint8(Browser))
+	for _, o := range []string{stockOffer, stockVideo, stockHold} {
+		f.Add(strings.ReplaceAll(o, "\n", "\r\n"), uint8(Jami))
+	}
+	f.Fuzz(func(t *testing.T, text string, kind uint8) {
+		r, err := Parse(text, Kind(kind%3))
 		if err != nil {
 			return
 		}

@@ -19,17 +19,20 @@ const (
 // Answer writes the answer to r. The caller has put into l what the transport of r
 // needs; l.Dir is cut to what r allows.
 func (r *Remote) Answer(l *Local) string {
+	if r.Kind == Jami {
+		return r.answerJami(l)
+	}
 	var b strings.Builder
 	addr := l.Addr.Addr()
-	if r.WebRTC && len(l.Candidates) > 0 {
+	if r.Kind == Browser && len(l.Candidates) > 0 {
 		addr = l.Candidates[0].Addr()
 	}
 	l.head(&b, addr)
-	if !r.WebRTC {
+	if r.Kind != Browser {
 		fmt.Fprintf(&b, "c=IN %s %s\r\n", family(addr), addr.Unmap())
 	}
 	b.WriteString("t=0 0\r\n")
-	if r.WebRTC {
+	if r.Kind == Browser {
 		if r.bundle {
 			fmt.Fprintf(&b, "a=group:BUNDLE %s\r\n", r.lines[r.at].mid)
 		}
@@ -62,14 +65,14 @@ func (r *Remote) audio(b *strings.Builder, l *Local, m line) {
 		pts += fmt.Sprintf(" %d", r.DTMF)
 	}
 	port := l.Addr.Port()
-	if r.WebRTC {
+	if r.Kind == Browser {
 		port = 9
 		if len(l.Candidates) > 0 {
 			port = l.Candidates[0].Port()
 		}
 	}
 	fmt.Fprintf(b, "m=audio %d %s %s\r\n", port, m.proto, pts)
-	if r.WebRTC && len(l.Candidates) > 0 {
+	if r.Kind == Browser && len(l.Candidates) > 0 {
 		a := l.Candidates[0].Addr()
 		fmt.Fprintf(b, "c=IN %s %s\r\n", family(a), a.Unmap())
 	}
@@ -95,12 +98,12 @@ func (r *Remote) audio(b *strings.Builder, l *Local, m line) {
 	} else if l.RTCPPort != 0 && l.RTCPPort != l.Addr.Port()+1 {
 		fmt.Fprintf(b, "a=rtcp:%d\r\n", l.RTCPPort)
 	}
-	if r.WebRTC {
+	if r.Kind == Browser {
 		l.transport(b)
 	} else if l.Crypto != nil {
 		writeCrypto(b, l.Crypto)
 	}
-	if dir&Send != 0 && r.WebRTC {
+	if dir&Send != 0 && r.Kind == Browser {
 		fmt.Fprintf(b, "a=msid:parley audio\r\na=ssrc:%d cname:%s\r\na=ssrc:%d msid:parley audio\r\n", l.SSRC, l.CName, l.SSRC)
 	}
 }
@@ -118,16 +121,23 @@ func (l *Local) transport(b *strings.Builder) {
 }
 
 func writeCodec(b *strings.Builder, c Codec) {
-	switch c.ID {
-	case codec.Opus:
-		fmt.Fprintf(b, "a=rtpmap:%d opus/48000/2\r\na=fmtp:%d minptime=10;useinbandfec=1;stereo=0;sprop-stereo=0\r\n", c.PT, c.PT)
-	case codec.G722:
-		fmt.Fprintf(b, "a=rtpmap:%d G722/8000\r\n", c.PT)
-	case codec.PCMU:
-		fmt.Fprintf(b, "a=rtpmap:%d PCMU/8000\r\n", c.PT)
-	case codec.PCMA:
-		fmt.Fprintf(b, "a=rtpmap:%d PCMA/8000\r\n", c.PT)
+	fmt.Fprintf(b, "a=rtpmap:%d %s\r\n", c.PT, rtpmap(c))
+	if c.ID == codec.Opus {
+		fmt.Fprintf(b, "a=fmtp:%d minptime=10;useinbandfec=1;stereo=0;sprop-stereo=0\r\n", c.PT)
 	}
+}
+
+// rtpmap is a codec's name and clock; Jami compares the names with their case.
+func rtpmap(c Codec) string {
+	switch c.ID {
+	case codec.G722:
+		return "G722/8000"
+	case codec.PCMU:
+		return "PCMU/8000"
+	case codec.PCMA:
+		return "PCMA/8000"
+	}
+	return "opus/48000/2"
 }
 
 func writeCrypto(b *strings.Builder, c *Crypto) {

@@ -16,15 +16,12 @@
 package api
 
 import (
-	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
-	"strconv"
-	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/parley-jami/parley/internal/httpapi"
 	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/internal/limits"
 	"github.com/parley-jami/parley/internal/names"
@@ -54,132 +51,71 @@ const atOnce = 256
 
 // Handler answers requests.
 type Handler struct {
+	*httpapi.API
 	store   Store
-	log     *zap.Logger
-	metrics *Metrics
 	mux     *http.ServeMux
-
-	looking     limits.Addresses
-	registering limits.Addresses
-	slots       chan struct{}
+	looking limits.Addresses
 }
 
 // NewHandler returns the handler.
-func NewHandler(s Store, log *zap.Logger, m *Metrics) *Handler {
-	h := &Handler{store: s, log: log, metrics: m, mux: http.NewServeMux(), slots: make(chan struct{}, atOnce),
-		looking:     limits.NewAddresses(lookupsPerSec, lookupsBurst),
-		registering: limits.NewAddresses(registrationsPerSec, registrationsBurst)}
-	h.mux.Handle("GET /name/{name}", h.bounded(opLookup, h.looking, h.lookup))
-	h.mux.Handle("GET /addr/{addr}", h.bounded(opReverse, h.looking, h.reverse))
-	h.mux.Handle("POST /name/{name}", h.bounded(opRegister, h.registering, h.register))
+func NewHandler(s Store, log *zap.Logger, m *httpapi.Metrics) *Handler {
+	h := &Handler{store: s, mux: http.NewServeMux(), looking: limits.NewAddresses(lookupsPerSec, lookupsBurst), API: httpapi.API{Log: log, Metrics: m, LimitedStatus: http.StatusServiceUnavailable,
+		Refusal: func(_, words string) any { return map[string]any{"success": false, "error": words} }}.Bounded(atOnce)}
+	registering := limits.NewAddresses(registrationsPerSec, registrationsBurst)
+	h.mux.Handle("GET /name/{name}", h.Handle(opLookup, h.looking, h.lookup))
+	h.mux.Handle("GET /addr/{addr}", h.Handle(opReverse, h.looking, h.reverse))
+	h.mux.Handle("POST /name/{name}", h.Handle(opRegister, registering, h.register))
 	return h
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
-// answer is what a request comes to.
-type answer struct {
-	status int
-	result string // for the metrics
-	body   []byte
-}
-
-func refuse(status int, result, words string) answer {
-	b, err := json.Marshal(map[string]any{"success": false, "error": words})
-	if err != nil {
-		panic(err) // texts alone
-	}
-	return answer{status, result, b}
-}
-
-// bounded answers, unless there is too much to answer.
-func (h *Handler) bounded(op string, l limits.Addresses, fn func(*http.Request) answer) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began := time.Now()
-		var a answer
-		if wait := l.Take(limits.ClientIP(r), began); wait > 0 {
-			w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
-			a = refuse(http.StatusServiceUnavailable, resultLimited, "too many requests from your address")
-		} else {
-			select {
-			case h.slots <- struct{}{}:
-				a = h.work(fn, r)
-			default:
-				w.Header().Set("Retry-After", "1")
-				a = refuse(http.StatusServiceUnavailable, resultBusy, "too many requests at once")
-			}
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(a.status)
-		if _, err := w.Write(a.body); err != nil {
-			h.log.Debug("answer not sent", zap.Error(err))
-		}
-		h.metrics.count(op, a.result, time.Since(began))
-	})
-}
-
-// work answers in a slot. A mistake of ours costs one request and is told in the log.
-func (h *Handler) work(fn func(*http.Request) answer, r *http.Request) (a answer) {
-	defer func() {
-		<-h.slots
-		if p := recover(); p != nil {
-			h.log.Error("panic", zap.Any("value", p), zap.Stack("stack"))
-			a = refuse(http.StatusInternalServerError, resultError, "a mistake in the server")
-		}
-	}()
-	return fn(r)
-}
-
-func (h *Handler) lookup(r *http.Request) answer {
+func (h *Handler) lookup(r *http.Request) httpapi.Answer {
 	name, err := names.Normalize(r.PathValue("name"))
 	if err != nil {
-		return refuse(http.StatusBadRequest, resultInvalid, err.Error())
+		return h.Refuse(http.StatusBadRequest, httpapi.Invalid, err.Error())
 	}
 	return h.found(h.store.ByName(name))
 }
 
-func (h *Handler) reverse(r *http.Request) answer {
+func (h *Handler) reverse(r *http.Request) httpapi.Answer {
 	addr, err := names.ParseAddr(r.PathValue("addr"))
 	if err != nil {
-		return refuse(http.StatusBadRequest, resultInvalid, err.Error())
+		return h.Refuse(http.StatusBadRequest, httpapi.Invalid, err.Error())
 	}
 	return h.found(h.store.ByAddr(addr))
 }
 
-func (h *Handler) found(r names.Record, err error) answer {
+func (h *Handler) found(r names.Record, err error) httpapi.Answer {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return refuse(http.StatusNotFound, resultNotFound, err.Error())
+		return h.Refuse(http.StatusNotFound, resultNotFound, err.Error())
 	case err != nil:
-		h.log.Error("look-up failed", zap.Error(err))
-		return refuse(http.StatusInternalServerError, resultError, "the server can't read its names")
+		h.Log.Error("look-up failed", zap.Error(err))
+		return h.Refuse(http.StatusInternalServerError, httpapi.Error, "the server can't read its names")
 	}
-	return answer{http.StatusOK, resultOK, r.Reply()}
+	return httpapi.Answer{Status: http.StatusOK, Result: httpapi.OK, Body: r.Reply()}
 }
 
-func (h *Handler) register(r *http.Request) answer {
-	if r.ContentLength > names.MaxBody {
-		return refuse(http.StatusBadRequest, resultInvalid, "the body is too long")
-	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, names.MaxBody+1)) // one more is too long to parse
-	if err != nil {
-		return refuse(http.StatusBadRequest, resultInvalid, "the body did not come whole")
+func (h *Handler) register(r *http.Request) httpapi.Answer {
+	body, no := h.Body(r, names.MaxBody)
+	if no != nil {
+		return *no
 	}
 	rec, err := names.ParseRegistration(r.PathValue("name"), body)
 	switch {
 	case errors.Is(err, names.ErrBadSignature):
-		return refuse(http.StatusUnauthorized, resultBadSignature, err.Error())
+		return h.Refuse(http.StatusUnauthorized, resultBadSignature, err.Error())
 	case err != nil:
-		return refuse(http.StatusBadRequest, resultInvalid, err.Error())
+		return h.Refuse(http.StatusBadRequest, httpapi.Invalid, err.Error())
 	}
 	switch err := h.store.Register(&rec); {
 	case errors.Is(err, store.ErrTaken), errors.Is(err, store.ErrHasName):
-		return refuse(http.StatusForbidden, resultTaken, err.Error())
+		return h.Refuse(http.StatusForbidden, resultTaken, err.Error())
 	case err != nil:
-		h.log.Error("registration failed", zap.String("name", rec.Name), zap.Error(err))
-		return refuse(http.StatusInternalServerError, resultError, "the server can't write the name down")
+		h.Log.Error("registration failed", zap.String("name", rec.Name), zap.Error(err))
+		return h.Refuse(http.StatusInternalServerError, httpapi.Error, "the server can't write the name down")
 	}
-	h.log.Info("registered", zap.String("name", rec.Name), zap.Stringer("addr", rec.Addr))
-	return answer{http.StatusOK, resultOK, []byte(`{"success":true}`)}
+	h.Log.Info("registered", zap.String("name", rec.Name), zap.Stringer("addr", rec.Addr))
+	return httpapi.Success(map[string]bool{"success": true})
 }

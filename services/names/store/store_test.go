@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/parley-jami/parley/internal/dbfile"
 	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/internal/names"
 	"github.com/parley-jami/parley/internal/names/namestest"
@@ -87,7 +88,7 @@ func TestOneNameOneAccount(t *testing.T) {
 	if _, err := s.ByAddr(jami.ID{1}); !errors.Is(err, store.ErrNotFound) {
 		t.Error(err)
 	}
-	if _, err := store.Open(path); !errors.Is(err, store.ErrInUse) {
+	if _, err := store.Open(path); !errors.Is(err, dbfile.ErrInUse) {
 		t.Errorf("a second process: %v", err)
 	}
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
@@ -215,7 +216,7 @@ func TestDamagedFile(t *testing.T) {
 			t.Errorf("%s: opened", what)
 			continue
 		}
-		if !errors.Is(err, store.ErrDamaged) {
+		if !errors.Is(err, dbfile.ErrDamaged) {
 			t.Errorf("%s: %v", what, err)
 		}
 		if now, err := os.ReadFile(path); err != nil || string(now) != string(b) {

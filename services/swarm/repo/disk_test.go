@@ -47,7 +47,7 @@ func FullDisk(t *testing.T, r *Repo, a *Author) {
 		}
 		again, err := Open(r.Path, r.ID)
 		if err == nil {
-			err = again.Load(context.Background())
+			err = again.Load(context.Background(), nil)
 		}
 		if err != nil || again.Head() != head {
 			t.Fatalf("write %d fails: opened again: %v", n, err)

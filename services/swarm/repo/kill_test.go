@@ -57,7 +57,7 @@ func TestKilledWriter(t *testing.T) {
 		}
 		r, err := repo.Open(all[0], filepath.Base(all[0]))
 		if err == nil {
-			err = r.Load(context.Background())
+			err = r.Load(context.Background(), nil)
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -30,6 +30,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/format/config"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 
+	"github.com/parley-jami/parley/internal/trust"
 	"github.com/parley-jami/parley/services/swarm/commit"
 	"github.com/parley-jami/parley/services/swarm/rules"
 )
@@ -99,7 +100,7 @@ type Repo struct {
 
 func newRepo(path, id string) *Repo {
 	git := filepath.Join(path, ".git")
-	return &Repo{ID: id, Path: path, git: git, disk: realDisk{}, checker: rules.NewChecker(),
+	return &Repo{ID: id, Path: path, git: git, disk: realDisk{}, checker: rules.NewChecker(nil),
 		trees: map[plumbing.Hash]*rules.Tree{}, keys: map[string]plumbing.Hash{},
 		store: filesystem.NewStorageWithOptions(osfs.New(git, osfs.WithBoundOS()), cache.NewObjectLRU(cacheSize), filesystem.Options{})}
 }
@@ -242,9 +243,10 @@ func (r *Repo) folder(t *rules.Tree, h plumbing.Hash, prefix string, depth int, 
 	return nil
 }
 
-// Load verifies every commit from the newest to the first and learns which
-// idempotency keys were used. It is to be called once, before Append.
-func (r *Repo) Load(ctx context.Context) error {
+// Load verifies every commit from the newest to the first, those of revoked devices too,
+// and learns which idempotency keys were used. It is to be called once, before Append.
+func (r *Repo) Load(ctx context.Context, revoked *trust.Revocations) error {
+	r.checker = rules.NewChecker(revoked)
 	keys, count := map[string]plumbing.Hash{}, 0
 	h := r.Head()
 	c, signed, m, err := r.read(h)

@@ -95,7 +95,7 @@ func TestKeyIsOneCommitAlsoAfterRestart(t *testing.T) {
 			t.Fatalf("same key: %v, %v; want %s", again, err, first.ID)
 		}
 		if r, err = repo.Open(r.Path, r.ID); err == nil {
-			err = r.Load(context.Background())
+			err = r.Load(context.Background(), nil)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -152,7 +152,7 @@ func TestRenewedCertificateIsCommitted(t *testing.T) {
 	post(t, r, id, 1)
 	r, err := repo.Open(r.Path, r.ID)
 	if err == nil {
-		err = r.Load(context.Background())
+		err = r.Load(context.Background(), nil)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +215,7 @@ func TestDamage(t *testing.T) {
 			harm(t, r)
 			r, err := repo.Open(r.Path, r.ID)
 			if err == nil {
-				err = r.Load(context.Background())
+				err = r.Load(context.Background(), nil)
 			}
 			if !errors.Is(err, repo.ErrDamaged) {
 				t.Fatalf("opened: %v", err)
@@ -234,7 +234,7 @@ func TestLeftovers(t *testing.T) {
 	write(t, filepath.Join(r.Path, ".git/objects/tmp_obj_1234"), []byte("x"))
 	r, err := repo.Open(r.Path, r.ID)
 	if err == nil {
-		err = r.Load(context.Background())
+		err = r.Load(context.Background(), nil)
 	}
 	if err != nil || r.Head() != head {
 		t.Fatalf("head %s, %v; want %s", r.Head(), err, head)
@@ -276,7 +276,7 @@ func BenchmarkLoad10000(b *testing.B) {
 	for b.Loop() {
 		o, err := repo.Open(r.Path, r.ID)
 		if err == nil {
-			err = o.Load(context.Background())
+			err = o.Load(context.Background(), nil)
 		}
 		if err != nil {
 			b.Fatal(err)
@@ -329,7 +329,7 @@ func TestDetached(t *testing.T) {
 	}
 	r, err := repo.Open(r.Path, r.ID)
 	if err == nil {
-		err = r.Load(context.Background())
+		err = r.Load(context.Background(), nil)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -350,5 +350,29 @@ func TestRoomsOfOneSecondAreApart(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "*")); len(seen) != 4 || len(left) != 4 || err != nil {
 		t.Fatalf("conversations %v, on the disk %v, %v", seen, left, err)
+	}
+}
+
+// A conversation with messages of before a revocation opens; one with a later one
+// doesn't.
+func TestLoadKnowsWhatIsRevoked(t *testing.T) {
+	id, now := swarmtest.New(t), time.Now()
+	r, err := repo.Create(t.TempDir(), "main", &id.Author, now.Add(-2*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ago := range []time.Duration{time.Hour, 30 * time.Minute} {
+		if _, err := r.Append(&id.Author, text("of "+ago.String()+" ago", ""), now.Add(-ago)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for ago, want := range map[time.Duration]error{10 * time.Minute: nil, 45 * time.Minute: repo.ErrDamaged} {
+		r, err := repo.Open(r.Path, r.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Load(t.Context(), id.Revoke(t, now.Add(-ago))); !errors.Is(err, want) {
+			t.Errorf("revoked %s ago: %v, want %v", ago, err, want)
+		}
 	}
 }

@@ -2,31 +2,28 @@ package rules_test
 
 import (
 	"bytes"
+	"errors"
 	"testing"
+	"time"
 
+	"github.com/parley-jami/parley/services/swarm/commit"
 	"github.com/parley-jami/parley/services/swarm/rules"
 	"github.com/parley-jami/parley/services/swarm/swarmtest"
 )
 
-// FuzzCert covers FirstPEM and ParseCert: both read what a repository holds.
-func FuzzCert(f *testing.F) {
+// FuzzCertificates has a commit's tree hold any bytes in the place of its author's
+// certificates: nothing is accepted but what is signed by the device.
+func FuzzCertificates(f *testing.F) {
 	id := swarmtest.New(f)
-	f.Add(id.DevicePEM)
-	f.Add(id.AccountPEM)
-	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
-	f.Add(bytes.Replace(id.DevicePEM, []byte("CERTIFICATE"), []byte("X"), 2))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		first, err := rules.FirstPEM(text)
-		if err != nil {
-			return
-		}
-		c, err := rules.ParseCert(text)
-		again, err2 := rules.ParseCert(first)
-		if (err == nil) != (err2 == nil) {
-			t.Fatalf("the whole text: %v, its first part: %v", err, err2)
-		}
-		if err == nil && (c.LongID != again.LongID || len(c.ID) != 40 || c.Key == nil) {
-			t.Errorf("%+v, %+v", c, again)
+	f.Add(id.DevicePEM, id.AccountPEM)
+	f.Add(append(bytes.Clone(id.DevicePEM), id.AccountPEM...), id.AccountPEM)
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), id.AccountPEM)
+	f.Add(id.DevicePEM, bytes.Replace(id.AccountPEM, []byte("CERTIFICATE"), []byte("X"), 2))
+	f.Fuzz(func(t *testing.T, device, account []byte) {
+		c := &commit.Commit{Name: "A", Device: id.Device, Time: time.Now(), Message: []byte(`{"mode":2,"type":"initial"}`)}
+		files := tree(map[string][]byte{"admins/" + id.URI + ".crt": account, "devices/" + id.Device + ".crt": device})
+		if _, err := rules.NewChecker(nil).Check(c, c.Unsigned(), files, nil); err == nil || !errors.Is(err, rules.ErrInvalid) {
+			t.Errorf("a commit without a signature: %v", err)
 		}
 	})
 }

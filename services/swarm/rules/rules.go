@@ -1,15 +1,18 @@
 package rules
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/rsa"
 	"crypto/sha512"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"github.com/parley-jami/parley/internal/trust"
 	"github.com/parley-jami/parley/services/swarm/commit"
 )
 
@@ -52,40 +55,14 @@ func (t *Tree) changed(old *Tree) []string {
 // Checker checks commits. It belongs to one goroutine; the certificates that it
 // has read are kept for the next commit.
 type Checker struct {
-	certs  map[plumbing.Hash]*Cert
-	issued map[issue]struct{} // device certificates whose signature was checked
+	revoked *trust.Revocations
+	files   map[plumbing.Hash][]*x509.Certificate
+	chains  map[pair]*trust.Chain // that were found good, whatever the time
 }
 
-// issue is a device's and an account's certificate, by their blobs.
-type issue struct{ device, account plumbing.Hash }
-
-// maxCerts bounds the certificates that a Checker remembers.
-const maxCerts = 1024
-
-// NewChecker returns a Checker.
-func NewChecker() *Checker {
-	return &Checker{certs: map[plumbing.Hash]*Cert{}, issued: map[issue]struct{}{}}
-}
-
-func (k *Checker) cert(t *Tree, path string) (*Cert, error) {
-	h := t.Blobs[path]
-	if c, ok := k.certs[h]; ok && !h.IsZero() {
-		return c, nil
-	}
-	text, err := t.file(path)
-	if err != nil {
-		return nil, err
-	}
-	c, err := ParseCert(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if len(k.certs) >= maxCerts {
-		clear(k.certs)
-		clear(k.issued)
-	}
-	k.certs[h] = c
-	return c, nil
+// NewChecker returns a Checker that refuses what is revoked; nil: nothing is.
+func NewChecker(revoked *trust.Revocations) *Checker {
+	return &Checker{revoked: revoked, files: map[plumbing.Hash][]*x509.Certificate{}, chains: map[pair]*trust.Chain{}}
 }
 
 // Check says whether a commit may stand in a conversation. signed is what its
@@ -127,41 +104,34 @@ func (k *Checker) Check(c *commit.Commit, signed []byte, tree, old *Tree) (commi
 // author is the author check of swarm §2.4, with the chain from the device to the
 // account checked too. It returns the author's Jami Id.
 func (k *Checker) author(c *commit.Commit, signed []byte, tree *Tree) (string, error) {
-	dev, err := k.cert(tree, "devices/"+c.Device+".crt")
+	device := "devices/" + c.Device + ".crt"
+	dev, err := k.certs(tree, device)
 	if err != nil {
 		return "", err
 	}
-	if dev.LongID != c.Device {
-		return "", fmt.Errorf("%w: devices/%s.crt is of another device", ErrInvalid, c.Device)
-	}
-	user := dev.IssuerUID
+	user := issuer(dev[0])
 	path := "admins/" + user + ".crt"
 	if _, ok := tree.Blobs[path]; !ok {
 		path = "members/" + user + ".crt"
 	}
-	acc, err := k.cert(tree, path)
+	chain, err := k.chain(c, tree, device, path)
 	if err != nil {
 		return "", err
 	}
-	if acc.ID != user {
+	switch key, ok := chain.Device.PublicKey.(*rsa.PublicKey); {
+	case chain.DeviceID.String() != c.Device:
+		return "", fmt.Errorf("%w: %s is of another device", ErrInvalid, device)
+	case chain.JamiID.String() != user:
 		return "", fmt.Errorf("%w: %s is of another account", ErrInvalid, path)
-	}
-	if c.Time.After(dev.NotAfter) || c.Time.After(acc.NotAfter) {
-		return "", fmt.Errorf("%w: written after the certificate ended", ErrInvalid)
-	}
-	by := issue{tree.Blobs["devices/"+c.Device+".crt"], tree.Blobs[path]}
-	if _, ok := k.issued[by]; !ok {
-		if err := acc.CheckSignature(dev.SignatureAlgorithm, dev.RawTBSCertificate, dev.Signature); err != nil {
-			return "", fmt.Errorf("%w: device certificate: %w", ErrInvalid, err)
-		}
-		k.issued[by] = struct{}{}
-	}
-	if len(c.Signature) == 0 {
+	case len(c.Signature) == 0:
 		return "", fmt.Errorf("%w: not signed", ErrInvalid)
-	}
-	sum := sha512.Sum512(signed)
-	if err := rsa.VerifyPKCS1v15(dev.Key, crypto.SHA512, sum[:], c.Signature); err != nil {
-		return "", fmt.Errorf("%w: signature: %w", ErrInvalid, err)
+	case !ok:
+		return "", fmt.Errorf("%w: %s has no RSA key", ErrInvalid, device)
+	default:
+		sum := sha512.Sum512(signed)
+		if err := rsa.VerifyPKCS1v15(key, crypto.SHA512, sum[:], c.Signature); err != nil {
+			return "", fmt.Errorf("%w: signature: %w", ErrInvalid, err)
+		}
 	}
 	return user, nil
 }
@@ -174,7 +144,7 @@ func (k *Checker) ordinary(c *commit.Commit, tree, old *Tree, user string) error
 		return err
 	}
 	for _, p := range diff {
-		now, err := k.cert(tree, p)
+		now, err := k.certs(tree, p)
 		if err != nil {
 			return err
 		}
@@ -184,11 +154,11 @@ func (k *Checker) ordinary(c *commit.Commit, tree, old *Tree, user string) error
 			}
 			continue
 		}
-		before, err := k.cert(old, p)
+		before, err := k.certs(old, p)
 		if err != nil {
 			return err
 		}
-		if now.ID != before.ID {
+		if !bytes.Equal(now[0].RawSubjectPublicKeyInfo, before[0].RawSubjectPublicKeyInfo) {
 			return fmt.Errorf("%w: a message changes the key of %s", ErrInvalid, p)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"github.com/parley-jami/parley/internal/trust"
 	"github.com/parley-jami/parley/services/swarm/commit"
 	"github.com/parley-jami/parley/services/swarm/rules"
 	"github.com/parley-jami/parley/services/swarm/swarmtest"
@@ -93,7 +94,7 @@ func TestRules(t *testing.T) {
 			if tt.edit != nil {
 				tt.edit(c)
 			}
-			_, err := rules.NewChecker().Check(c, c.Unsigned(), tree(tt.files), old)
+			_, err := rules.NewChecker(nil).Check(c, c.Unsigned(), tree(tt.files), old)
 			if tt.ok && err != nil {
 				t.Fatal(err)
 			}
@@ -101,6 +102,27 @@ func TestRules(t *testing.T) {
 				t.Fatalf("accepted, or another error: %v", err)
 			}
 		})
+	}
+}
+
+// What a device wrote before it was revoked stays good.
+func TestCommitsOfRevokedDevices(t *testing.T) {
+	id := swarmtest.New(t)
+	at := time.Now().Add(-20 * time.Minute).Truncate(time.Second)
+	revoked := id.Revoke(t, at)
+	files := tree(map[string][]byte{"admins/" + id.URI + ".crt": id.AccountPEM, "devices/" + id.Device + ".crt": id.DevicePEM})
+	k := rules.NewChecker(revoked)
+	for _, tt := range []struct {
+		after time.Duration
+		ok    bool
+	}{{-time.Hour, true}, {0, true}, {5 * time.Minute, true}, {5*time.Minute + time.Second, false}, {-time.Second, true}, {time.Hour, false}} {
+		c := &commit.Commit{Name: "A", Device: id.Device, Time: at.Add(tt.after), Message: []byte(`{"body":"hi","type":"text/plain"}`),
+			Parents: []plumbing.Hash{plumbing.NewHash("ddf6dfb319f74a778abee7ba7f549090bec69d21")}}
+		sign(t, c, id.DeviceKey)
+		_, err := k.Check(c, c.Unsigned(), files, files)
+		if tt.ok && err != nil || !tt.ok && (!errors.Is(err, rules.ErrInvalid) || !errors.Is(err, &trust.Error{Reason: trust.Revoked})) {
+			t.Errorf("%s after the revocation: %v", tt.after, err)
+		}
 	}
 }
 

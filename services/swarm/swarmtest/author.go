@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/parley-jami/parley/internal/trust"
 	"github.com/parley-jami/parley/services/swarm/repo"
 )
 
@@ -48,6 +49,36 @@ func WithBits(tb testing.TB, bits int) *Identity {
 func (id *Identity) RenewDevice(tb testing.TB) {
 	tb.Helper()
 	id.DevicePEM = cert(tb, name(tb, "Jami device", id.DeviceKey), name(tb, "", id.Account), id.DeviceKey, id.Account, false)
+}
+
+// NewDevice gives the account another device in the place of the one before.
+func (id *Identity) NewDevice(tb testing.TB) {
+	tb.Helper()
+	id.DeviceKey = key(tb, id.DeviceKey.N.BitLen())
+	_, id.Device = ids(tb, id.DeviceKey)
+	id.Signer = id.DeviceKey
+	id.RenewDevice(tb)
+}
+
+// Revoke is a list of the account's that names the device's certificate, as of at.
+func (id *Identity) Revoke(tb testing.TB, at time.Time) *trust.Revocations {
+	tb.Helper()
+	certs, err := trust.Certificates(append(append([]byte(nil), id.DevicePEM...), id.AccountPEM...))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	issuer := *certs[1]
+	issuer.SubjectKeyId = []byte{1} // the library wants one
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: at, NextUpdate: certs[1].NotAfter,
+		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: certs[0].SerialNumber, RevocationTime: at}}}, &issuer, id.Account)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r := new(trust.Revocations)
+	if _, err := r.Add(der, certs[1]); err != nil {
+		tb.Fatal(err)
+	}
+	return r
 }
 
 func key(tb testing.TB, bits int) *rsa.PrivateKey {

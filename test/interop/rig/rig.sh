@@ -2,9 +2,11 @@
 # A private network of stock Jami daemons to test against. Needs root.
 #
 #   rig.sh install       Debian packages, once a machine
-#   rig.sh up N          N peers (namespaces rp1..rpN) and a DHT bootstrap node
+#   rig.sh up N          N peers (namespaces rp1..rpN) and, unless RIG_DHT=none, a DHT bootstrap node
 #   rig.sh exec I CMD…   run CMD in peer I's network namespace
 #   rig.sh hub CMD…      run CMD in the hub's namespace (10.77.0.254)
+#   rig.sh stop I        end peer I's daemon; its files stay
+#   rig.sh start I       start it again
 #   rig.sh down          stop what `up` started, by process id, and remove the namespaces
 #
 # Addresses: hub and dhtnode 10.77.0.254:4222/udp, peer I 10.77.0.I; the namespace
@@ -27,6 +29,22 @@ ns_add() { # name address
   ip -n "$1" route add default via 10.77.0.254
 }
 
+start_peer() { # number
+  local D=$S/p$1
+  mkdir -p "$D/home" "$D/run"
+  chmod 700 "$D/run"
+  setsid ip netns exec "rp$1" env -i PATH="$PATH" LANG=C.UTF-8 HOME="$D/home" XDG_RUNTIME_DIR="$D/run" \
+    PULSE_SERVER="unix:$D/pulse.sock" RIG_DIR="$D" SHIM="$S/nlshim.so" \
+    dbus-run-session -- bash "$HERE/peer.sh" >>"$D/log" 2>&1 </dev/null &
+  echo $! >>"$S/pids"
+}
+
+await_peer() { # number
+  for _ in $(seq 1 100); do [ -S "$S/p$1/sock" ] && return; sleep 0.2; done
+  echo "peer $1 did not start; see $S/p$1/log" >&2
+  exit 1
+}
+
 case ${1:-} in
 install)
   apt-get update -qq
@@ -40,24 +58,24 @@ up)
   ip netns add rphub
   ip -n rphub link set lo up
   ns_add rpsut 10.77.0.200
-  ip netns exec rphub dhtnode -p 4222 -s >"$S/dht.log" 2>&1 </dev/null &
-  echo $! >>"$S/pids"
+  if [ "${RIG_DHT:-dhtnode}" = dhtnode ]; then
+    ip netns exec rphub dhtnode -p 4222 -s >"$S/dht.log" 2>&1 </dev/null &
+    echo $! >>"$S/pids"
+  fi
   for i in $(seq 1 "$N"); do
     ns_add "rp$i" "10.77.0.$i"
-    D=$S/p$i
-    mkdir -p "$D/home" "$D/run"
-    chmod 700 "$D/run"
-    setsid ip netns exec "rp$i" env -i PATH="$PATH" LANG=C.UTF-8 HOME="$D/home" XDG_RUNTIME_DIR="$D/run" \
-      PULSE_SERVER="unix:$D/pulse.sock" RIG_DIR="$D" SHIM="$S/nlshim.so" \
-      dbus-run-session -- bash "$HERE/peer.sh" >"$D/log" 2>&1 </dev/null &
-    echo $! >>"$S/pids"
+    start_peer "$i"
   done
-  for i in $(seq 1 "$N"); do
-    for _ in $(seq 1 100); do [ -S "$S/p$i/sock" ] && break; sleep 0.2; done
-    [ -S "$S/p$i/sock" ] || { echo "peer $i did not start; see $S/p$i/log" >&2; exit 1; }
-  done
+  for i in $(seq 1 "$N"); do await_peer "$i"; done
   echo "rig up: $N peers, state in $S" ;;
 exec) shift; i=$1; shift; exec ip netns exec "rp$i" env PULSE_SERVER="unix:$S/p$i/pulse.sock" "$@" ;;
+stop)
+  i=${2:?which peer}
+  p=$(ip netns pids "rp$i"); [ -n "$p" ] && kill $p 2>/dev/null || true
+  for _ in $(seq 1 50); do [ -z "$(ip netns pids "rp$i")" ] && break; sleep 0.1; done
+  p=$(ip netns pids "rp$i"); [ -n "$p" ] && kill -9 $p 2>/dev/null || true
+  rm -f "$S/p$i/sock" "$S/p$i/pulse.sock" ;;
+start) i=${2:?which peer}; start_peer "$i"; await_peer "$i" ;;
 hub) shift; exec ip netns exec rphub "$@" ;;
 sut) shift; exec ip netns exec rpsut "$@" ;;
 down)
@@ -71,5 +89,5 @@ down)
     ip netns del "$ns"
   done
   rm -rf "$S" ;;
-*) sed -n '2,16p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
+*) sed -n '2,18p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
 esac

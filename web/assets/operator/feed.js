@@ -13,6 +13,14 @@ export class Feed {
 
   // ask sends one request; it fails with the node's words.
   async ask(method, path, body) {
+    const text = await this.send(method, path, body);
+    return text ? JSON.parse(text) : null;
+  }
+
+  // text is what stands at a path that has no JSON.
+  text(path) { return this.send("GET", path); }
+
+  async send(method, path, body) {
     let r;
     try {
       r = await fetch("/api/v1/" + path, { method, headers: { ...this.headers, ...(body ? { "Content-Type": "application/json" } : {}) }, body: body && JSON.stringify(body) });
@@ -20,10 +28,10 @@ export class Feed {
       throw new Error("The node does not answer.");
     }
     const text = await r.text();
+    if (r.ok) return text;
     const reply = text ? JSON.parse(text) : null;
     if (r.status === 401) this.onrefused(reply.message);
-    if (!r.ok) throw new Error(reply?.message ?? `The node answered ${r.status}.`);
-    return reply;
+    throw new Error(reply?.message ?? `The node answered ${r.status}.`);
   }
 
   // run reads states until the token is refused, and comes back by itself.

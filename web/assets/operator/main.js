@@ -4,6 +4,10 @@ import { $, h, icon, setText, toast, copy } from "../ui.js";
 import { Feed } from "./feed.js";
 import { Rates, bytes, duration } from "./rates.js";
 import { drawRooms } from "./rooms.js";
+import { Accounts } from "./accounts.js";
+import { Organisation } from "./organisation.js";
+import { DHT } from "./dht.js";
+import { plot, spark } from "./spark.js";
 
 const rates = new Rates();
 const history = new Map(); // process -> CPU of the last minute
@@ -55,10 +59,14 @@ function confirm(title, text, yes) {
   setText($("#confirm-yes"), yes);
   const d = $("#confirm");
   return new Promise((answer) => {
-    $("#confirm-yes").onclick = () => d.close("yes");
-    $("#confirm-no").onclick = () => d.close("");
-    d.onclose = () => answer(d.returnValue === "yes");
-    d.returnValue = "";
+    // Not on "close": that comes later, when the next question may be asked already.
+    const done = (is) => {
+      d.close();
+      answer(is);
+    };
+    $("#confirm-yes").onclick = () => done(true);
+    $("#confirm-no").onclick = () => done(false);
+    d.oncancel = () => answer(false);
     d.showModal();
   });
 }
@@ -66,17 +74,24 @@ function confirm(title, text, yes) {
 function draw(st) {
   const now = Date.now();
   $("#board").hidden = false;
-  const names = { "identity.state": "identity", "node.processes": "the supervisor", "room.list": "conference", "bot.list": "identity (bots)" };
+  const names = { "identity.state": "identity", "node.processes": "the supervisor", "room.list": "conference", "bot.list": "identity (bots)", "dht.stats": "dht" };
   $("#missing").hidden = !st.missing?.length;
   setText($("#missing"), st.missing?.length ? `No answer from ${st.missing.map((m) => names[m] ?? m).join(", ")}. The node restarts what has died by itself.` : "");
   tiles(st, now);
-  account(st);
+  links(st);
+  accounts.draw(st);
   processes(st.processes ?? [], now);
-  drawRooms($("#rooms"), st.rooms ?? [], { base: base(st), act, confirm, rates, now });
+  drawRooms($("#rooms"), st.rooms ?? [], { base: base(st), ask: (...args) => feed.ask(...args), act, confirm, rates, now });
   bots(st.bots ?? []);
+  dht.draw(st.dht, now);
+  organisation.draw(st.organisation);
   rates.forget(now);
   window.parley = { state: st };
 }
+
+const accounts = new Accounts({ ask: (...args) => feed.ask(...args), text: (...args) => feed.text(...args), act, confirm });
+const dht = new DHT($("#dht"), rates);
+const organisation = new Organisation({ ask: (...args) => feed.ask(...args), act, confirm });
 
 const base = (st) => (st.endpoints?.links?.join ? new URL(st.endpoints.links.join).origin : location.origin);
 
@@ -106,20 +121,7 @@ function tiles(st, now) {
   });
 }
 
-function account(st) {
-  const a = st.account;
-  const rows = a ? [["Name", a.alias || "–"], ["Jami ID", a.id], ["Device", a.device_short || a.device]] : [["State", "not ready yet"]];
-  const dl = $("#account");
-  while (dl.children.length > rows.length * 2) dl.lastElementChild.remove();
-  while (dl.children.length < rows.length * 2) dl.append(h(dl.children.length % 2 ? "dd" : "dt"));
-  rows.forEach(([k, v], i) => {
-    setText(dl.children[2 * i], k);
-    setText(dl.children[2 * i + 1], v);
-    dl.children[2 * i + 1].className = k === "Jami ID" || k === "Device" ? "mono small" : "";
-  });
-  const box = $("#rendezvous");
-  box.disabled = !a;
-  if (a && document.activeElement !== box) box.checked = a.rendezvous;
+function links(st) {
   const l = st.endpoints?.links ?? {};
   const ways = [["Browser", l.join], ["Others", l.others], ["SIP", l.sip], ["Jami", l.jami]].filter(([, v]) => v);
   const shape = JSON.stringify(ways);
@@ -128,18 +130,6 @@ function account(st) {
   $("#links").replaceChildren(...ways.map(([k, v]) => h("div", { class: "link-row" }, h("span", { class: "muted" }, k),
     v.startsWith("http") ? h("a", { href: v, title: v }, v) : h("code", { title: v }, v),
     h("button", { type: "button", class: "plain", "aria-label": `Copy the ${k} address`, onclick: () => copy(v) }, icon("copy")))));
-}
-
-const NS = "http://www.w3.org/2000/svg";
-
-function spark() {
-  const svg = document.createElementNS(NS, "svg");
-  svg.setAttribute("class", "spark");
-  svg.setAttribute("viewBox", "0 0 60 22");
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(document.createElementNS(NS, "polyline"));
-  return svg;
 }
 
 function processes(list, now) {
@@ -159,8 +149,7 @@ function processes(list, now) {
     past.push(cpu ?? 0);
     if (past.length > 60) past.shift();
     history.set(p.name, past);
-    const top = Math.max(0.05, ...past);
-    tr.querySelector("polyline").setAttribute("points", past.map((v, i) => `${i + 60 - past.length},${(21 - (v / top) * 19).toFixed(1)}`).join(" "));
+    plot(tr.querySelector(".spark"), past, 0.05);
     const [, state, pid, up, cpuCell, , rss, restarts] = tr.children;
     const [cls, word] = !p.pid ? ["bad", "Down"] : p.ready ? ["ok", "Ready"] : ["warn", "Starting"];
     state.firstElementChild.className = "badge " + cls;
@@ -187,11 +176,6 @@ function bots(list) {
       if (await confirm(`Revoke ${b.name}?`, "It is disconnected at once and its credentials are worth nothing afterwards.", "Revoke")) act("DELETE", `bots/${encodeURIComponent(b.name)}`, null, "Revoked.");
     } }, "Revoke"))))));
 }
-
-$("#rendezvous").addEventListener("change", async (e) => {
-  const on = e.target.checked;
-  if (!(await act("PUT", "account", { rendezvous: on }, on ? "Anybody may call now." : "Nobody can call now."))) e.target.checked = !on;
-});
 
 $("#create").addEventListener("submit", async (e) => {
   e.preventDefault();

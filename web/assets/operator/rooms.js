@@ -2,6 +2,7 @@
 // changed in place; beyond ROWS only the most interesting are shown.
 import { h, setText } from "../ui.js";
 import { verdict } from "../room/roster.js";
+import { Details } from "./connection.js";
 
 const ROWS = 40;
 const cards = new Map(); // room name -> parts
@@ -67,6 +68,7 @@ function paint(c, room, env) {
   for (const [id, row] of c.rows) {
     if (ids.has(id)) continue;
     row.el.remove();
+    row.details.el.remove();
     c.rows.delete(id);
   }
   for (const p of shown) {
@@ -74,7 +76,7 @@ function paint(c, room, env) {
     if (!row) {
       row = makeRow(c.name, p, env);
       c.rows.set(p.id, row);
-      c.body.append(row.el);
+      c.body.append(row.el, row.details.el);
     }
     paintRow(row, p, env);
   }
@@ -92,7 +94,12 @@ function makeRow(room, p, env) {
   row.kick = h("button", { type: "button", onclick: async () => {
     if (await env.confirm(`Remove ${row.p.name}?`, "They are put out of the room and can come back unless it is locked.", "Remove")) env.act("POST", path + "/kick", { participant: p.id });
   } }, "Remove");
-  row.el = h("tr", {}, ...row.cells, h("td", {}, h("div", { class: "row-actions" }, row.mute, row.kick)));
+  row.details = new Details(room, p.id, row.cells.length + 1);
+  row.more = h("button", { type: "button", "aria-expanded": "false", "aria-controls": row.details.el.id, onclick: () => {
+    row.details.toggle(env);
+    row.more.setAttribute("aria-expanded", String(!row.details.el.hidden));
+  } }, "Details");
+  row.el = h("tr", {}, ...row.cells, h("td", {}, h("div", { class: "row-actions" }, row.more, row.mute, row.kick)));
   return row;
 }
 
@@ -116,6 +123,8 @@ function paintRow(row, p, env) {
   const word = !p.muted ? "Mute" : p.muted_by ? "Unmute" : "";
   row.mute.hidden = !word;
   setText(row.mute, word);
+  row.more.setAttribute("aria-label", `How ${p.name} is connected`);
+  row.details.refresh(env);
   row.mute.setAttribute("aria-label", `${word} ${p.name}`);
   row.kick.setAttribute("aria-label", `Remove ${p.name} from the room`);
 }

@@ -3,6 +3,7 @@
 
 const DISCONNECTED_MS = 2500; // a moment without packets is no reason to act
 const RESTARTS = 3; // then the seat is taken anew
+const DIRECT_MS = 2000; // a direct way is open by then, or there is none
 
 // Call calls back: onstate(state), onlost() when audio must be negotiated again,
 // ondead() when restarts did not help.
@@ -13,6 +14,21 @@ export class Call {
     this.pc = null;
     this.track = null;
     this.restarts = 0;
+    this.relays = { servers: [], until: 0 };
+    this.relayed = false; // relays are tried too
+  }
+
+  // known takes the relays that the node told of. They are used only when no direct way
+  // opens: each costs its server a port for every listener.
+  known({ servers = [], seconds = 0 } = {}) {
+    this.relays = { servers, until: seconds ? Date.now() + seconds * 1000 : Infinity };
+  }
+
+  // stale: relays are to be tried, and their credentials are not good for much longer.
+  get stale() { return this.relayed && this.relays.servers.length > 0 && Date.now() > this.relays.until - 60000; }
+
+  get config() {
+    return { bundlePolicy: "max-bundle", rtcpMuxPolicy: "require", iceServers: this.relayed ? this.relays.servers : [] };
   }
 
   get state() { return this.pc?.connectionState ?? "new"; }
@@ -23,7 +39,8 @@ export class Call {
     this.close();
     this.track = track;
     this.origin = "";
-    const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle", rtcpMuxPolicy: "require" });
+    if (this.stale) this.relayed = false; // until the node has told of them anew
+    const pc = new RTCPeerConnection(this.config);
     this.pc = pc;
     pc.addTransceiver(track ?? "audio", { direction: track ? "sendrecv" : "recvonly" });
     pc.ontrack = (e) => {
@@ -48,11 +65,23 @@ export class Call {
     const other = Boolean(this.origin && origin !== this.origin);
     this.origin = origin;
     await this.pc.setRemoteDescription({ type: "answer", sdp });
+    clearTimeout(this.direct);
+    if (this.relays.servers.length && !this.relayed && this.state !== "connected") this.direct = setTimeout(() => this.detour(), DIRECT_MS);
     return other;
   }
 
   // again offers on the same connection; ice: with new ICE credentials.
-  again(ice) { return this.offer({ iceRestart: ice }); }
+  again(ice) {
+    if (ice && this.relayed) this.pc.setConfiguration(this.config);
+    return this.offer({ iceRestart: ice });
+  }
+
+  // detour tries relays, as the direct way does not open.
+  detour() {
+    if (this.relayed || !this.relays.servers.length || !this.pc || this.state === "connected") return;
+    this.relayed = true;
+    this.cb.onlost();
+  }
 
   // use changes the microphone; true: the line must be negotiated again.
   async use(track) {
@@ -69,19 +98,23 @@ export class Call {
   changed() {
     clearTimeout(this.timer);
     this.cb.onstate(this.state);
-    if (this.state === "connected") this.restarts = 0;
-    else if (this.state === "disconnected") this.timer = setTimeout(() => this.trouble(), DISCONNECTED_MS);
+    if (this.state === "connected") {
+      this.restarts = 0;
+      clearTimeout(this.direct);
+    } else if (this.state === "disconnected") this.timer = setTimeout(() => this.trouble(), DISCONNECTED_MS);
     else if (this.state === "failed") this.trouble();
   }
 
   trouble() {
+    clearTimeout(this.direct);
+    if (this.relays.servers.length) this.relayed = true;
     if (this.restarts++ < RESTARTS) this.cb.onlost();
     else this.cb.ondead();
   }
 
   // stats sums up what getStats tells, for the page and for tests.
   async stats() {
-    const out = { state: this.state, packets_in: 0, packets_out: 0, bytes_in: 0, bytes_out: 0, lost_pct: 0, jitter_ms: 0, rtt_ms: 0, codec: "", level_in: 0, energy_in: 0, duration_in: 0 };
+    const out = { state: this.state, packets_in: 0, packets_out: 0, bytes_in: 0, bytes_out: 0, lost_pct: 0, jitter_ms: 0, rtt_ms: 0, codec: "", relay: "", level_in: 0, energy_in: 0, duration_in: 0 };
     if (!this.pc) return out;
     const report = await this.pc.getStats();
     for (const s of report.values()) {
@@ -96,6 +129,9 @@ export class Call {
         Object.assign(out, { packets_out: s.packetsSent, bytes_out: s.bytesSent });
       } else if (s.type === "remote-inbound-rtp" && s.kind === "audio") {
         Object.assign(out, { far_lost_pct: (s.fractionLost ?? 0) * 100, rtt_ms: (s.roundTripTime ?? 0) * 1000 });
+      } else if (s.type === "transport") {
+        const local = report.get(report.get(s.selectedCandidatePairId)?.localCandidateId);
+        if (local) out.relay = local.candidateType === "relay" ? local.relayProtocol : "";
       } else if (s.type === "candidate-pair" && s.nominated && s.currentRoundTripTime && !out.rtt_ms) {
         out.rtt_ms = s.currentRoundTripTime * 1000;
       }
@@ -120,6 +156,7 @@ export class Call {
 
   close() {
     clearTimeout(this.timer);
+    clearTimeout(this.direct);
     if (!this.pc) return;
     this.pc.ontrack = this.pc.onconnectionstatechange = null;
     this.pc.close();

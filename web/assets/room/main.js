@@ -161,6 +161,7 @@ async function enter() {
 // arrived takes a snapshot of the room; messages may have been missed before it.
 function arrived(joined) {
   session = joined.session;
+  call.known(joined.relays);
   follow.reset(joined);
   signal.settled();
   refresh();
@@ -224,6 +225,7 @@ function negotiate(how = {}) {
   return occupy(async () => {
     try {
       state.negotiations++;
+      if (call.stale) call.known(await ask("relays"));
       const fresh = how.fresh || !call.pc;
       const sdp = fresh ? await call.fresh(call.track) : await call.again(how.ice);
       const answer = await ask("negotiate", { sdp });

@@ -111,7 +111,7 @@ func alone(t *testing.T, cluster Cluster) {
 
 func putGet(t *testing.T, cluster Cluster) {
 	nodes := cluster(t, 4)
-	big := bytes.Repeat([]byte{0xa5}, overlay.MaxValue)
+	big := bytes.Repeat([]byte{0xa5}, overlay.MaxSigned)
 	for _, v := range []overlay.Value{{ID: 7, Type: 3, Data: []byte("small")}, {ID: 8, Data: big}, {ID: 9, Data: nil}} {
 		v.Key = key("k" + fmt.Sprint(v.ID))
 		if s := put(t, nodes[0], v); s.Peers == 0 {

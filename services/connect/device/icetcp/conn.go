@@ -1,0 +1,110 @@
+package icetcp
+
+import (
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/pion/stun"
+)
+
+// keepAlive is how often an indication is sent, at least, and how much later at most (§1.4).
+const (
+	keepAlive       = 20 * time.Second
+	keepAliveSpread = 4 * time.Second
+)
+
+// Conn is a byte stream in the frames of the connection that both sides agreed on. One
+// goroutine reads; writing is safe for several.
+type Conn struct {
+	*framed
+	s *side
+
+	mu    sync.Mutex
+	timer *time.Timer // nil: closed
+}
+
+func newConn(p *path) *Conn {
+	c := &Conn{framed: p.framed, s: p.s}
+	c.s.remote.Candidates, c.s.local.Candidates = nil, nil // of no use any more
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.timer = time.AfterFunc(keepAlivePause(), c.keep)
+	return c
+}
+
+func keepAlivePause() time.Duration { return keepAlive + rand.N(keepAliveSpread) }
+
+// indication is the same one each time: nothing answers it.
+var indication = sync.OnceValue(func() []byte {
+	m, err := stun.Build(stun.TransactionID, stun.NewType(stun.MethodBinding, stun.ClassIndication), stun.Fingerprint)
+	if err != nil {
+		return nil
+	}
+	return m.Raw
+})
+
+// keep keeps what is between the two devices from forgetting the connection.
+func (c *Conn) keep() {
+	if b := indication(); b != nil && c.trySend(b) != nil {
+		return // the reader finds out too
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer != nil {
+		c.timer.Reset(keepAlivePause())
+	}
+}
+
+// Read reads bytes of the stream. Checks that come late are answered on the way.
+func (c *Conn) Read(p []byte) (int, error) {
+	for c.left == 0 {
+		m, err := c.next()
+		if err != nil {
+			return 0, err
+		}
+		if m == nil || m.Type != stun.BindingRequest || c.s.admit(m) != nil {
+			continue
+		}
+		out, _, err := c.s.answer(m, c.RemoteAddr())
+		if err == nil {
+			err = c.trySend(out.Raw)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := c.r.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}
+
+// Write writes p as one frame, or as several where it is longer than one may be.
+func (c *Conn) Write(p []byte) (n int, err error) {
+	for len(p) > 0 {
+		b := p[:min(len(p), maxFrame)]
+		if err := c.send(b); err != nil {
+			return n, err
+		}
+		n += len(b)
+		p = p[len(b):]
+	}
+	return n, nil
+}
+
+// Close closes the connection.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
+	}
+	c.mu.Unlock()
+	return c.Conn.Close()
+}
+
+var _ net.Conn = (*Conn)(nil)

@@ -1,0 +1,466 @@
+package mux
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/services/connect/channel"
+)
+
+// Times.
+const (
+	writeTime  = 20 * time.Second // a peer that takes longer to read is cut off
+	closeTime  = 300 * time.Millisecond
+	beaconTime = 3 * time.Second // §2.2
+	readerTime = 2 * time.Second // how long a reader may hold the others up; less than beaconTime
+)
+
+// Bounds of a connection.
+const (
+	maxPeerChannels = 256 // that the peer opened
+	maxOurChannels  = 4096
+	maxSaid         = 1024 // answers that the peer has not read
+	openTries       = 100
+	readBuffer      = 512
+)
+
+// Errors of a connection.
+var (
+	ErrSocketClosed = errors.New("the connection to the device is closed")
+	ErrSlowPeer     = errors.New("the device does not read what it is sent")
+	ErrNoBeacon     = errors.New("the device did not answer a beacon")
+	ErrTooMany      = errors.New("more channels than a connection may have")
+)
+
+// Config of a socket.
+type Config struct {
+	Peer channel.Peer
+	// Accept takes a channel that the peer opens; an error declines it. It is called by
+	// Run and returns soon. It must not write to the channel, whoever it gives it to may.
+	Accept func(*Channel) error
+	Log    *zap.Logger
+}
+
+// Socket is a connection that channels share. It is safe for concurrent use.
+type Socket struct {
+	conn net.Conn
+	cfg  Config
+
+	wmu  sync.Mutex // writing
+	done chan struct{}
+	room chan struct{} // holds an element when a reader made room
+	kept atomic.Int64  // bytes that wait for readers
+	wg   sync.WaitGroup
+
+	mu       sync.Mutex
+	channels map[uint16]*Channel
+	theirs   int // channels that the peer opened
+	idle     time.Time
+	end      error
+	version  int
+	beacon   *time.Timer
+	saying   []saying
+	flushing bool
+}
+
+// saying is a message that waits to be written.
+type saying struct {
+	ch   uint16
+	data []byte
+	then *Channel // that may be used after
+}
+
+// New returns a socket on a connection. Nothing is read or written before Run.
+func New(conn net.Conn, cfg Config) *Socket {
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	return &Socket{conn: conn, cfg: cfg, done: make(chan struct{}), room: make(chan struct{}, 1), channels: map[uint16]*Channel{}, idle: time.Now()}
+}
+
+// Run serves the connection until it ends, which is never without a reason. The one of an
+// orderly end is io.EOF; after Close it is [ErrSocketClosed].
+func (s *Socket) Run() error {
+	defer s.wg.Wait()
+	s.say(protocol, version, nil)
+	r := bufio.NewReaderSize(s.conn, readBuffer)
+	for {
+		ch, data, err := readMessage(r)
+		if err == nil {
+			err = s.take(ch, data)
+		}
+		if err != nil {
+			return s.fail(err)
+		}
+	}
+}
+
+// take treats one message.
+func (s *Socket) take(ch uint16, data []byte) error {
+	if ch != control && ch != protocol {
+		return s.deliver(ch, data)
+	}
+	all, err := parse(data)
+	if err != nil {
+		return err
+	}
+	for _, x := range all {
+		switch {
+		case x.request != nil && ch == control:
+			s.requested(x.request)
+		case x.key == 'v':
+			s.mu.Lock()
+			s.version = x.version
+			s.mu.Unlock()
+		case x.key == 'p' && x.ping:
+			s.say(protocol, beaconBack, nil)
+		case x.key == 'p':
+			s.mu.Lock()
+			if s.beacon != nil {
+				s.beacon.Stop()
+				s.beacon = nil
+			}
+			s.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+// deliver gives data to a channel. Those that are not known any more are passed over.
+func (s *Socket) deliver(ch uint16, data []byte) error {
+	s.mu.Lock()
+	c := s.channels[ch]
+	s.mu.Unlock()
+	switch {
+	case c == nil:
+		return nil
+	case len(data) == 0:
+		s.forget(c)
+		c.finish(io.EOF, false)
+		return nil
+	case c.put(data):
+		return nil
+	}
+	limit := time.NewTimer(readerTime)
+	defer limit.Stop()
+	for {
+		select {
+		case <-s.room:
+			if c.put(data) {
+				return nil
+			}
+		case <-s.done:
+			return ErrSocketClosed
+		case <-limit.C:
+			s.cfg.Log.Debug("channel cut: it is not read", zap.String("channel", c.name))
+			if s.forget(c) {
+				s.say(ch, nil, nil)
+			}
+			c.finish(ErrSlowReader, true)
+			return nil
+		}
+	}
+}
+
+// took notes that a reader made room.
+func (s *Socket) took() {
+	select {
+	case s.room <- struct{}{}:
+	default:
+	}
+}
+
+// requested treats what the peer says of a channel.
+func (s *Socket) requested(q *channelRequest) {
+	s.mu.Lock()
+	c := s.channels[q.ch]
+	s.mu.Unlock()
+	switch q.state {
+	case stateRequest:
+		s.asked(q, c)
+	case stateAccept:
+		if c == nil || !c.ours { // we gave up waiting
+			if c == nil && usable(q.ch) {
+				s.say(q.ch, nil, nil)
+			}
+			return
+		}
+		c.open()
+		c.answered(nil)
+	case stateDecline:
+		if c == nil || !c.ours || c.isOpen() {
+			return
+		}
+		s.forget(c)
+		c.answered(ErrDeclined)
+		c.finish(ErrDeclined, true)
+	}
+}
+
+func usable(ch uint16) bool { return ch != control && ch != protocol }
+
+// asked treats a request for a channel; had is what has its number now.
+func (s *Socket) asked(q *channelRequest, had *Channel) {
+	decline := func(why error) {
+		s.cfg.Log.Debug("channel declined", zap.String("channel", q.name), zap.Error(why))
+		s.say(control, appendRequest(nil, q.name, q.ch, stateDecline), nil)
+	}
+	if had != nil && had.ours && !had.isOpen() {
+		decline(errors.New("its number is ours just now"))
+		return
+	}
+	if had != nil { // the peer uses the number anew (§2.3)
+		s.forget(had)
+		had.finish(io.EOF, false)
+	}
+	c := newChannel(s, q.name, q.ch, false)
+	s.mu.Lock()
+	var err error
+	switch {
+	case !usable(q.ch):
+		err = fmt.Errorf("%w: channel %d", ErrWire, q.ch)
+	case s.theirs >= maxPeerChannels:
+		err = ErrTooMany
+	case s.end != nil:
+		err = ErrSocketClosed
+	default:
+		s.channels[q.ch] = c
+		s.theirs++
+	}
+	s.mu.Unlock()
+	if err == nil && s.cfg.Accept == nil {
+		err = errors.New("no channels are taken")
+	}
+	if err == nil {
+		err = s.cfg.Accept(c)
+	}
+	if err != nil {
+		s.forget(c)
+		c.finish(ErrClosed, true)
+		decline(err)
+		return
+	}
+	s.say(control, appendRequest(nil, q.name, q.ch, stateAccept), c)
+}
+
+func (c *Channel) answered(err error) {
+	select {
+	case c.answer <- err:
+	default:
+	}
+}
+
+func (c *Channel) isOpen() bool {
+	select {
+	case <-c.opened:
+		return true
+	default:
+		return false
+	}
+}
+
+// Open opens a channel, when the peer accepts it before ctx ends.
+func (s *Socket) Open(ctx context.Context, name string) (*Channel, error) {
+	if len(name) == 0 || len(name) > maxName {
+		return nil, fmt.Errorf("a channel name of %d bytes, at most %d", len(name), maxName)
+	}
+	c, err := s.number(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.write(control, appendRequest(nil, name, c.num, stateRequest)); err != nil {
+		return nil, err
+	}
+	select {
+	case err = <-c.answer:
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-s.done:
+		err = ErrSocketClosed
+	}
+	if err != nil {
+		s.forget(c)
+		c.finish(err, true)
+		return nil, fmt.Errorf("channel %s: %w", name, err)
+	}
+	return c, nil
+}
+
+// number registers a channel under a free number.
+func (s *Socket) number(name string) (*Channel, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end != nil {
+		return nil, ErrSocketClosed
+	}
+	if len(s.channels)-s.theirs >= maxOurChannels {
+		return nil, ErrTooMany
+	}
+	for range openTries {
+		n := uint16(1 + rand.N(protocol-1))
+		if s.channels[n] == nil {
+			c := newChannel(s, name, n, true)
+			s.channels[n] = c
+			return c, nil
+		}
+	}
+	return nil, ErrTooMany
+}
+
+// forget takes a channel out; false: it was out already.
+func (s *Socket) forget(c *Channel) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.channels[c.num] != c {
+		return false
+	}
+	delete(s.channels, c.num)
+	if !c.ours {
+		s.theirs--
+	}
+	if len(s.channels) == 0 {
+		s.idle = time.Now()
+	}
+	return true
+}
+
+// Idle is since when the socket has had no channel; zero: it has one, or is asking for one.
+func (s *Socket) Idle() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.channels) > 0 {
+		return time.Time{}
+	}
+	return s.idle
+}
+
+// Done is closed when the connection has ended.
+func (s *Socket) Done() <-chan struct{} { return s.done }
+
+// Peer is who is at the other end.
+func (s *Socket) Peer() channel.Peer { return s.cfg.Peer }
+
+// Beacon asks the peer for a sign of life; without one within 3 s the connection is closed.
+// It reports whether the peer knows beacons.
+func (s *Socket) Beacon() bool {
+	s.mu.Lock()
+	known := s.version >= 1 && s.end == nil
+	if known && s.beacon == nil {
+		s.beacon = time.AfterFunc(beaconTime, func() { s.fail(ErrNoBeacon) })
+	}
+	s.mu.Unlock()
+	if known {
+		s.say(protocol, beacon, nil)
+	}
+	return known
+}
+
+// buffers are for messages with their headers.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// write writes one message.
+func (s *Socket) write(ch uint16, data []byte) error {
+	b := buffers.Get().(*[]byte)
+	defer buffers.Put(b)
+	*b = appendMessage((*b)[:0], ch, data)
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	err := s.conn.SetWriteDeadline(time.Now().Add(writeTime))
+	if err == nil {
+		_, err = s.conn.Write(*b)
+	}
+	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = ErrSlowPeer
+		}
+		return s.fail(err)
+	}
+	return nil
+}
+
+// say has a message written without waiting for it. then may be used after.
+func (s *Socket) say(ch uint16, data []byte, then *Channel) {
+	s.mu.Lock()
+	if s.end != nil {
+		s.mu.Unlock()
+		return
+	}
+	if len(s.saying) >= maxSaid {
+		s.mu.Unlock()
+		s.fail(ErrSlowPeer)
+		return
+	}
+	s.saying = append(s.saying, saying{ch, data, then})
+	if !s.flushing {
+		s.flushing = true
+		s.wg.Go(s.flush)
+	}
+	s.mu.Unlock()
+}
+
+// flush writes what waits, until nothing does.
+func (s *Socket) flush() {
+	for {
+		s.mu.Lock()
+		if len(s.saying) == 0 || s.end != nil {
+			s.saying, s.flushing = nil, false
+			s.mu.Unlock()
+			return
+		}
+		next := s.saying[0]
+		s.saying = s.saying[1:]
+		s.mu.Unlock()
+		if s.write(next.ch, next.data) == nil && next.then != nil {
+			next.then.open()
+		}
+	}
+}
+
+// Close ends the connection. It may be called more than once.
+func (s *Socket) Close() error {
+	s.fail(ErrSocketClosed)
+	return nil
+}
+
+// fail ends the connection for a reason; the first one stays, and is returned.
+func (s *Socket) fail(why error) error {
+	s.mu.Lock()
+	if s.end != nil {
+		why = s.end
+		s.mu.Unlock()
+		return why
+	}
+	s.end = why
+	all := s.channels
+	s.channels, s.theirs = map[uint16]*Channel{}, 0
+	if s.beacon != nil {
+		s.beacon.Stop()
+		s.beacon = nil
+	}
+	close(s.done)
+	s.mu.Unlock()
+	for _, c := range all {
+		if errors.Is(why, io.EOF) {
+			c.finish(io.EOF, false)
+		} else {
+			c.finish(fmt.Errorf("%w: %w", ErrSocketClosed, why), false)
+		}
+	}
+	if t, ok := s.conn.(interface{ NetConn() net.Conn }); ok { // TLS tells the peer, which may not read
+		cut := time.AfterFunc(closeTime, func() { t.NetConn().Close() })
+		defer cut.Stop()
+	}
+	s.conn.Close() // what is wrong with it is of no use any more
+	return why
+}
