@@ -24,6 +24,9 @@ const (
 	// callTime is more than all of reaching, ringing and being cancelled take.
 	callTime     = reachTime + sip.RingTime + 15*time.Second
 	progressTime = 2 * time.Second
+	// While the DHT has no device of who is called, it is asked every lookAgain, for lookTime.
+	lookAgain = 2 * time.Second
+	lookTime  = 9 * time.Second
 )
 
 // calls are those that the node makes: it calls people into rooms. Who may, conference says.
@@ -36,6 +39,8 @@ type calls struct {
 
 	// dial is [devices.dial]; nil: no Jami devices are connected to.
 	dial func(ctx context.Context, account, of jami.ID, name, hint string, fn func(to *trust.Chain, c channel.Channel, err error)) (missing int, err error)
+
+	again, patience time.Duration // lookAgain and lookTime, but for tests
 
 	ctx  context.Context //nolint:containedctx // ends the ringing
 	stop context.CancelFunc
@@ -56,7 +61,7 @@ type placed struct {
 }
 
 func newCalls(conn *bus.Conn, srv *sip.Server, b *barred, hosts []string, log *zap.Logger) *calls {
-	c := &calls{bus: conn, sip: srv, barred: b, hosts: hosts, log: log, by: map[string]*placed{}}
+	c := &calls{bus: conn, sip: srv, barred: b, hosts: hosts, log: log, again: lookAgain, patience: lookTime, by: map[string]*placed{}}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	return c
 }
@@ -163,38 +168,58 @@ func (c *calls) toJami(ctx context.Context, o *sip.Outgoing, account string, of 
 }
 
 // reach opens a channel to each device of an account that can be reached; the error says why
-// there is none.
+// there is none. While the DHT has no device of the account it is asked again: what was put
+// there a moment ago, by a device that just started say, may not be where this node looks.
 func (c *calls) reach(ctx context.Context, account, of jami.ID, fn func(channel.Channel)) error {
-	dctx, stop := context.WithTimeout(ctx, reachTime)
+	ctx, stop := context.WithTimeout(ctx, reachTime)
 	defer stop()
-	var mu sync.Mutex
-	var reached, failed int
-	var why error
-	missing, err := c.dial(dctx, account, of, "sip", "audioCall", func(to *trust.Chain, ch channel.Channel, err error) {
-		mu.Lock()
-		if err == nil {
-			reached++
-		} else if failed++; why == nil {
-			why = err
+	var r reached
+	patience := time.After(c.patience)
+	for {
+		missing, err := c.dial(ctx, account, of, "sip", "audioCall", func(to *trust.Chain, ch channel.Channel, err error) {
+			r.note(err)
+			if err != nil {
+				c.log.Info("a device is not reached", zap.Stringer("jami_id", of), zap.Stringer("device", to.DeviceID), zap.Error(err))
+				return
+			}
+			fn(ch)
+		})
+		switch {
+		case r.reached > 0:
+			return nil
+		case err != nil:
+			return contract.ErrUnreachable.With("nobody of %s can be reached: %v", of, err)
+		case r.failed > 0:
+			return contract.ErrUnreachable.With("nobody of %s can be reached: of %d devices none answers (%v)", of, r.failed, r.why)
 		}
-		mu.Unlock()
-		if err != nil {
-			c.log.Info("a device is not reached", zap.Stringer("jami_id", of), zap.Stringer("device", to.DeviceID), zap.Error(err))
-			return
+		select {
+		case <-time.After(c.again):
+			continue
+		case <-patience:
+		case <-ctx.Done():
 		}
-		fn(ch)
-	})
-	switch {
-	case reached > 0:
-		return nil
-	case err != nil:
-		return contract.ErrUnreachable.With("nobody of %s can be reached: %v", of, err)
-	case failed > 0:
-		return contract.ErrUnreachable.With("nobody of %s can be reached: of %d devices none answers (%v)", of, failed, why)
-	case missing > 0:
-		return contract.ErrUnreachable.With("nobody of %s can be reached: the certificates of its %d devices are not in the DHT now", of, missing)
+		if missing > 0 {
+			return contract.ErrUnreachable.With("nobody of %s can be reached: the certificates of its %d devices are not in the DHT now", of, missing)
+		}
+		return contract.ErrUnreachable.With("nobody of %s can be reached: no device of it is online", of)
 	}
-	return contract.ErrUnreachable.With("nobody of %s can be reached: no device of it is online", of)
+}
+
+// reached counts what came of the devices of an account.
+type reached struct {
+	mu              sync.Mutex
+	reached, failed int
+	why             error // of the first that failed
+}
+
+func (r *reached) note(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		r.reached++
+	} else if r.failed++; r.why == nil {
+		r.why = err
+	}
 }
 
 // begin notes a call, unless there are too many.

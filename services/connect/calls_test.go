@@ -27,6 +27,7 @@ type switchboard struct {
 	steps chan contract.CallProgress
 	dials chan string
 	dial  func(ctx context.Context) error // how a device is reached
+	alive func() error                    // not nil: there is a device, and what came of it
 	left  chan string
 	may   *contract.Error // conference's word
 }
@@ -53,8 +54,12 @@ func newSwitchboard(t *testing.T, hosts ...string) *switchboard {
 		t.Fatal(err)
 	}
 	w.c = newCalls(conn, s, watch, hosts, zap.NewNop())
-	w.c.dial = func(ctx context.Context, account, of jami.ID, name, hint string, _ func(*trust.Chain, channel.Channel, error)) (int, error) {
+	w.c.again, w.c.patience = time.Minute, 0
+	w.c.dial = func(ctx context.Context, account, of jami.ID, name, hint string, fn func(*trust.Chain, channel.Channel, error)) (int, error) {
 		w.dials <- account.String() + " " + of.String() + " " + name + " " + hint
+		if w.alive != nil {
+			fn(&trust.Chain{}, nil, w.alive())
+		}
 		return 0, w.dial(ctx)
 	}
 	own, err := bus.NewService(conn.For(bus.Any), "connect", "0.0.0-test", "test")
@@ -140,6 +145,26 @@ func TestCallsNobody(t *testing.T) {
 		if got := <-w.left; got != p.Call {
 			t.Errorf("%s left", got)
 		}
+	}
+}
+
+// A device that the DHT has only a moment later is called all the same.
+func TestCallsWhoComesOnline(t *testing.T) {
+	w := newSwitchboard(t)
+	w.c.again, w.c.patience = time.Millisecond, time.Minute
+	looks := 0
+	w.dial = func(context.Context) error {
+		if looks++; looks == 3 {
+			w.alive = func() error { return errors.New("it is asleep") }
+		}
+		return nil
+	}
+	if _, err := w.call("main", annID); err != nil {
+		t.Fatal(err)
+	}
+	w.step(contract.CallReaching)
+	if x := w.step(contract.CallFailed); x.Reason != "nobody of "+annID+" can be reached: of 1 devices none answers (it is asleep)" || looks != 4 {
+		t.Errorf("after %d looks: %+v", looks, x)
 	}
 }
 

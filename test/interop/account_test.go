@@ -30,11 +30,12 @@ type rigNode struct {
 	out  *lockedBuffer
 }
 
-// startNode waits until there is an account.
+// startNode waits until there is an account, and until its device is announced where there is
+// a DHT to announce it in: a stock daemon that calls before that finds nobody.
 func (r *rig) startNode(data string, flags ...string) *rigNode {
 	r.t.Helper()
 	n := &rigNode{r: r, data: data, out: new(lockedBuffer)}
-	n.cmd = r.sut(append([]string{parleyBinary(r.t), "up", "--data", data, "--log.format", "json"}, flags...)...)
+	n.cmd = r.sut(append([]string{parleyBinary(r.t), "up", "--data", data, "--log.format", "json", "--log.level", "debug"}, flags...)...)
 	n.cmd.Stdout, n.cmd.Stderr = n.out, n.out
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := n.cmd.Start(); err != nil {
@@ -44,14 +45,15 @@ func (r *rig) startNode(data string, flags ...string) *rigNode {
 		n.cmd.Process.Kill() // an error: it has ended
 		if r.t.Failed() {
 			said := n.out.String()
-			r.t.Logf("the node said:\n%s", said[max(0, len(said)-8000):])
+			r.t.Logf("the node said:\n%s", said[max(0, len(said)-30000):])
 		}
 	})
 	for end := time.Now().Add(90 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		if _, err := n.try("account", "show"); err == nil {
+		_, err := n.try("account", "show")
+		if err == nil && (!slices.Contains(flags, "--dht.opendht_bootstrap") || strings.Contains(n.out.String(), `"device announced"`)) {
 			return n
 		} else if time.Now().After(end) {
-			r.t.Fatalf("the node has no account: %v", err)
+			r.t.Fatalf("the node has no account, or has not announced it: %v", err)
 		}
 	}
 }

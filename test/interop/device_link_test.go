@@ -56,7 +56,7 @@ func (r *rig) said(i int, words ...string) {
 func TestStockConnects(t *testing.T) {
 	t.Setenv("RIG_DHT", "none")
 	r := startRig(t, 2)
-	n := r.startNode(shortDir(t), "--dht.overlay", "opendht", "--log.level", "debug")
+	n := r.startNode(shortDir(t), "--dht.overlay", "opendht")
 	p := r.peer(1)
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -21,7 +21,7 @@ import (
 func TestStockFetchesAFile(t *testing.T) {
 	t.Setenv("RIG_DHT", "none")
 	r := startRig(t, 1)
-	n := r.startNode(shortDir(t), "--dht.overlay", "opendht", "--log.level", "debug")
+	n := r.startNode(shortDir(t), "--dht.overlay", "opendht")
 	p := r.peer(1)
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -163,7 +163,7 @@ func TestMessagesOverOpenDHT(t *testing.T) {
 func TestTextsOverAConnection(t *testing.T) {
 	t.Setenv("RIG_DHT", "none")
 	r := startRig(t, 1)
-	n := r.startNode(shortDir(t), "--dht.overlay", "opendht", "--log.level", "debug")
+	n := r.startNode(shortDir(t), "--dht.overlay", "opendht")
 	p := r.peer(1)
 	alice, aliceID := p.account("alice", map[string]string{"Account.hostname": rigSUT + ":4224"})
 	var own struct{ ID string }

@@ -46,9 +46,9 @@ if gone=$(tr '|' '\n' <<<"$rig|$node" | grep -vxFf <("$scratch/interop.test" -te
   exit 1
 fi
 
-built() { # flags of a test binary
+built() ( # flags of a test binary
   cd test/interop && "$scratch/interop.test" -test.timeout 20m -test.v "$@"
-}
+)
 with_rig() { built -test.run "^($rig)\$"; }
 with_node() { built -test.run "^($node)\$"; }
 packages() {
@@ -67,8 +67,47 @@ packages() {
 }
 export -f built with_rig with_node packages
 
+rest() { built -test.skip "^($rig|$node)\$"; }
+export -f rest
+
+# What a log says failed, as TEST, or PACKAGE TEST of a package's own tests. A log that ends
+# in the midst of a test, of a panic say, names none.
+failed_in() {
+  awk '
+    /^--- FAIL: / { name[n++] = $3 }
+    /^panic: / { exit }
+    /^FAIL\t/ { for (i = 0; i < n; i++) print $2, name[i]; n = 0; next }
+    /^FAIL$/ { ended = 1 }
+    END { if (ended) for (i = 0; i < n; i++) print name[i] }
+  ' "$1"
+}
+
+# Real peers on a crowded machine fail now and then for reasons of their own. What failed
+# has one more chance with the machine to itself; both tries are told of, and the first is
+# counted as unsteady. More than three failures are no accident.
+again() { # log
+  local names pkg test
+  names=$(failed_in "$1")
+  [[ -n $names ]] && (($(wc -l <<<"$names") <= 3)) || return 1
+  ! grep -qE ' (TestInteropLAN|TestDiscovery)$' <<<"$names" || return 1 # they need their namespace
+  while read -r pkg test; do
+    echo "== once more, alone: $pkg $test"
+    if [[ -n $test ]]; then
+      go test -tags "nolibopusfile interop" -count=1 -v -run "^$test\$" "$pkg" || return 1
+    else
+      built -test.run "^$pkg\$" || return 1
+    fi
+  done <<<"$names"
+  sed -i 's/^\( *\)--- FAIL:/\1--- UNSTEADY:/; s/^FAIL/UNSTEADY/' "$1"
+}
+
 failed=0
-printf '%s\n' with_rig with_node packages | xargs -P 3 -I{} bash -c '{} >"$scratch/{}.log" 2>&1' || failed=1
+printf '%s\n' with_rig with_node packages | xargs -P 3 -I{} bash -c '{} >"$scratch/{}.log" 2>&1 || echo {} >>"$scratch/failed"' || failed=1
+rest >"$scratch/rest.log" 2>&1 || echo rest >>"$scratch/failed"
+if [[ -e $scratch/failed ]]; then
+  while read -r group; do
+    again "$scratch/$group.log" >>"$scratch/again.log" 2>&1 </dev/null || failed=1
+  done <"$scratch/failed"
+fi
 cat "$scratch"/*.log
-(built -test.skip "^($rig|$node)\$") || failed=1
 exit $failed
