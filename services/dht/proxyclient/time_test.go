@@ -126,6 +126,13 @@ func bubble(t *testing.T, test func(t *testing.T, w *wires, a *proxy, n *Node)) 
 	})
 }
 
+// settle returns when a client uses the proxy that was started beside it, for which it may
+// have looked before.
+func settle() {
+	time.Sleep(downFirst)
+	synctest.Wait()
+}
+
 var theKey = overlay.Key{1}
 
 func keyText() string { return fmt.Sprintf("%x", theKey[:]) }
@@ -174,7 +181,7 @@ func TestPermanentIsPutAgain(t *testing.T) {
 func TestPackedPermanentIsLetGo(t *testing.T) {
 	bubble(t, func(t *testing.T, w *wires, a *proxy, n *Node) {
 		defer w.serve("a", a)()
-		synctest.Wait()
+		settle()
 		b, err := plain(7, "packed").Pack()
 		if err != nil {
 			t.Fatal(err)
@@ -209,7 +216,7 @@ func TestCancelReachesWhoeverWasAsked(t *testing.T) {
 					b := &proxy{network: a.network, name: "b", good: 1}
 					stop := w.serve("b", b)
 					defer func() { stop() }()
-					time.Sleep(downFirst) // it may have looked for a proxy before
+					settle()
 					a.set(func(w http.ResponseWriter, r *http.Request) bool {
 						if r.Method == http.MethodPost {
 							w.WriteHeader(http.StatusBadGateway)
@@ -248,7 +255,7 @@ func TestFailedPutIsTriedUntilItExpired(t *testing.T) {
 	bubble(t, func(t *testing.T, w *wires, a *proxy, n *Node) {
 		a.good = 0
 		stop := w.serve("a", a)
-		synctest.Wait()
+		settle()
 		if st := mustPut(t, n, "first", false); st.Peers != 0 {
 			t.Errorf("%+v", st)
 		}
@@ -278,7 +285,7 @@ func TestFailedPutIsTriedUntilItExpired(t *testing.T) {
 func TestProxyIsAway(t *testing.T) {
 	bubble(t, func(t *testing.T, w *wires, a *proxy, n *Node) {
 		stop := w.serve("a", a)
-		synctest.Wait()
+		settle()
 		mustPut(t, n, "kept", true)
 		var r recorder
 		_, unlisten, err := n.Listen(t.Context(), theKey, r.add)
@@ -320,7 +327,7 @@ func TestProxyIsAway(t *testing.T) {
 func TestProxyStartedAnew(t *testing.T) {
 	bubble(t, func(t *testing.T, w *wires, a *proxy, n *Node) {
 		stop := w.serve("a", a)
-		synctest.Wait()
+		settle()
 		mustPut(t, n, "kept", true)
 		time.Sleep(infoEvery)
 		stop()
@@ -338,7 +345,7 @@ func TestPreferredWithPeers(t *testing.T) {
 	bubble(t, func(t *testing.T, w *wires, a *proxy, n *Node) {
 		a.good = 0
 		defer w.serve("a", a)()
-		synctest.Wait()
+		settle()
 		if d := n.Node(); len(d.Addresses) != 1 || d.Addresses[0] != "http://a:80" {
 			t.Errorf("%+v", d)
 		}
@@ -397,7 +404,7 @@ func TestWhatTheStreamMissed(t *testing.T) {
 			return false
 		})
 		defer w.serve("a", a)()
-		synctest.Wait()
+		settle()
 		a.put(keyText(), signed(t, 3, 0, "old"), true)
 		var r recorder
 		now, unlisten, err := n.Listen(t.Context(), theKey, r.add)
@@ -444,7 +451,7 @@ func TestUnendedValueEnds(t *testing.T) {
 			return isGet(r)
 		})
 		defer w.serve("a", a)()
-		synctest.Wait()
+		settle()
 		var r recorder
 		now, unlisten, err := n.Listen(t.Context(), theKey, r.add)
 		if err != nil {
@@ -486,7 +493,7 @@ func TestFloodOfLines(t *testing.T) {
 			return true
 		})
 		defer w.serve("a", a)()
-		synctest.Wait()
+		settle()
 		_, unlisten, err := n.Listen(t.Context(), theKey, func(overlay.Change) {})
 		if err != nil {
 			t.Fatal(err)
