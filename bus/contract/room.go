@@ -151,6 +151,9 @@ type Negotiate struct {
 	Answer bool   `json:"answer,omitempty"`
 	Source string `json:"source,omitempty"` // IP that the signalling comes from now
 	Device string `json:"device,omitempty"` // long id of the Jami device that took a call of ours, 64 hex
+
+	// Signalled is of whom took a call of ours; it is shown to operators.
+	Signalled *Signalled `json:"signalled,omitempty"`
 }
 
 // Negotiated is the answer to it.

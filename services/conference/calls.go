@@ -54,7 +54,7 @@ func (s *Service) taken(ctx context.Context, name, id string, t seat, n *contrac
 			return nil, contract.ErrGone.With("the call was given up")
 		}
 		delete(l.calls, id)
-		_, err := l.r.Seat(s.now(), id, room.Opened{Worker: t.worker, Transport: opened.Transport, Codec: opened.Codec, Source: n.Source, Device: n.Device})
+		_, err := l.r.Seat(s.now(), id, room.Opened{Worker: t.worker, Transport: opened.Transport, Codec: opened.Codec, Source: n.Source, Device: n.Device, Signalled: signalled(n.Signalled)})
 		l.commitSoft()
 		return &contract.Negotiated{}, err
 	})

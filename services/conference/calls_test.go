@@ -30,9 +30,14 @@ func TestCalledIn(t *testing.T) {
 	if q := w.media.request("bob"); q.Offer != "" || q.Transport != contract.TransportJami {
 		t.Errorf("%+v", q)
 	}
-	must(w, contract.RoomNegotiate, &contract.Negotiate{SDP: "their answer", Answer: true, Source: "192.0.2.7", Device: calledDevice}, "main", "bob")
+	by := contract.Signalled{Over: "channel", Remote: "192.0.2.7:40000", TLS: "TLS 1.3"}
+	must(w, contract.RoomNegotiate, &contract.Negotiate{SDP: "their answer", Answer: true, Source: "192.0.2.7", Device: calledDevice, Signalled: &by}, "main", "bob")
 	if e := w.wait(contract.EventJoined, "bob"); e.Participant.JamiID != calledID || e.Participant.JamiDevice != calledDevice || e.Participant.Kind != contract.KindJami {
 		t.Errorf("joined as %+v", e.Participant)
+	}
+	one := must(w, contract.RoomConnections, &contract.ConnectionQuery{Participant: "bob"}, "main", contract.Operator)
+	if len(one.Connections) != 1 || one.Connections[0].Signalled == nil || *one.Connections[0].Signalled != by {
+		t.Errorf("connected %+v", one)
 	}
 	must(w, contract.RoomLeave, &contract.Leave{}, "main", "bob")
 	w.wait(contract.EventLeft, "bob")

@@ -103,14 +103,19 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 	})
 }
 
+func signalled(s *contract.Signalled) room.Signalled {
+	if s == nil {
+		return room.Signalled{}
+	}
+	return room.Signalled(*s)
+}
+
 // request checks what a join asks for. Who is a bot is identity's word, not the
 // caller's: a bot without the right to listen must not get a phone's leg.
 func (s *Service) request(name, id string, j *contract.Join) (room.Request, error) {
 	q := room.Request{ID: id, Name: j.Name, Kind: room.Kind(j.Kind), PIN: j.PIN, Token: j.Token, Verified: j.Verified,
 		Mute: j.Muted, Leg: string(j.Transport), Signalling: j.Signalling, Source: j.Source, Offer: j.Offer}
-	if j.Signalled != nil {
-		q.Signalled = room.Signalled(*j.Signalled)
-	}
+	q.Signalled = signalled(j.Signalled)
 	if !idRE.MatchString(id) || id == contract.Operator {
 		return q, contract.ErrBadRequest.With("%q cannot be a participant's id", id)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,8 @@ const (
 	// callTime is more than all of reaching, ringing and being cancelled take.
 	callTime     = reachTime + sip.RingTime + 15*time.Second
 	progressTime = 2 * time.Second
+	// failedTime is how long the operator's page shows why a call came to nothing.
+	failedTime = 30 * time.Second
 	// While the DHT has no device of who is called, it is asked every lookAgain, for lookTime.
 	lookAgain = 2 * time.Second
 	lookTime  = 9 * time.Second
@@ -46,9 +49,17 @@ type calls struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
-	mu sync.Mutex
-	by map[string]*placed // by participant
-	n  int                // that are not taken
+	mu    sync.Mutex
+	by    map[string]*placed // by participant
+	n     int                // that are not taken
+	shown map[string]shown   // that ring, or came to nothing a moment ago
+}
+
+// shown is what was told last of a call; until is when it is shown no more, zero: as long as
+// it rings.
+type shown struct {
+	contract.CallProgress
+	until time.Time
 }
 
 // placed is a call from its beginning to its end.
@@ -61,7 +72,7 @@ type placed struct {
 }
 
 func newCalls(conn *bus.Conn, srv *sip.Server, b *barred, hosts []string, log *zap.Logger) *calls {
-	c := &calls{bus: conn, sip: srv, barred: b, hosts: hosts, log: log, again: lookAgain, patience: lookTime, by: map[string]*placed{}}
+	c := &calls{bus: conn, sip: srv, barred: b, hosts: hosts, log: log, again: lookAgain, patience: lookTime, by: map[string]*placed{}, shown: map[string]shown{}}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	return c
 }
@@ -294,6 +305,7 @@ func (c *calls) tell(p *placed) {
 			if !ok {
 				return
 			}
+			c.show(x)
 			ctx, stop := context.WithTimeout(context.WithoutCancel(c.ctx), progressTime)
 			if err := bus.Publish(ctx, c.bus, contract.RoomCalling, &x, x.Room, x.Call); err != nil {
 				c.log.Info("a step of a call was not told", zap.String("call", x.Call), zap.String("state", string(x.State)), zap.Error(err))
@@ -312,6 +324,37 @@ func (c *calls) tell(p *placed) {
 			return
 		}
 	}
+}
+
+// show notes a step for who asks how calls go.
+func (c *calls) show(x contract.CallProgress) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := shown{CallProgress: x}
+	switch x.State {
+	case contract.CallTaken, contract.CallEnded: // the roster tells of it
+		delete(c.shown, x.Call)
+		return
+	case contract.CallRefused, contract.CallFailed:
+		v.until = x.Time.Add(failedTime)
+	}
+	c.shown[x.Call] = v
+}
+
+// going are the last steps of calls that ring, or came to nothing within [failedTime].
+func (c *calls) going() []contract.CallProgress {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out, now := []contract.CallProgress{}, time.Now()
+	for id, v := range c.shown {
+		if !v.until.IsZero() && now.After(v.until) {
+			delete(c.shown, id)
+			continue
+		}
+		out = append(out, v.CallProgress)
+	}
+	slices.SortFunc(out, func(a, b contract.CallProgress) int { return strings.Compare(a.Call, b.Call) })
+	return out
 }
 
 // failure is the last step of a call that was not taken.

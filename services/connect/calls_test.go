@@ -145,6 +145,9 @@ func TestCallsNobody(t *testing.T) {
 		if got := <-w.left; got != p.Call {
 			t.Errorf("%s left", got)
 		}
+		if on := w.c.going(); !slices.ContainsFunc(on, func(x contract.CallProgress) bool { return x.Call == p.Call && x.State == contract.CallFailed }) {
+			t.Errorf("shown: %+v", on)
+		}
 	}
 }
 

@@ -148,7 +148,7 @@ func (p phones) Enter(ctx context.Context, c sip.Call) (_ string, err error) {
 	j, err := bus.Call(ctx, p.bus, contract.RoomJoin, &contract.Join{
 		Name: c.Name, Kind: kind, JamiID: c.JamiID, JamiDevice: c.Device, Verified: c.Verified, Source: c.Source, Unproved: c.Unproved,
 		Transport: transport, Offer: c.Offer, Signalling: p.signalling, By: c.By,
-		Signalled: &contract.Signalled{Over: c.Over, Local: c.Local, Remote: c.Remote, TLS: c.TLS, Suite: c.Suite},
+		Signalled: signalled(c.Signalled),
 	}, c.Room, c.ID)
 	if err != nil {
 		return "", err
@@ -156,8 +156,15 @@ func (p phones) Enter(ctx context.Context, c sip.Call) (_ string, err error) {
 	return j.SDP, nil
 }
 
+func signalled(s sip.Signalled) *contract.Signalled {
+	if s == (sip.Signalled{}) {
+		return nil
+	}
+	return &contract.Signalled{Over: s.Over, Local: s.Local, Remote: s.Remote, TLS: s.TLS, Suite: s.Suite}
+}
+
 func (p phones) Negotiate(ctx context.Context, c sip.Change) (string, error) {
-	n, err := bus.Call(ctx, p.bus, contract.RoomNegotiate, &contract.Negotiate{SDP: c.SDP, Answer: c.Answer, Source: c.Source, Device: c.Device}, c.Room, c.ID)
+	n, err := bus.Call(ctx, p.bus, contract.RoomNegotiate, &contract.Negotiate{SDP: c.SDP, Answer: c.Answer, Source: c.Source, Device: c.Device, Signalled: signalled(c.Signalled)}, c.Room, c.ID)
 	if err != nil {
 		return "", err
 	}

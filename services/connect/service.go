@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -39,8 +40,9 @@ import (
 
 // Service is the connect process.
 type Service struct {
-	env  *host.Env
-	node *node
+	env   *host.Env
+	node  *node
+	calls atomic.Pointer[calls] // of the node's, once there is a bus
 
 	mu        sync.Mutex
 	listeners map[string]string // "http" -> address, as in contract.Endpoints
@@ -182,6 +184,7 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 	}
 	out := newCalls(conn, phones, barred, s.env.Config.SIP.CallHosts, s.env.Log.Named("call"))
 	defer out.close()
+	s.calls.Store(out)
 	placed, err := bus.Subscribe(conn, contract.RoomEvents, func(_ context.Context, _ []string, e *contract.RoomEvent) { out.event(e) })
 	if err != nil {
 		return err
@@ -215,6 +218,14 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 	parts.Go(func() error { return phones.Run(ctx) })
 	s.env.SetReady(true)
 	return parts.Wait()
+}
+
+// going is what the operator's page shows of the node's calls.
+func (s *Service) going() any {
+	if c := s.calls.Load(); c != nil {
+		return c.going()
+	}
+	return nil
 }
 
 // endpoints says where the node is reached. The operator's token is for the
@@ -266,7 +277,7 @@ func (s *Service) buildWeb(dir string, tlsConf *tls.Config) (*web.Server, error)
 	s.token = hex.EncodeToString(token)
 	cfg := web.Config{Node: s.node, Log: s.env.Log.Named("web"), Registry: s.env.Registry, Name: s.env.Name, TLSConfig: tlsConf,
 		Pages: pages.Files, SessionKey: sessionKey, OperatorToken: s.token, Ready: s.env.Ready,
-		Endpoints: func() any { return s.endpoints(false) }, Docs: docsPages(),
+		Endpoints: func() any { return s.endpoints(false) }, Calls: s.going, Docs: docsPages(),
 		Organisation: jams.NewOperator(jams.OperatorSocket(s.env.Config.JAMSDir()))}
 	if cfg.Relays, err = relays(s.env.Config); err != nil {
 		return nil, err

@@ -31,6 +31,15 @@ func TestNodeCallsStock(t *testing.T) {
 	if len(in) != 2 || in[0].JamiID != idA || in[1].JamiID != idB || in[0].Kind != contract.KindJami || len(in[0].JamiDevice) != 64 {
 		t.Fatalf("in the room: %+v", in)
 	}
+	var shown struct {
+		Connections []contract.Connection `json:"connections"`
+	}
+	n.ask(&shown, "room", "show", "main", "--connections")
+	for _, c := range shown.Connections {
+		if s := c.Signalled; s == nil || s.Over != "channel" || s.TLS == "" || !strings.HasPrefix(s.Remote, "10.77.0.") {
+			t.Errorf("signalled by %+v", s)
+		}
+	}
 	r.speaks(a, 440, 60)
 	r.speaks(b, 880, 60)
 	hears := func(what string, p *rigPeer, hz float64) {

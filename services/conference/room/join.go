@@ -147,8 +147,9 @@ func (r *Room) newPending() int {
 // Opened is what media answered.
 type Opened struct {
 	Worker, Transport, Codec string
-	Source                   string // where the signalling comes from now; empty: as before
-	Device                   string // that took our call; empty: as before
+	Source                   string    // where the signalling comes from now; empty: as before
+	Device                   string    // that took our call; empty: as before
+	Signalled                Signalled // of whom took our call; zero: as before
 }
 
 // Seat takes the reserved seat: the leg is open. ErrGone says that the
@@ -168,6 +169,9 @@ func (r *Room) Seat(now time.Time, id string, o Opened) (Member, error) {
 		}
 		if o.Device != "" {
 			m.Device = o.Device
+		}
+		if o.Signalled != (Signalled{}) {
+			p.m.Signalled = o.Signalled
 		}
 		r.members[id] = m
 	}

@@ -216,6 +216,11 @@ func (c *channelConn) SetDeadline(time.Time) error      { return nil }
 func (c *channelConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *channelConn) SetWriteDeadline(time.Time) error { return nil }
 
+// signalled describes what the device's requests come over.
+func (c *channelConn) signalled() Signalled {
+	return Signalled{Over: "channel", Local: c.Channel.LocalAddr().String(), Remote: c.Channel.RemoteAddr().String(), TLS: c.peer.TLS, Suite: c.peer.Suite}
+}
+
 // source is the IP address of the device.
 func (c *channelConn) source() string { return sourceIP(c.Channel.RemoteAddr().String()).String() }
 

@@ -121,7 +121,7 @@ func (s *Server) setUp(req *sip.Request, tx sip.ServerTransaction) (*dialog, *si
 	case ch != nil:
 		call.ID, call.JamiID, call.Device, call.Source = NewID("jami"), ch.peer.Account.String(), ch.peer.DeviceLong, ch.source()
 		call.Name = jamiName(call.Name, call.JamiID)
-		call.Signalled = Signalled{Over: "channel", Local: ch.Channel.LocalAddr().String(), Remote: ch.Channel.RemoteAddr().String(), TLS: ch.peer.TLS, Suite: ch.peer.Suite}
+		call.Signalled = ch.signalled()
 	case peer != nil:
 		call.JamiID = peer.JamiID.String()
 	}

@@ -18,6 +18,11 @@ import (
 // RingTime is how long a call of ours rings at most.
 const RingTime = 60 * time.Second
 
+// settleTime is between opening a channel and the INVITE on it. A stock peer (13.7) says that
+// it takes a channel before it listens there, under a lock; an INVITE that waits for it then is
+// handled under that lock, which it takes again: the app hangs until it is started anew.
+const settleTime = 150 * time.Millisecond
+
 // Errors of [Server.Call]; those of [Rooms] and of [Outgoing].Reach come as they are.
 var (
 	ErrNoAnswer = errors.New("nobody took the call")
@@ -181,6 +186,11 @@ func (f *fork) device(ctx context.Context, c channel.Channel) {
 		c.Close() //nolint:errcheck // nobody has used it
 		f.failed(err)
 		return
+	}
+	select {
+	case <-time.After(settleTime):
+	case <-ch.gone:
+	case <-ctx.Done():
 	}
 	if !f.ring(ctx, f.s.toDevice(f.o, ch)) {
 		f.s.hangChannel(ch)

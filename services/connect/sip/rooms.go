@@ -39,6 +39,8 @@ type Change struct {
 	SDP    string
 	Answer bool
 	Device string // long id of the device that took a call of ours
+
+	Signalled Signalled // of whom took a call of ours
 }
 
 // Rooms is where calls go. Its errors are turned into SIP statuses by

@@ -201,7 +201,11 @@ func (s *Server) take(d *dialog, res *sip.Response) error {
 		return err
 	}
 	c := d.change(answer, true)
-	c.Device = d.Device
+	if c.Device = d.Device; d.channel != nil {
+		c.Signalled = d.channel.signalled()
+	} else {
+		c.Signalled = s.conns.signalled(d.Transport, d.record.Source)
+	}
 	if _, err := s.cfg.Rooms.Negotiate(ctx, c); err != nil {
 		s.bye(ctx, d, "no audio in common")
 		return err

@@ -37,6 +37,8 @@ func (s *Server) routeAPI(mux *http.ServeMux) {
 	for _, verb := range []string{"kick", "mute", "lock", "role", "hand"} {
 		op("POST /api/v1/rooms/{room}/"+verb, s.command("room."+verb, http.StatusOK, nil))
 	}
+	op("POST /api/v1/rooms/{room}/call", s.command("room.call", http.StatusAccepted, nil))
+	op("POST /api/v1/rooms/{room}/hangup", s.command("room.hangup", http.StatusOK, nil))
 	op("GET /api/v1/bots", s.command("bot.list", http.StatusOK, nil))
 	op("DELETE /api/v1/bots/{bot}", s.command("bot.revoke", http.StatusOK, func(r *http.Request, body map[string]any) { body["name"] = r.PathValue("bot") }))
 	s.routeAccounts(op)

@@ -89,6 +89,7 @@ func TestOperatorsAPI(t *testing.T) {
 		{"POST", "/rooms/main/kick", `{"participant":"p"}`, "room.kick"}, {"POST", "/rooms/main/mute", `{"participant":"p","muted":true}`, "room.mute"},
 		{"POST", "/rooms/main/lock", `{"locked":true}`, "room.lock"}, {"GET", "/bots", "", "bot.list"}, {"DELETE", "/bots/b", "", "bot.revoke"},
 		{"PUT", "/account", `{"rendezvous":false}`, "account.set"}, {"GET", "/rooms/main/connections?participant=p", "", "room.connections"},
+		{"POST", "/rooms/main/call", `{"to":"sip:bob@pbx.example.org"}`, "room.call"}, {"POST", "/rooms/main/hangup", `{"call":"c"}`, "room.hangup"},
 	} {
 		t.Run(tc.command, func(t *testing.T) {
 			for _, wrong := range [][]string{nil, {"Authorization", "Bearer x"}, {"Authorization", "Basic " + opToken}} {

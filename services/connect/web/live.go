@@ -44,6 +44,7 @@ type state struct {
 	Rooms     json.RawMessage  `json:"rooms,omitempty"`
 	Bots      json.RawMessage  `json:"bots,omitempty"`
 	DHT       json.RawMessage  `json:"dht,omitempty"`
+	Calls     any              `json:"calls,omitempty"` // that the node makes: the last step of each
 	Sockets   int              `json:"sockets"`
 	Org       *orgState        `json:"organisation,omitempty"` // nil: no account server on this machine
 	Missing   []string         `json:"missing,omitempty"`      // commands that were not answered
@@ -54,6 +55,9 @@ func (l *live) snapshot(ctx context.Context) *state {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	st := &state{Endpoints: l.s.cfg.Endpoints(), Sockets: l.s.hub.count()}
+	if l.s.cfg.Calls != nil {
+		st.Calls = l.s.cfg.Calls()
+	}
 	parts := []struct {
 		command, field string
 		into           *json.RawMessage

@@ -32,6 +32,7 @@ type Config struct {
 	OperatorToken string
 	Ready         func() bool
 	Endpoints     func() any    // what the operator's page shows of links and listeners
+	Calls         func() any    // and of calls that the node makes and that nobody took yet; nil: nothing
 	Organisation  Organisation  // nil: no account server is looked for
 	Docs          http.Handler  // /docs and /asyncapi.json; nil: none
 	OrphanAfter   time.Duration // 0: 20 s

@@ -81,7 +81,7 @@ function draw(st) {
   links(st);
   accounts.draw(st);
   processes(st.processes ?? [], now);
-  drawRooms($("#rooms"), st.rooms ?? [], { base: base(st), ask: (...args) => feed.ask(...args), act, confirm, rates, now });
+  drawRooms($("#rooms"), st.rooms ?? [], { base: base(st), ask: (...args) => feed.ask(...args), act, confirm, rates, now, calls: st.calls });
   bots(st.bots ?? []);
   dht.draw(st.dht, now);
   organisation.draw(st.organisation);

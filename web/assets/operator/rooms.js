@@ -3,6 +3,7 @@
 import { h, setText } from "../ui.js";
 import { verdict } from "../room/roster.js";
 import { Details } from "./connection.js";
+import { Calls } from "./calls.js";
 
 const ROWS = 40;
 const cards = new Map(); // room name -> parts
@@ -43,8 +44,9 @@ function make(name, env) {
   c.wrap = h("div", { class: "table-wrap", role: "region", "aria-label": `Participants of ${name}`, tabindex: "0", hidden: true }, h("table", {}, h("thead", {}, h("tr", {}, ...["Participant", "Role", "Through", "Codec", "Connection"].map((t) => h("th", { scope: "col" }, t)),
     ...["Loss", "Jitter", "Round trip", "Packets/s"].map((t) => h("th", { scope: "col", class: "n" }, t)), h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Actions")))), c.body));
   c.more = h("p", { class: "muted small" });
+  c.calls = new Calls(path, env);
   c.el = h("article", { class: "card room-card", "data-room": name }, h("div", { class: "room-head" }, c.title, c.count, c.pin, c.locked,
-    h("div", { class: "buttons" }, c.join, c.mod, c.lock, c.remove)), c.wrap, c.more);
+    h("div", { class: "buttons" }, c.calls.button, c.join, c.mod, c.lock, c.remove)), c.calls.el, c.wrap, c.more);
   return c;
 }
 
@@ -64,6 +66,7 @@ function paint(c, room, env) {
   const shown = people.length <= ROWS ? people : [...people].sort((a, b) => weight(a) - weight(b)).slice(0, ROWS);
   setText(c.more, total > shown.length ? `and ${total - shown.length} more; speakers, raised hands and poor connections are shown first` : people.length ? "" : "Nobody is here.");
   c.wrap.hidden = !people.length;
+  c.calls.draw((env.calls ?? []).filter((x) => x.room === c.name));
   const ids = new Set(shown.map((p) => p.id));
   for (const [id, row] of c.rows) {
     if (ids.has(id)) continue;
