@@ -66,6 +66,33 @@ func startRig(t *testing.T, peers int) *rig {
 	return r
 }
 
+// startRigInside starts a rig and runs the test again in the namespace of what is tested:
+// there, inside is true.
+func startRigInside(t *testing.T, peers int) (r *rig, inside bool) {
+	t.Helper()
+	if state := os.Getenv("PARLEY_RIG_INSIDE"); state != "" {
+		script, err := filepath.Abs(filepath.Join("rig", "rig.sh"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &rig{t: t, script: script, state: state}, true
+	}
+	r = startRig(t, peers)
+	cmd := r.sut(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "10m")
+	cmd.Env = append(os.Environ(), "PARLEY_RIG_INSIDE="+r.state)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	out, err := cmd.CombinedOutput()
+	for line := range strings.Lines(string(out)) {
+		if !strings.HasPrefix(line, "---") && !strings.HasPrefix(line, "===") { // this test tells of its end itself
+			fmt.Print(line)
+		}
+	}
+	if err != nil {
+		t.Fatalf("inside: %v", err)
+	}
+	return r, false
+}
+
 func lockRig(t *testing.T) {
 	t.Helper()
 	f, err := os.OpenFile(filepath.Join(os.TempDir(), "rig.lock"), os.O_RDWR|os.O_CREATE, 0o666)

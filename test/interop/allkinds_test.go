@@ -1,0 +1,82 @@
+//go:build interop
+
+package interop
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestEveryKindInOneRoom: three stock daemons, Chromium, two phones and a bot are in one room;
+// each hears all the others and not itself. All but the daemons are in the namespace of what
+// is tested.
+func TestEveryKindInOneRoom(t *testing.T) {
+	r, inside := startRigInside(t, 3)
+	if !inside {
+		return
+	}
+	n := startNodeWith(t, func(n *node) {
+		n.more = []string{"PARLEY_DHT_OVERLAY=opendht", "PARLEY_DHT_OPENDHT_BOOTSTRAP=10.77.0.254:4222", "PARLEY_MEDIA_LOUDEST=8"}
+	})
+	n.wait("its device is announced", 30*time.Second, func() bool { return strings.Contains(n.out.String(), "device announced") })
+	p := n.party()
+	for i, hz := range []float64{1570, 1930, 2390} {
+		name := fmt.Sprintf("jamid %d", i+1)
+		peer := r.peer(i + 1)
+		acc, _ := peer.account(name, nil)
+		peer.talkTo(acc, n.status().Account.ID, "")
+		r.speaks(peer, hz, 120)
+		heard := speaker{filepath.Join(r.state, fmt.Sprintf("p%d", i+1), "heard.raw")}
+		p.names, p.freqs = append(p.names, name), append(p.freqs, hz)
+		p.hear = append(p.hear, func(ms int) ([]int16, error) { return fresh(heard, ms) })
+	}
+	n.wait("seven in the room", 15*time.Second, func() bool { return n.participants() == len(p.names) })
+	var m [][]float64
+	for limit := time.Now().Add(40 * time.Second); ; {
+		m = p.matrix(2500)
+		if good(m) == "" || time.Now().After(limit) {
+			break
+		}
+	}
+	p.print("every kind in one room", m)
+	if wrong := good(m); wrong != "" {
+		t.Error(wrong)
+	}
+	for _, part := range n.status().Rooms[0].Participants {
+		fmt.Printf("ear: %-10s %-8s %-8s %s\n", part.Name, part.Kind, part.Transport, part.Codec)
+	}
+}
+
+// speaker is what a stock daemon plays.
+type speaker struct{ path string }
+
+func (s speaker) length() (int, error) {
+	st, err := os.Stat(s.path)
+	if err != nil {
+		return 0, err
+	}
+	return int(st.Size() / 2), nil
+}
+
+func (s speaker) from(at int) ([]int16, error) {
+	f, err := os.Open(s.path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.NewSectionReader(f, int64(2*at), 1<<30))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]int16, len(raw)/2)
+	for i := range out {
+		out[i] = int16(binary.LittleEndian.Uint16(raw[2*i:]))
+	}
+	return out, nil
+}
