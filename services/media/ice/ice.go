@@ -1,6 +1,5 @@
-// Package ice is the ICE-lite side of a leg of a browser or a Jami peer: it answers connectivity
-// checks (RFC 8445 §2.5, RFC 8489) and sends none. It knows bytes only: no socket,
-// no clock.
+// Package ice is ICE as bytes (RFC 8445, RFC 8489): the checks of a browser or a Jami peer and
+// their answers, and the checks that are sent to a Jami peer. It has no socket and no clock.
 //
 // A STUN message (RFC 8489 §5):
 //
@@ -34,7 +33,9 @@ const (
 	attrXORAddress   = 0x0020
 	attrUseCandidate = 0x0025
 	attrFingerprint  = 0x8028
+	attrPriority     = 0x0024
 	attrControlled   = 0x8029
+	attrControlling  = 0x802a
 )
 
 // Indication reports whether a packet is a binding indication, by which a peer keeps its
@@ -121,22 +122,24 @@ func (c *Check) Parse(b []byte) bool {
 
 // Authentic checks MESSAGE-INTEGRITY of the packet that Parse read against our
 // password (short-term credentials, RFC 8489 §9.1).
-func (c *Check) Authentic(b []byte, pwd string) bool {
+func (c *Check) Authentic(b []byte, pwd string) bool { return authentic(b, c.integrity, pwd) }
+
+func authentic(b []byte, integrity int, pwd string) bool {
 	mac := hmac.New(sha1.New, []byte(pwd))
 	var head [headSize]byte
 	copy(head[:], b)
 	// The length counts up to the end of MESSAGE-INTEGRITY (§14.5).
-	binary.BigEndian.PutUint16(head[2:], uint16(c.integrity+4+sha1.Size-headSize))
+	binary.BigEndian.PutUint16(head[2:], uint16(integrity+4+sha1.Size-headSize))
 	mac.Write(head[:])
-	mac.Write(b[headSize:c.integrity])
-	return hmac.Equal(mac.Sum(nil), b[c.integrity+4:c.integrity+4+sha1.Size])
+	mac.Write(b[headSize:integrity])
+	return hmac.Equal(mac.Sum(nil), b[integrity+4:integrity+4+sha1.Size])
 }
 
 // Append appends the success response for a check that came from addr.
 func (c *Check) Append(dst []byte, addr netip.AddrPort, pwd string) []byte {
 	be := binary.BigEndian
 	start := len(dst)
-	dst = c.head(dst, bindSuccess)
+	dst = head(dst, bindSuccess, c.txid)
 	var key [16]byte // what an address is xored with: magic and transaction id
 	be.PutUint32(key[:], magic)
 	copy(key[4:], c.txid[:])
@@ -160,7 +163,7 @@ func (c *Check) Append(dst []byte, addr netip.AddrPort, pwd string) []byte {
 // role and checks again (RFC 8445 §7.2.5.1).
 func (c *Check) AppendConflict(dst []byte, pwd string) []byte {
 	start := len(dst)
-	dst = c.head(dst, bindError)
+	dst = head(dst, bindError, c.txid)
 	const reason = "Role Conflict   " // padded with what the length leaves out
 	dst = binary.BigEndian.AppendUint16(dst, attrError)
 	dst = binary.BigEndian.AppendUint16(dst, 4+13)
@@ -168,15 +171,15 @@ func (c *Check) AppendConflict(dst []byte, pwd string) []byte {
 	return seal(dst, start, pwd)
 }
 
-// head begins a response.
-func (c *Check) head(dst []byte, typ uint16) []byte {
+// head begins a message.
+func head(dst []byte, typ uint16, txid [12]byte) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, typ)
 	dst = binary.BigEndian.AppendUint16(dst, 0)
 	dst = binary.BigEndian.AppendUint32(dst, magic)
-	return append(dst, c.txid[:]...)
+	return append(dst, txid[:]...)
 }
 
-// seal ends a response that begins at start with integrity and fingerprint.
+// seal ends a message that begins at start with integrity and fingerprint.
 func seal(dst []byte, start int, pwd string) []byte {
 	be := binary.BigEndian
 	be.PutUint16(dst[start+2:], uint16(len(dst)-start-headSize+24))

@@ -17,6 +17,10 @@ func (p *port) check(pkt []byte, from netip.AddrPort, now int64) {
 	if ice.Indication(pkt) { // a keep-alive (RFC 8445 §11)
 		return
 	}
+	if txid, ok := ice.Answered(pkt); ok {
+		p.answered(pkt, txid, from, now)
+		return
+	}
 	var c ice.Check
 	if !c.Parse(pkt) {
 		p.h.drop(dropCheck)
@@ -42,7 +46,7 @@ func (p *port) check(pkt []byte, from netip.AddrPort, now int64) {
 	if !ok {
 		return
 	}
-	if c.Controlled && jami { // one that was called: it does not know us for a lite agent
+	if c.Controlled && jami && l.probing.Load() == nil { // one that was called: it does not know us for a lite agent
 		b := p.reply.Slot()
 		p.reply.Queue(len(c.AppendConflict(b[:0], pwd)), &sa)
 		return
@@ -54,6 +58,9 @@ func (p *port) check(pkt []byte, from netip.AddrPort, now int64) {
 	}
 	b := p.reply.Slot()
 	p.reply.Queue(len(c.Append(b[:0], from, pwd)), &sa)
+	if jami {
+		p.trigger(l, from)
+	}
 }
 
 // valid notes an address from which an authentic check came to p. The first one, and

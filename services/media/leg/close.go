@@ -17,6 +17,7 @@ func (h *Host) close(l *Leg, orderly bool, reason string) {
 	}
 	l.closed = true
 	h.ufrags.CompareAndDelete(l.st.Ufrag, l)
+	l.probing.Load().end()
 	l.in.mu.Lock()
 	m := l.in.member
 	l.in.member = nil

@@ -63,6 +63,7 @@ type Host struct {
 	next   int // under ctl: shared pair that the last leg tried first
 
 	ufrags  sync.Map // string → *Leg
+	asked   sync.Map // [12]byte → asked
 	dirtyMu sync.Mutex
 	dirties map[*Leg]struct{}
 	wake    chan struct{}

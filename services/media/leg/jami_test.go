@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -26,7 +27,9 @@ import (
 type jamiPeer struct {
 	t          *testing.T
 	conns      [2]*net.UDPConn
+	mu         sync.Mutex // of what the next three lines have, where they are written
 	creds, far ice.Credentials
+	took       bool // the answer, for creds
 	keys       srtp.Keys
 	out        *srtp.Out
 	in         atomic.Pointer[srtp.In]
@@ -36,8 +39,10 @@ type jamiPeer struct {
 	answered   [2]atomic.Int64 // checks
 	to         [2]netip.AddrPort
 	seq        uint16
-	controlled bool         // as which it checks
-	conflicts  atomic.Int64 // 487
+	controlled bool            // as which it checks
+	conflicts  atomic.Int64    // 487
+	checked    [2]atomic.Int64 // how often it was
+	answers    bool            // the checks of the node
 }
 
 func newJamiPeer(t *testing.T) *jamiPeer {
@@ -48,7 +53,9 @@ func newJamiPeer(t *testing.T) *jamiPeer {
 
 // fresh begins with other sockets, keys and credentials, as a new offer of ICE does.
 func (p *jamiPeer) fresh() {
-	p.creds, p.keys = ice.NewCredentials(), newKeys(srtp.CM80)
+	p.mu.Lock()
+	p.creds, p.keys, p.took = ice.NewCredentials(), newKeys(srtp.CM80), false
+	p.mu.Unlock()
 	var err error
 	if p.out, err = srtp.NewOut(p.keys); err != nil {
 		p.t.Fatal(err)
@@ -84,7 +91,9 @@ func (p *jamiPeer) takes(text string) {
 	if err != nil {
 		p.t.Fatalf("%v in\n%s", err, text)
 	}
-	p.far = ice.Credentials{Ufrag: far.Ufrag, Pwd: far.Pwd}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.far, p.took = ice.Credentials{Ufrag: far.Ufrag, Pwd: far.Pwd}, true
 	in, err := srtp.NewIn(far.Crypto.Keys)
 	if err != nil {
 		p.t.Fatal(err)
@@ -137,7 +146,9 @@ func (p *jamiPeer) read(component int, c *net.UDPConn) {
 			m := &stun.Message{Raw: b}
 			var code stun.ErrorCodeAttribute
 			switch err := m.Decode(); {
-			case err != nil || stun.NewShortTermIntegrity(p.far.Pwd).Check(m) != nil || stun.Fingerprint.Check(m) != nil:
+			case err == nil && m.Type == stun.BindingRequest:
+				p.isChecked(component, m)
+			case err != nil || stun.NewShortTermIntegrity(p.password()).Check(m) != nil || stun.Fingerprint.Check(m) != nil:
 				p.t.Errorf("component %d: %v: %x", component+1, err, b)
 			case code.GetFrom(m) == nil && code.Code == stun.CodeRoleConflict:
 				p.conflicts.Add(1)
@@ -159,6 +170,37 @@ func (p *jamiPeer) read(component int, c *net.UDPConn) {
 			p.t.Errorf("component %d: packet of kind %d", component+1, k)
 		}
 	}
+}
+
+// isChecked takes a check of the node, which claims the controlling role and nominates.
+func (p *jamiPeer) isChecked(component int, m *stun.Message) {
+	p.checked[component].Add(1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.took {
+		return
+	}
+	var name stun.Username
+	if name.GetFrom(m) != nil || name.String() != p.creds.Ufrag+":"+p.far.Ufrag || stun.NewShortTermIntegrity(p.creds.Pwd).Check(m) != nil ||
+		stun.Fingerprint.Check(m) != nil || !m.Contains(stun.AttrICEControlling) || !m.Contains(stun.AttrUseCandidate) {
+		p.t.Errorf("component %d is checked by %s", component+1, m)
+	}
+	if !p.answers {
+		return
+	}
+	res, err := stun.Build(m, stun.BindingSuccess, &stun.XORMappedAddress{IP: p.to[component].Addr().AsSlice(), Port: int(p.to[component].Port())},
+		stun.NewShortTermIntegrity(p.creds.Pwd), stun.Fingerprint)
+	if err != nil {
+		p.t.Error(err)
+		return
+	}
+	p.send(component, res.Raw)
+}
+
+func (p *jamiPeer) password() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.far.Pwd
 }
 
 // nominates checks both components as pjnath does: first without, then with USE-CANDIDATE.
@@ -370,15 +412,94 @@ func TestJamiIsCalled(t *testing.T) {
 		t.Fatalf("%+v, %v", o, err)
 	}
 	late.check(0, true)
-	b.check(0, false)
-	eventually(t, "487", func() bool { return b.conflicts.Load() > 0 })
-	if st := state(leg(t, n, "b")); st.Remote.IsValid() {
-		t.Errorf("RTP goes to %s, which has not checked as it should", st.Remote)
-	}
+	eventually(t, "487, when it has not answered our checks", func() bool { b.check(0, false); return b.conflicts.Load() > 0 })
 	b.controlled = false
 	b.nominates()
 	eventually(t, "both hear", func() bool { a.speaks(1); b.speaks(1); return a.heard.Load() > 20 && b.heard.Load() > 20 })
 	if late.answered[0].Load() != 0 || b.undeciph.Load() != 0 {
 		t.Errorf("%d answers to the device that is too late; %d packets with other keys", late.answered[0].Load(), b.undeciph.Load())
 	}
+}
+
+// A peer is checked at once, and what it answers to is where its sound goes: it need not check
+// itself, and whether it calls or is called takes no role conflict.
+func TestJamiIsChecked(t *testing.T) {
+	n := newNode(t)
+	a := jamiJoins(t, n, "a")
+	caller := newJamiPeer(t)
+	caller.answers = true
+	o, err := n.Open(Request{ID: "b", Room: "main", Epoch: 1, Jami: true, Offer: caller.offer(true, caller.keys), Remote: netip.MustParseAddr("127.0.0.1"), CanSpeak: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller.takes(o.SDP)
+	called := newJamiPeer(t)
+	called.answers, called.controlled = true, true
+	called.takes(calls(t, n, "c"))
+	if _, err := n.Answer("c", 1, called.offer(true, called.keys), netip.MustParseAddr("127.0.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range map[string]*jamiPeer{"b": caller, "c": called} {
+		eventually(t, name+" hears", func() bool { a.speaks(1); return p.heard.Load() > 20 })
+		eventually(t, "its addresses", func() bool {
+			st := state(leg(t, n, name))
+			return st.Remote == addrOf(p.conns[0]) && st.RemoteRTCP == addrOf(p.conns[1])
+		})
+	}
+	called.check(1, false)
+	eventually(t, "an answer to its check", func() bool { return called.answered[1].Load() == 1 })
+	if called.conflicts.Load() != 0 {
+		t.Error("487 to who is controlled")
+	}
+	eventually(t, "the checks end", func() bool {
+		left := 0
+		n.asked.Range(func(_, v any) bool {
+			if v.(asked).l.id != "a" { // which does not answer
+				left++
+			}
+			return true
+		})
+		return left == 0
+	})
+}
+
+// Answers of strangers, to other checks, from elsewhere or with another key, tell nothing.
+func TestJamiFalseAnswers(t *testing.T) {
+	n := newNode(t)
+	p := newJamiPeer(t)
+	o, err := n.Open(Request{ID: "a", Room: "main", Epoch: 1, Jami: true, Offer: p.offer(true, p.keys), Remote: netip.MustParseAddr("127.0.0.1"), CanSpeak: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.takes(o.SDP)
+	var txid [12]byte
+	n.asked.Range(func(k, v any) bool {
+		if v.(asked).component == 0 {
+			txid = k.([12]byte)
+		}
+		return true
+	})
+	stranger := listen(t)
+	answer := func(id [12]byte, pwd string) []byte {
+		m, err := stun.Build(stun.NewTransactionIDSetter(id), stun.BindingSuccess, stun.NewShortTermIntegrity(pwd), stun.Fingerprint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Raw
+	}
+	for _, b := range [][]byte{answer(txid, p.creds.Pwd), answer(txid, p.creds.Pwd)[:24]} {
+		if _, err := stranger.WriteToUDPAddrPort(b, p.to[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.send(0, answer(txid, p.far.Pwd))
+	p.send(0, answer([12]byte{1}, p.creds.Pwd))
+	p.send(1, answer(txid, p.creds.Pwd))
+	was := n.stats.drops[dropCheck].Load()
+	eventually(t, "they are dropped", func() bool { return n.stats.drops[dropCheck].Load() >= 5 || n.stats.drops[dropCheck].Load() > was+4 })
+	if st := state(leg(t, n, "a")); st.Remote.IsValid() {
+		t.Errorf("sound goes to %s", st.Remote)
+	}
+	p.send(0, answer(txid, p.creds.Pwd))
+	eventually(t, "the true one counts", func() bool { return state(leg(t, n, "a")).Remote == addrOf(p.conns[0]) })
 }

@@ -110,6 +110,7 @@ type Leg struct {
 	bye       atomic.Int64 // mix.Now of an RTCP BYE
 	media     atomic.Bool  // RTP or RTCP came, so a browser's handshake is over
 	remote    atomic.Pointer[netip.AddrPort]
+	probing   atomic.Pointer[probe] // of a Jami peer that leaves the controlling side to us
 	report    report
 	nextRTCP  int64 // clock goroutine
 }

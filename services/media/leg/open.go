@@ -188,6 +188,9 @@ func (h *Host) Answer(id string, epoch uint64, answer string, remote netip.Addr)
 		return Opened{}, err
 	}
 	l.save()
+	if kind == sdp.Jami {
+		l.probe(far)
+	}
 	return l.opened(""), nil
 }
 
@@ -265,6 +268,7 @@ func (l *Leg) opened(text string) Opened {
 // answer takes an offer and writes the answer.
 func (l *Leg) answer(offer string, far *sdp.Remote, remote netip.Addr) (Opened, error) {
 	l.mu.Lock()
+	fresh := l.st.Jami && far.Ufrag != "" && far.Ufrag != l.st.FarUfrag
 	switch {
 	case l.st.Jami:
 		l.renewLocked(far)
@@ -299,6 +303,9 @@ func (l *Leg) answer(offer string, far *sdp.Remote, remote netip.Addr) (Opened, 
 	text := l.st.Answer
 	l.mu.Unlock()
 	l.save()
+	if fresh {
+		l.probe(far)
+	}
 	return l.opened(text), nil
 }
 

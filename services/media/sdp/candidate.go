@@ -26,20 +26,38 @@ func TypeOf(description string, at netip.AddrPort) CandidateType {
 		if !ok {
 			continue
 		}
-		// foundation, component, transport, priority, address, port, "typ", type
-		f := strings.Fields(v)
-		if len(f) < 8 || !strings.EqualFold(f[2], "UDP") || f[6] != "typ" {
+		c, ok := parseCandidate(v)
+		if !ok || c.at.Port() != at.Port() || c.at.Addr() != at.Addr().Unmap() {
 			continue
 		}
-		ip, err1 := netip.ParseAddr(f[4])
-		port, err2 := strconv.ParseUint(f[5], 10, 16)
-		if err1 != nil || err2 != nil || uint16(port) != at.Port() || ip.Unmap() != at.Addr().Unmap() {
-			continue
-		}
-		switch t := CandidateType(f[7]); t {
+		switch c.typ {
 		case Host, ServerReflexive, PeerReflexive, Relay:
-			return t
+			return c.typ
 		}
 	}
 	return PeerReflexive
+}
+
+// candidate is one of UDP.
+type candidate struct {
+	component uint64
+	at        netip.AddrPort
+	typ       CandidateType
+}
+
+// parseCandidate reads what follows "a=candidate:" (RFC 8839 §5.1); false: it is of another
+// transport, has a name for an address, or is no candidate.
+func parseCandidate(v string) (c candidate, ok bool) {
+	// foundation, component, transport, priority, address, port, "typ", type
+	f := strings.Fields(v)
+	if len(f) < 8 || !strings.EqualFold(f[2], "UDP") || f[6] != "typ" {
+		return c, false
+	}
+	ip, err1 := netip.ParseAddr(f[4])
+	port, err2 := strconv.ParseUint(f[5], 10, 16)
+	n, err3 := strconv.ParseUint(f[1], 10, 16)
+	if err1 != nil || err2 != nil || err3 != nil || n == 0 || ip.Zone() != "" {
+		return c, false
+	}
+	return candidate{n, netip.AddrPortFrom(ip.Unmap(), uint16(port)), CandidateType(f[7])}, true
 }

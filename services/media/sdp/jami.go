@@ -3,6 +3,7 @@ package sdp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	pion "github.com/pion/sdp/v3"
@@ -11,8 +12,7 @@ import (
 )
 
 // jami reads the audio line of a Jami peer: SDES keys in the line, ICE in the session alone
-// (connect-and-calls §3.3). Its candidates are not read: as a lite agent the leg answers
-// checks and sends none.
+// (connect-and-calls §3.3).
 func (r *Remote) jami(sd *pion.SessionDescription, md *pion.MediaDescription, proto string) error {
 	if proto != "RTP/SAVP" && proto != "RTP/SAVPF" {
 		return fmt.Errorf("%w: protocol %s", ErrNoAudio, proto)
@@ -24,7 +24,28 @@ func (r *Remote) jami(sd *pion.SessionDescription, md *pion.MediaDescription, pr
 	if r.Ufrag == "" && r.Pwd == "" {
 		return nil
 	}
+	for _, a := range md.Attributes {
+		if a.Key == "candidate" {
+			r.candidate(a.Value)
+		}
+	}
 	return r.passwords()
+}
+
+// MaxCandidates bounds those of a component.
+const MaxCandidates = 8
+
+// candidate notes a candidate. One that can't be used is passed over: others may be.
+func (r *Remote) candidate(line string) {
+	c, ok := parseCandidate(line)
+	if !ok || !c.at.Addr().IsGlobalUnicast() && !c.at.Addr().IsLoopback() || c.at.Port() == 0 {
+		return
+	}
+	// Components are counted over all media lines: those of RTP are odd (§3.3).
+	list := &r.Candidates[(c.component+1)&1]
+	if len(*list) < MaxCandidates && !slices.Contains(*list, c.at) {
+		*list = append(*list, c.at)
+	}
 }
 
 // passwords checks the form of the far end's ICE credentials.

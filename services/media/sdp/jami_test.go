@@ -2,6 +2,7 @@ package sdp
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -29,6 +30,26 @@ const (
 	stockHold = jamiHead + "m=audio 16390 RTP/SAVP 104 101\na=rtpmap:104 opus/48000/2\na=rtpmap:101 telephone-event/8000\na=fmtp:101 0-15\n" +
 		"a=rtcp:16391 IN IP4 10.77.0.2\na=sendrecv\n" + jamiKey
 )
+
+// Checks go to addresses alone that they can reach.
+func TestJamiCandidates(t *testing.T) {
+	text := stockOffer
+	for i := range 20 {
+		text += fmt.Sprintf("a=candidate:X 1 UDP 1 192.0.2.%d 5000 typ srflx\n", i)
+	}
+	for _, bad := range []string{"1 TCP 1 192.0.2.99 9 typ host tcptype active", "1 UDP 1 0.0.0.0 5 typ host", "1 UDP 1 224.0.0.1 5 typ host", "2 UDP 1 192.0.2.1 0 typ host",
+		"2 UDP 1 host.local 5 typ host", "2 UDP 1 192.0.2.1 70000 typ host", "0 UDP 1 192.0.2.1 5 typ host", "2 UDP 1 fe80::1%eth0 5 typ host", "2 UDP 1 255.255.255.255 5 typ host", "2", ""} {
+		text += "a=candidate:X " + bad + "\n"
+	}
+	r, err := Parse(strings.ReplaceAll(text, "\n", "\r\n"), Jami)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := r.Candidates
+	if len(c[0]) != MaxCandidates || c[0][0] != netip.MustParseAddrPort("10.77.0.2:16384") || len(c[1]) != 1 || c[1][0] != netip.MustParseAddrPort("10.77.0.2:16385") {
+		t.Errorf("%v", c)
+	}
+}
 
 func jamiLocal() *Local {
 	return &Local{Session: 7, Version: 1, Addr: netip.MustParseAddrPort("192.0.2.1:40002"), RTCPPort: 40003, Dir: SendRecv, Ufrag: "ourfrag1", Pwd: "ourpasswordourpassword24",

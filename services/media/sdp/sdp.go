@@ -99,6 +99,9 @@ type Remote struct {
 	Ufrag, Pwd   string // of a Jami peer empty: its transport and keys stay as they are (§3.4)
 	Fingerprints []Fingerprint
 	Crypto       *Crypto // the best of those given, nil: none
+	// Candidates of a Jami peer's RTP and RTCP that checks may be sent to, at most
+	// [MaxCandidates] each, as they are named.
+	Candidates [2][]netip.AddrPort
 
 	dtmf48 bool // DTMF counts at 48 kHz
 	lines  []line
