@@ -43,6 +43,9 @@ func (n *node) overlayAddress(t *testing.T) string {
 // A node without an account joins the account of another one by a PIN over the overlay,
 // and is a device of it then.
 func TestLinkByPIN(t *testing.T) {
+	if testing.Short() {
+		t.Skip("whole nodes run in TestContactsBetweenNodes, too")
+	}
 	t.Parallel()
 	first := newTrial(t).settled(t).up(t)
 	first.joinable(t)

@@ -38,6 +38,9 @@ func (tr *trial) server(t *testing.T, name string, env ...string) {
 // A node is a device of an account that an organisation hands out and ends, and has names
 // for accounts of its own.
 func TestAccountServerAndNames(t *testing.T) {
+	if testing.Short() {
+		t.Skip("whole nodes run in TestContactsBetweenNodes, too")
+	}
 	t.Parallel()
 	js := newTrial(t)
 	dir := filepath.Join(js.data, "jams")

@@ -53,6 +53,9 @@ func (f *following) until(what string, right func(n news) bool) time.Duration {
 // Two nodes whose people are contacts: each sees the other come and go, and they write to
 // one another.
 func TestPresenceAndMessagesBetweenNodes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("whole nodes run in TestContactsBetweenNodes, too")
+	}
 	t.Parallel()
 	alice, bob := newTrial(t).settled(t), newTrial(t).settled(t)
 	boot := alice.address(t)

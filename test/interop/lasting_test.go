@@ -41,7 +41,8 @@ func TestCallsLast(t *testing.T) {
 		looks++
 		if l, m := r.hears(a, 880), r.hears(b, 440); l < -45 || m < -45 {
 			silent++
-			t.Errorf("after %v: %.1f and %.1f dBFS", time.Since(began), l, m)
+			shown, err := n.try("room", "show", "main", "--connections")
+			t.Errorf("after %v: %.1f and %.1f dBFS; %s %v", time.Since(began), l, m, shown, err)
 		}
 		for p, call := range map[*rigPeer]string{a: callA, b: callB} {
 			var d map[string]string

@@ -155,7 +155,11 @@ func (r *rig) peer(i int) *rigPeer {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { conn.Close() })
-	return &rigPeer{t: r.t, i: i, conn: conn, in: bufio.NewReader(conn)}
+	p := &rigPeer{t: r.t, i: i, conn: conn, in: bufio.NewReader(conn)}
+	// A tone that goes on is noise to what takes noise away.
+	p.call(nil, "configuration.setNoiseSuppressState", "off")
+	p.call(nil, "configuration.setAgcState", false)
+	return p
 }
 
 // call calls a method, e.g. configuration.getAccountList, and decodes what it returns.

@@ -31,15 +31,17 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 go test -tags "nolibopusfile interop" -vet=off -c -o "$scratch/interop.test" ./test/interop
 
-# Tests that measure neither sound nor time are run beside one another: those with stock
+# Tests that measure neither gaps in sound nor time are run beside one another: those with stock
 # daemons, of which there is one rig at a time; others of the built node; and what needs
 # root, Node.js or OpenDHT's nodes beside its own package, which waits for values to
 # expire. All others have the machine to themselves.
 rig='TestArchivesAndStockDaemons|TestOurDeviceInStockDaemons|TestStockDaemonHasManagedAccount|TestMessagesOverOpenDHT'
 rig+='|TestStockDaemonUsesOurNameServer|TestStockCallsOverOurNodes|TestDevicesMeetOverOpenDHT|TestRequestsOverOpenDHT'
 rig+='|TestStockBehindOurProxy|TestStockCallsByOurRelay|TestTextsOverAConnection|TestStockFetchesAFile|TestFilesBetweenNodes'
+rig+='|TestNodeCallsStock|TestNodeCallsAllDevices|TestStockConnects|TestStockInCall|TestStockRendezvous|TestRosterAsOfAStockHost|TestCallsLast'
 node='TestAccountsOnTheOperatorsPage|TestOperatorsPageWithManyAccounts|TestOrganisationOnTheOperatorsPage|TestDamagedState'
-node+='|TestSim|TestRefusedStarts|TestPrivateKeysStayInIdentity|TestPhoneWithPIN|TestAnotherAccountsRooms'
+node+='|TestSim|TestRefusedStarts|TestPrivateKeysStayInIdentity|TestPhoneWithPIN|TestAnotherAccountsRooms|TestExamples|TestStorageKey'
+node+='|TestStartOnAnExistingAccount|TestBrowserWithUDPNeedsNoRelay|TestBrowserWithTLSAlone|TestHowParticipantsAreConnected|TestNodeCallsPhones'
 export scratch rig node
 if gone=$(tr '|' '\n' <<<"$rig|$node" | grep -vxFf <("$scratch/interop.test" -test.list .)); then
   echo "interop: run.sh names tests that are not there:" $gone >&2

@@ -170,7 +170,7 @@ func TestWrongPINsAreSlowed(t *testing.T) {
 func TestHalfOpenJoins(t *testing.T) {
 	n := startNode(t)
 	d := n.duo()
-	many := size(t, "HALF_OPEN", 5000)
+	many := size(t, "HALF_OPEN", 2000)
 	offer, err := os.ReadFile("testdata/offer.sdp")
 	if err != nil {
 		t.Fatal(err)
