@@ -56,7 +56,7 @@ var table = map[string]access{
 		calls: []string{"room.create", "room.remove", "room.list", "room.face", "room.sip", "room.join", "room.leave", "room.get", "room.negotiate", "room.confirm", "room.press",
 			"room.mute", "room.hand", "room.role", "room.kick", "room.lock", "room.chat", "room.history",
 			"identity.state", "identity.certificates", "contact.list", "account.set", "bot.list", "bot.revoke", "node.processes",
-			"device.list", "device.revoke", "contact.set", "request.list", "request.answer", "presence.list", "dht.stats", "room.connections", // of the operator's page
+			"device.list", "device.revoke", "contact.set", "request.list", "request.answer", "presence.list", "dht.stats", "room.connections", "room.call", "room.hangup", // of the operator's page
 			"identity.sign", "peer.send", "peer.find", "message.take"}, // of connections to devices
 		hears: []string{"identity.changed", "identity.revoked", "contact.changed", "request.received", "presence.changed", "room.event", "peer.message"},
 	},

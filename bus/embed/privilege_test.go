@@ -110,8 +110,8 @@ var reach = map[string]struct{ send, receive string }{
 	"audio.from":            {"media", ""},
 	"audio.say":             {"cli", "media"},
 	"room.event":            {"conference", "connect cli"},
-	"room.call":             {"cli", "connect"}, // and bots
-	"room.hangup":           {"cli", "connect"},
+	"room.call":             {"connect cli", "connect"}, // and bots
+	"room.hangup":           {"connect cli", "connect"},
 	"room.calling":          {"connect", "cli"},
 	"room.list":             {"connect cli", "conference"},
 	"room.face":             {"connect", "conference"},

@@ -4,6 +4,8 @@ package interop
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +45,56 @@ func TestNodeCallsPhones(t *testing.T) {
 		n.parley("call", "--hangup", p.ID, "--room", "main")
 	}
 	n.wait("nobody is left", 10*time.Second, func() bool { return n.participants() == 0 })
+	n.callsFromThePage(fmt.Sprintf("sip:tcp@127.0.0.1:%d;transport=tcp", n.base+50))
 	if out, err := n.try("call", "sip:x@127.0.0.2", "--room", "main"); err == nil || !strings.Contains(out, "sip.call_hosts") {
 		t.Errorf("a host that is not named: %v, %s", err, out)
+	}
+}
+
+// callsFromThePage calls a phone with the button of the operator's page, and one that nobody has.
+func (n *node) callsFromThePage(uri string) {
+	n.t.Helper()
+	page := startBrowser(n.t, 440)
+	eval := func(js string, into any) {
+		n.t.Helper()
+		if err := page.do(map[string]any{"do": "eval", "js": js}, into); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	if err := page.do(map[string]any{"do": "visit", "url": n.status().Links.Operator}, nil); err != nil {
+		n.t.Fatal(err)
+	}
+	seen := func(what, js string) {
+		n.t.Helper()
+		n.wait(what, 30*time.Second, func() (ok bool) { eval("Boolean("+js+")", &ok); return ok })
+	}
+	seen("the room", `document.querySelector("[data-room=main]")`)
+	eval(`[...document.querySelectorAll("[data-room=main] button")].find((b) => b.innerText === "Call somebody").click()`, nil)
+	call := func(to string) {
+		n.t.Helper()
+		eval(fmt.Sprintf(`{ const f = document.querySelector("[data-room=main] .calling form"); f.querySelector("input").value = %q; f.requestSubmit(); }`, to), nil)
+	}
+	call(strings.Repeat("0123456789", 4))
+	seen("it says whom it looks for", `document.querySelector("[data-room=main] .calls")?.innerText.includes("01234567…: looking for their devices")`)
+	n.shot(page, "call-reaching")
+	eval(`document.querySelector("[data-room=main] .calls button").click()`, nil)
+	seen("it was given up", `document.querySelector("[data-room=main] .calls")?.innerText.includes("given up")`)
+	call(uri)
+	seen("the phone is in the roster", `document.querySelector("[data-room=main] tbody")?.innerText.includes("Remove") && !document.querySelector("[data-room=main] .calls button:not([hidden])")`)
+	n.shot(page, "call-taken")
+	call("sip:x@127.0.0.2")
+	seen("why a host is not called", `document.body.innerText.includes("sip.call_hosts")`)
+	n.shot(page, "call-refused")
+	n.parley("call", "--hangup", n.roster()[0], "--room", "main")
+	n.wait("nobody is left", 10*time.Second, func() bool { return n.participants() == 0 })
+}
+
+// shot takes a picture of a page into PARLEY_SHOTS, where that is set.
+func (n *node) shot(page *browser, name string) {
+	n.t.Helper()
+	if dir := os.Getenv("PARLEY_SHOTS"); dir != "" {
+		if err := page.do(map[string]any{"do": "shot", "path": filepath.Join(dir, name+".png")}, nil); err != nil {
+			n.t.Error(err)
+		}
 	}
 }

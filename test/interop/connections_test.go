@@ -69,8 +69,8 @@ func TestHowParticipantsAreConnected(t *testing.T) {
 			return ok
 		})
 	}
-	seen("two rows", `document.querySelectorAll("[data-room=main] button[aria-expanded]").length === 2`)
-	eval(`document.querySelectorAll("[data-room=main] button[aria-expanded]").forEach((b) => b.click())`, nil)
+	seen("two rows", `document.querySelectorAll("[data-room=main] td button[aria-expanded]").length === 2`)
+	eval(`document.querySelectorAll("[data-room=main] td button[aria-expanded]").forEach((b) => b.click())`, nil)
 	for _, want := range []string{"DTLS 1.2, TLS_ECDHE_ECDSA_WITH_AES", "SIP over TLS", "TLS 1.3, TLS_", "AES_CM_128_HMAC_SHA1", "WebSocket", "peer reflexive"} {
 		seen(want, fmt.Sprintf(`[...document.querySelectorAll("tr.details")].some((e) => e.innerText.includes(%q))`, want))
 	}
@@ -93,6 +93,6 @@ func TestHowParticipantsAreConnected(t *testing.T) {
 			}
 		}
 	}
-	eval(`document.querySelector("[data-room=main] button[aria-expanded]").click()`, nil)
+	eval(`document.querySelector("[data-room=main] td button[aria-expanded]").click()`, nil)
 	seen("one is closed again", `document.querySelectorAll("tr.details:not([hidden])").length === 1`)
 }
