@@ -23,6 +23,10 @@ type DHTPut struct {
 // DHTKey names a key, or asks for its values.
 type DHTKey struct {
 	Key string `json:"key"`
+	// SoonMs has a get answered so long after the first value was found, 1 to 10,000 ms, with
+	// what has been found until then; 0: when the search has ended, for which it waits some
+	// seconds for each node that has gone.
+	SoonMs int `json:"soon_ms,omitempty"`
 }
 
 // DHTValues is what was found.

@@ -19,7 +19,8 @@ type PeerAccount struct {
 // PeerDevices are devices of an account that can be reached.
 type PeerDevices struct {
 	Chains []string `json:"chains"` // PEM, as in [PeerMessage]; at most 16
-	// Missing is how many announced devices have no certificates in the overlay now.
+	// Missing is how many announced devices have no certificates in the overlay now, or were not
+	// found soon after the first of them: who wants them too asks again.
 	Missing int `json:"missing"`
 }
 

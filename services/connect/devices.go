@@ -261,22 +261,44 @@ func (d *devices) find(ctx context.Context, account, of jami.ID) (chains []*trus
 	return chains, found.Missing, nil
 }
 
+// findAgain are the times after which devices that were missing are looked for again.
+var findAgain = []time.Duration{500 * time.Millisecond, 2 * time.Second, 5 * time.Second}
+
 // dial opens a channel to each device of an account, all at once, and calls fn with each
 // that opens or fails, from several goroutines. It returns when all did, or there is no device.
+// While there are some, those whose certificates were missing are looked for again.
 func (d *devices) dial(ctx context.Context, account, of jami.ID, name, hint string, fn func(to *trust.Chain, c channel.Channel, err error)) (missing int, err error) {
-	chains, missing, err := d.find(ctx, account, of)
-	if err != nil {
-		return 0, err
-	}
 	var wg sync.WaitGroup
-	for _, to := range chains {
-		wg.Go(func() {
-			c, err := d.manager.Dial(ctx, account, to, name, hint)
-			fn(to, c, err)
-		})
+	defer wg.Wait()
+	dialled := map[jami.LongID]bool{}
+	for i := 0; ; i++ {
+		chains, missing, err := d.find(ctx, account, of)
+		if err != nil {
+			if i > 0 {
+				d.log.Debug("devices not looked for again", zap.Stringer("jami_id", of), zap.Error(err))
+				return 0, nil
+			}
+			return 0, err
+		}
+		for _, to := range chains {
+			if dialled[to.DeviceID] {
+				continue
+			}
+			dialled[to.DeviceID] = true
+			wg.Go(func() {
+				c, err := d.manager.Dial(ctx, account, to, name, hint)
+				fn(to, c, err)
+			})
+		}
+		if missing == 0 || len(dialled) == 0 || i == len(findAgain) {
+			return missing, nil
+		}
+		select {
+		case <-time.After(findAgain[i]):
+		case <-ctx.Done():
+			return missing, nil
+		}
 	}
-	wg.Wait()
-	return missing, nil
 }
 
 // reachTime is less than an answer may take on the bus.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -121,11 +122,46 @@ func (s *Service) get(ctx context.Context, r *bus.Request[contract.DHTKey]) (*co
 	}
 	ctx, cancel := context.WithTimeout(ctx, searchTime)
 	defer cancel()
-	vs, err := s.node.Get(ctx, key)
+	var vs []overlay.Value
+	switch ms := r.Body.SoonMs; {
+	case ms < 0 || ms > maxSoonMs:
+		return nil, contract.ErrBadRequest.With("soon_ms is 0 to %d", maxSoonMs)
+	case ms > 0:
+		vs, err = soon(ctx, s.node, key, time.Duration(ms)*time.Millisecond)
+	default:
+		vs, err = s.node.Get(ctx, key)
+	}
 	if err != nil {
 		return nil, s.refusal(err)
 	}
 	return &contract.DHTValues{Values: fit(views(vs))}, nil
+}
+
+// maxSoonMs bounds [contract.DHTKey].SoonMs.
+const maxSoonMs = 10_000
+
+// soon returns the values that are found until so long after the first one.
+func soon(ctx context.Context, o overlay.Getter, key overlay.Key, after time.Duration) ([]overlay.Value, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var vs []overlay.Value
+	var end *time.Timer
+	err := overlay.Find(ctx, o, key, func(v overlay.Value) {
+		if end == nil {
+			end = time.AfterFunc(after, cancel)
+		}
+		// Of a value that was changed the last state counts.
+		if i := slices.IndexFunc(vs, func(w overlay.Value) bool { return w.ID == v.ID && w.Writer == v.Writer }); i >= 0 {
+			vs[i] = v
+			return
+		}
+		vs = append(vs, v)
+	})
+	if end != nil {
+		end.Stop()
+		return vs, nil // its end was ours, or what was found is better than nothing
+	}
+	return nil, err
 }
 
 // maxReply bounds the data of one answer: a message of the bus holds 1 MiB, and

@@ -32,6 +32,8 @@ const (
 // remembered.
 const (
 	chainTime = 5 * time.Minute
+	// laggards is how long a device that was found waits for the others of its account.
+	laggards  = 300 * time.Millisecond
 	maxChains = 4096
 )
 
@@ -182,7 +184,7 @@ func (s *hosted) peerFind(ctx context.Context, r *bus.Request[contract.PeerAccou
 	if x, _ := s.acc.Contact(id); x.Blocked() {
 		return nil, contract.ErrForbidden.With("%v", errBlocked)
 	}
-	found, missing, err := s.devicesOf(ctx, id)
+	found, missing, err := s.devicesWithin(ctx, id, laggards)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -36,16 +38,36 @@ func (s *hosted) device(short jami.ID) (account.Device, bool) {
 	return account.Device{}, false
 }
 
+// Times between the first value that is found and the answer. Who calls, or is called, does not
+// wait for nodes that have gone. Of a certificate one good copy does; where none came by then
+// the search is waited for. At a Jami Id announcements and revocation lists lie together: most
+// of the nodes that have them have answered by then.
+const (
+	soonChainMs   = 150
+	soonAccountMs = 700
+)
+
 // chainOf finds the chain of a device by its key id and judges it (§2, §3.4): the first
 // good one counts. The error is [errNotThere], of the bus, or a [*trust.Error].
 func (s *hosted) chainOf(ctx context.Context, device jami.ID, rules *trust.Rules) (*trust.Chain, error) {
-	found, err := bus.Call(ctx, s.conn, contract.DHTGetCmd, &contract.DHTKey{Key: device.String()})
+	found, err := bus.Call(ctx, s.conn, contract.DHTGetCmd, &contract.DHTKey{Key: device.String(), SoonMs: soonChainMs})
 	if err != nil {
 		return nil, err
 	}
+	c, why := chainIn(found.Values, device, rules)
+	if why == nil || len(found.Values) == 0 { // then the search has ended
+		return c, why
+	}
+	if found, err = bus.Call(ctx, s.conn, contract.DHTGetCmd, &contract.DHTKey{Key: device.String()}); err != nil {
+		return nil, err
+	}
+	return chainIn(found.Values, device, rules)
+}
+
+func chainIn(values []contract.DHTValue, device jami.ID, rules *trust.Rules) (*trust.Chain, error) {
 	refused := errNotThere
 	n := 0
-	for _, v := range found.Values {
+	for _, v := range values {
 		if v.Type != typeCertificate {
 			continue
 		}
@@ -76,7 +98,7 @@ type atAccount struct {
 }
 
 func (s *hosted) lookAt(ctx context.Context, id jami.ID) (*atAccount, error) {
-	found, err := bus.Call(ctx, s.conn, contract.DHTGetCmd, &contract.DHTKey{Key: id.String()})
+	found, err := bus.Call(ctx, s.conn, contract.DHTGetCmd, &contract.DHTKey{Key: id.String(), SoonMs: soonAccountMs})
 	if err != nil {
 		return nil, err
 	}
@@ -132,23 +154,42 @@ func (s *hosted) sender(ctx context.Context, v *jami.Value) (*trust.Chain, error
 // devicesOf finds the devices of an account that may be written to. missing counts those
 // whose certificates are not to be had now; those that are not good are left out.
 func (s *hosted) devicesOf(ctx context.Context, id jami.ID) (out []*trust.Chain, missing int, err error) {
+	return s.devicesWithin(ctx, id, 0)
+}
+
+// devicesWithin is devicesOf, but once there is one device the others are waited for no longer
+// than laggards, unless that is 0.
+func (s *hosted) devicesWithin(ctx context.Context, id jami.ID, laggards time.Duration) (out []*trust.Chain, missing int, err error) {
 	at, err := s.lookAt(ctx, id)
 	if err != nil {
 		return nil, 0, err
 	}
-	for _, short := range at.devices {
-		c, err := s.chainOf(ctx, short, &trust.Rules{Now: s.now, Account: id, Revoked: s.acc.Revocations()})
-		if err == nil {
-			err = at.revoked(c)
-		}
-		if err != nil {
+	chains, errs := make([]*trust.Chain, len(at.devices)), make([]error, len(at.devices))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var first sync.Once
+	for i, short := range at.devices {
+		wg.Go(func() {
+			chains[i], errs[i] = s.chainOf(ctx, short, &trust.Rules{Now: s.now, Account: id, Revoked: s.acc.Revocations()})
+			if errs[i] == nil {
+				errs[i] = at.revoked(chains[i])
+			}
+			if errs[i] == nil && laggards > 0 {
+				first.Do(func() { time.AfterFunc(laggards, cancel) })
+			}
+		})
+	}
+	wg.Wait()
+	for i, short := range at.devices {
+		if err := errs[i]; err != nil {
 			if !isRefused(err) {
 				missing++
 			}
 			s.env.Log.Debug("a device is not written to", zap.Stringer("account", id), zap.Stringer("device", short), zap.Error(err))
 			continue
 		}
-		out = append(out, c)
+		out = append(out, chains[i])
 	}
 	return out, missing, nil
 }
