@@ -11,10 +11,10 @@ import (
 )
 
 // TestCallsLast: a stock daemon that called and one that was called talk for
-// PARLEY_CALL_TIME (20s) and hear each other at each look. Then one of them vanishes without
+// PARLEY_CALL_TIME (8s) and hear each other at each look. Then one of them vanishes without
 // a word, and is gone from the roster within 20 s; the other talks on.
 func TestCallsLast(t *testing.T) {
-	lasts := 20 * time.Second
+	lasts := 8 * time.Second
 	if text := os.Getenv("PARLEY_CALL_TIME"); text != "" {
 		var err error
 		if lasts, err = time.ParseDuration(text); err != nil {
