@@ -81,7 +81,7 @@ func (p *party) print(title string, m [][]float64) {
 }
 
 // good says what of the matrix is wrong: each hears every other above -40 dBFS
-// and itself at least 30 dB below what the others hear of it.
+// and itself at least 35 dB below the others.
 func good(m [][]float64) string {
 	var wrong []string
 	for i, row := range m {
@@ -90,13 +90,13 @@ func good(m [][]float64) string {
 			if i == j {
 				continue
 			}
-			weakest = min(weakest, m[j][i])
+			weakest = min(weakest, v)
 			if v < -40 {
 				wrong = append(wrong, fmt.Sprintf("%d hears %d at %.1f dBFS", i, j, v))
 			}
 		}
-		if row[i] > weakest-30 {
-			wrong = append(wrong, fmt.Sprintf("%d hears itself at %.1f dBFS, one of the others at %.1f", i, row[i], weakest))
+		if row[i] > weakest-35 {
+			wrong = append(wrong, fmt.Sprintf("%d hears itself at %.1f dBFS, the others at %.1f", i, row[i], weakest))
 		}
 	}
 	return strings.Join(wrong, "; ")

@@ -242,5 +242,8 @@ func text(d *msgpack.Decoder, r *bytes.Reader) (string, error) {
 		return "", fmt.Errorf("a name of %d bytes", n)
 	}
 	b := make([]byte, n)
-	return string(b), d.ReadFull(b)
+	if err := d.ReadFull(b); err != nil {
+		return "", err
+	}
+	return string(b), nil
 }

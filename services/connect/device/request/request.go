@@ -148,7 +148,10 @@ func str(d *msgpack.Decoder, r *bytes.Reader, limit int) (string, error) {
 		return "", fmt.Errorf("a text of %d bytes", n)
 	}
 	b := make([]byte, n)
-	return string(b), d.ReadFull(b)
+	if err := d.ReadFull(b); err != nil {
+		return "", err
+	}
+	return string(b), nil
 }
 
 func unsigned(d *msgpack.Decoder) (uint64, error) {
