@@ -12,6 +12,12 @@
 //
 //	DATA/swarm/ACCOUNT/rooms.json                     room to conversation
 //	DATA/swarm/ACCOUNT/conversations/CONVERSATION/    a Git repository
+//	DATA/swarm/ACCOUNT/members/                       conversations with Jami accounts
+//
+// Conversations with Jami accounts are written by all their members. It fetches them from
+// members' devices and serves them to these; connect has the channels, and brings them to
+// the socket DATA/run/swarm.sock ([contract.GitSocket]). Identity tells it of contacts with
+// a conversation and of notices, and is told what members wrote.
 package swarm
 
 import (
@@ -61,13 +67,17 @@ type Service struct {
 	main    string         // the node's main account
 	wg      sync.WaitGroup // of the conversations
 
-	mu    sync.Mutex
-	convs map[string]*conversation
+	git      *gitSocket
+	fetching chan struct{} // holds an element for each conversation that is being fetched
+
+	mu      sync.Mutex
+	convs   map[string]*conversation
+	members map[string]*memberships // by account; nil: none are followed any more
 }
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	s := &Service{env: env, log: env.Log, convs: map[string]*conversation{}, maxOpen: maxOpen, verify: make(chan struct{}, verifyAtOnce),
+	s := &Service{env: env, log: env.Log, convs: map[string]*conversation{}, members: map[string]*memberships{}, maxOpen: maxOpen, verify: make(chan struct{}, verifyAtOnce), fetching: make(chan struct{}, fetchAtOnce),
 		posts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_swarm_posts_total", Help: "Messages by result: an error code, or ok."}, []string{"result"}),
 		took:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "parley_swarm_post_seconds", Help: "From a post to its commit on the disk.", Buckets: prometheus.ExponentialBuckets(0.002, 2, 11)}),
 	}
@@ -109,6 +119,7 @@ func (s *Service) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		stop()
+		s.endMembers()
 		s.wg.Wait()
 	}()
 	s.main, s.authors = acc.ID, newAuthors(work, c)
@@ -129,9 +140,23 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	}
 	defer svc.Stop()
-	if err := s.serve(work, svc); err != nil {
+	run, err := s.env.RunDir()
+	if err != nil {
 		return err
 	}
+	if s.git, err = listenGit(filepath.Join(run, contract.GitSocket), s.log.Named("git")); err != nil {
+		return err
+	}
+	s.git.serve = s.serveGit
+	s.wg.Go(func() { s.git.run(work) })
+	if err := errors.Join(s.serve(work, svc), s.serveMembers(svc)); err != nil {
+		return err
+	}
+	unfollow, err := s.followMembers(work, c)
+	if err != nil {
+		return err
+	}
+	defer unfollow()
 	if err := c.NATS().FlushTimeout(bus.DefaultTimeout); err != nil { // the bus knows now what is served here
 		return fmt.Errorf("bus: %w", err)
 	}

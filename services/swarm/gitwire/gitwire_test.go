@@ -174,7 +174,7 @@ func TestHostileServer(t *testing.T) {
 		"too many objects":    {refs + band(packOf(many...)), ErrLarge},
 		"an object too large": {refs + band(packOf(Object{plumbing.BlobObject, make([]byte, 1<<16+1)})), ErrLarge},
 		"a pack too large":    {refs + line("NAK\n") + strings.Repeat(line("\x01"+strings.Repeat("x", maxBand)), 17), ErrLarge},
-		"an empty pack":       {refs + band(nil), ErrPack},
+		"an empty pack":       {refs + band(nil), ErrWire},
 	} {
 		_, objs, err := Fetch(says(x.said), conversation, "d", func(plumbing.Hash) bool { return false }, nil, some)
 		if !errors.Is(err, x.is) || objs != nil {

@@ -235,6 +235,25 @@ func (s *Swarm) before(from ...plumbing.Hash) map[plumbing.Hash]bool {
 	return seen
 }
 
+// Reaches reports whether a commit is another one or comes after it.
+func (s *Swarm) Reaches(h, earlier plumbing.Hash) bool { return s.before(h)[earlier] }
+
+// OfType lists up to n commits of a type, the newest by their dates first.
+func (s *Swarm) OfType(typ string, n int) []plumbing.Hash {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []plumbing.Hash
+	for h, x := range s.nodes {
+		if x.typ == typ {
+			out = append(out, h)
+		}
+	}
+	slices.SortFunc(out, func(a, b plumbing.Hash) int {
+		return cmp.Or(cmp.Compare(s.nodes[b].time, s.nodes[a].time), strings.Compare(a.String(), b.String()))
+	})
+	return out[:min(len(out), n)]
+}
+
 // Order lists a commit and those before it that are not in without: the newest first, children
 // before their parents (swarm §2.9).
 func (s *Swarm) Order(from plumbing.Hash, without map[plumbing.Hash]bool) []plumbing.Hash {

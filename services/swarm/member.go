@@ -1,0 +1,532 @@
+package swarm
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"go.uber.org/zap"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/services/swarm/commit"
+	"github.com/parley-jami/parley/services/swarm/gitwire"
+	"github.com/parley-jami/parley/services/swarm/repo"
+)
+
+// gitLimits are of what a peer sends at once: a history of some 20,000 messages. In memory it is all of it.
+var gitLimits = gitwire.Limits{Pack: 32 << 20, Objects: 200_000, Object: repo.MaxObject, All: 64 << 20}
+
+// Times and bounds of fetching.
+const (
+	fetchTime    = 2 * time.Minute // one
+	fetchAtOnce  = 4               // of all accounts
+	maxHaves     = 200             // commits that a peer is told of
+	cloneFirst   = 2 * time.Second // before the next try, doubling
+	cloneMost    = 5 * time.Minute
+	maxSources   = 16 // that wait
+	maxFirst     = 32 // messages of before the account came that are told
+	maxNews      = 10_000
+	maxUnfetched = 256 // own messages of which it is told who has them
+)
+
+// source is who has something of a conversation. The zero one means: look yourself.
+type source struct{ account, device string }
+
+// membership is one conversation of an account.
+type membership struct {
+	m       *memberships
+	id      string
+	turn    chan struct{} // held by who writes the repository
+	sources chan source
+	news    chan struct{} // has an element when something is to be told
+	repo    atomic.Pointer[repo.Swarm]
+	why     atomic.Pointer[string] // it is not here
+
+	// under memberships.mu
+	rec       record
+	started   bool
+	unfetched []*unfetched
+}
+
+// unfetched is a message of the account.
+type unfetched struct {
+	commit plumbing.Hash
+	by     map[string]bool // accounts that have it
+}
+
+func newMembership(m *memberships, r record) *membership {
+	return &membership{m: m, id: r.ID, rec: r, turn: make(chan struct{}, 1), sources: make(chan source, maxSources), news: make(chan struct{}, 1)}
+}
+
+// startLocked begins to follow it.
+func (c *membership) startLocked() {
+	if c.started || c.m.left || c.rec.State == stateLeft || c.rec.State == contract.ConversationInvited {
+		return
+	}
+	c.started = true
+	c.m.svc.wg.Go(func() { c.follow(c.m.work) })
+	c.m.svc.wg.Go(func() { c.tellAll(c.m.work) })
+}
+
+func (c *membership) state() record {
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	return c.rec
+}
+
+// live returns the repository of one that is followed, or nil.
+func (c *membership) live() *repo.Swarm {
+	if c.state().State != contract.ConversationReady {
+		return nil
+	}
+	return c.repo.Load()
+}
+
+// may reports whether a device may have the conversation.
+func (c *membership) may(account, device string) bool {
+	r := c.live()
+	return r != nil && r.May(account, device)
+}
+
+// poke has it be fetched from somebody; of very many at once some are passed over.
+func (c *membership) poke(s source) {
+	select {
+	case c.sources <- s:
+	default:
+	}
+}
+
+func (c *membership) announced(from string, a *announcement) {
+	if r := c.live(); r != nil && !r.Has(plumbing.NewHash(a.Commit)) {
+		c.poke(source{from, a.Device})
+	}
+}
+
+// online is told that a contact has a device online.
+func (c *membership) online(contact string) {
+	r, rec := c.live(), c.state()
+	switch {
+	case rec.State == contract.ConversationWanted && (rec.With == contact || rec.From == contact):
+		c.poke(source{})
+	case r != nil && joined(r.Members()[contact]):
+		c.poke(source{account: contact})
+		c.announceTo(contact)
+	}
+}
+
+func joined(r repo.Role) bool { return r == repo.Admin || r == repo.Member }
+
+// follow fetches it, first and then whenever somebody has something new, until ctx ends.
+func (c *membership) follow(ctx context.Context) {
+	for wait := cloneFirst; ; {
+		rec := c.state()
+		var again <-chan time.Time
+		if rec.State == contract.ConversationWanted || rec.State == contract.ConversationReady && c.repo.Load() == nil {
+			if err := c.here(ctx, rec); err != nil {
+				if ctx.Err() != nil {
+					return
+				}
+				why := err.Error()
+				c.why.Store(&why)
+				c.m.log.Info("conversation is not here yet", zap.String("conversation", c.id), zap.Duration("again", wait), zap.Error(err))
+				again, wait = time.After(wait), min(2*wait, cloneMost)
+			} else {
+				c.why.Store(nil)
+				wait = cloneFirst
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-again:
+		case s := <-c.sources:
+			if r := c.live(); r != nil && s.account != "" {
+				if err := c.pull(ctx, r, s); err != nil && ctx.Err() == nil {
+					c.m.log.Info("conversation not fetched", zap.String("conversation", c.id), zap.String("from", s.account), zap.Error(err))
+				}
+			} else if s == (source{}) {
+				wait = cloneFirst
+			}
+		}
+	}
+}
+
+// here opens the repository, or fetches it and joins.
+func (c *membership) here(ctx context.Context, rec record) error {
+	path := filepath.Join(c.m.dir, c.id)
+	_, err := os.Stat(path)
+	switch {
+	case err == nil:
+		r, err := repo.OpenSwarm(ctx, path, c.id)
+		if err != nil {
+			return err
+		}
+		c.repo.Store(r)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	default:
+		if err := c.clone(ctx, rec); err != nil {
+			return err
+		}
+	}
+	if rec.State != contract.ConversationReady {
+		if _, err := c.m.change(c.id, func(r *record) error {
+			if r.State != stateLeft {
+				r.State = contract.ConversationReady
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	if err := c.join(ctx); err != nil {
+		c.repo.Store(nil) // it is tried again
+		return err
+	}
+	c.tell()
+	return nil
+}
+
+// clone fetches all of it from who invited.
+func (c *membership) clone(ctx context.Context, rec record) error {
+	from := rec.From
+	if from == "" {
+		from = rec.With
+	}
+	a, err := c.m.svc.authors.of(c.m.account)
+	if err != nil {
+		return err
+	}
+	head, objs, err := c.m.svc.fetch(ctx, c.m, source{account: from}, c.id, func(plumbing.Hash) bool { return false }, nil)
+	if err != nil {
+		return err
+	}
+	r, err := repo.Clone(ctx, c.m.dir, c.id, a.URI, head, objs, c.m.svc.gates.Revoked())
+	if err != nil {
+		return err
+	}
+	c.repo.Store(r)
+	c.m.log.Info("conversation fetched", zap.String("conversation", c.id), zap.String("from", from), zap.Int("commits", r.Commits()))
+	return nil
+}
+
+// join makes the account a member where it is invited.
+func (c *membership) join(ctx context.Context) error {
+	r := c.repo.Load()
+	a, err := c.m.svc.authors.of(c.m.account)
+	if err != nil {
+		return err
+	}
+	if r.Members()[a.URI] != repo.Invited {
+		return nil
+	}
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	p, err := r.Join(a, time.Now())
+	c.unlock()
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		c.m.log.Info("conversation joined", zap.String("conversation", c.id))
+		c.announce()
+	}
+	return nil
+}
+
+func (c *membership) lock(ctx context.Context) error {
+	select {
+	case c.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *membership) unlock() { <-c.turn }
+
+// pull fetches what is new at somebody, and merges it.
+func (c *membership) pull(ctx context.Context, r *repo.Swarm, from source) error {
+	if !r.May(from.account, from.device) {
+		return fmt.Errorf("%s is not in the conversation", from.account)
+	}
+	head, objs, err := c.m.svc.fetch(ctx, c.m, from, c.id, r.Has, r.Haves(maxHaves))
+	if err != nil {
+		return err
+	}
+	a, err := c.m.svc.authors.of(c.m.account)
+	if err != nil {
+		return err
+	}
+	if !joined(r.Members()[a.URI]) {
+		a = nil
+	}
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	before := r.Head()
+	_, err = r.Receive(ctx, head, objs, c.m.svc.gates.Revoked(), a, time.Now())
+	c.unlock()
+	if err != nil {
+		return err
+	}
+	if after := r.Head(); after != before {
+		c.m.log.Debug("conversation moved on", zap.String("conversation", c.id), zap.String("from", from.account), zap.Stringer("head", after))
+		c.tell()
+	}
+	return nil
+}
+
+// write commits a message of the account and announces it.
+func (c *membership) write(ctx context.Context, m commit.Message) (*repo.Post, error) {
+	r := c.live()
+	if r == nil {
+		return nil, contract.ErrUnavailable.With("conversation %s is not here yet", c.id)
+	}
+	a, err := c.m.svc.authors.of(c.m.account)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.lock(ctx); err != nil {
+		return nil, contract.ErrBusy.With("conversation %s is being written", c.id)
+	}
+	p, err := r.Write(a, m, time.Now())
+	c.unlock()
+	switch {
+	case errors.Is(err, repo.ErrInvalid):
+		return nil, contract.ErrForbidden.With("%v", err)
+	case errors.Is(err, repo.ErrStorage):
+		return nil, contract.ErrStorage.With("%v", err)
+	case err != nil:
+		return nil, err
+	}
+	c.m.mu.Lock()
+	c.unfetched = append(c.unfetched, &unfetched{plumbing.NewHash(p.ID), map[string]bool{}})
+	c.unfetched = c.unfetched[max(0, len(c.unfetched)-maxUnfetched):]
+	c.m.mu.Unlock()
+	c.announce()
+	return p, nil
+}
+
+// announce tells all members of the newest commit.
+func (c *membership) announce() {
+	r := c.live()
+	if r == nil {
+		return
+	}
+	for id, role := range r.Members() {
+		if joined(role) {
+			c.announceTo(id)
+		}
+	}
+}
+
+// announceTo tells a member. Who is not told by it hears of the next.
+func (c *membership) announceTo(id string) {
+	a, err := c.m.svc.authors.of(c.m.account)
+	r := c.live()
+	if err != nil || r == nil || id == a.URI {
+		return
+	}
+	c.notify(id, contract.NoticeCommit, (&announcement{c.id, r.Head().String(), a.Device}).text())
+}
+
+// inviteAgain tells somebody who is invited, and does not know of it any more.
+func (c *membership) inviteAgain(id string) {
+	r := c.live()
+	if r == nil {
+		return
+	}
+	text, err := json.Marshal(map[string]any{"conversationId": c.id, "metadatas": map[string]string{"mode": r.Conversation.Mode}})
+	if err == nil {
+		c.notify(id, contract.NoticeInvite, string(text))
+	}
+}
+
+// notify sends a notice without waiting for it.
+func (c *membership) notify(to, typ, body string) {
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	if c.m.left {
+		return
+	}
+	c.m.svc.wg.Go(func() {
+		if _, err := bus.Call(c.m.work, c.m.conn, contract.NoticeSendCmd, &contract.NoticeSend{To: to, Type: typ, Body: body}); err != nil && c.m.work.Err() == nil {
+			c.m.log.Info("member not told of a conversation", zap.String("conversation", c.id), zap.String("to", to), zap.Error(err))
+		}
+	})
+}
+
+// serve serves it to a member's device.
+func (c *membership) serve(h *contract.GitHello, ch *packets) error {
+	r := c.live()
+	if r == nil || !r.May(h.Peer, h.Device) {
+		_, err := ch.UnixConn.Write([]byte("no"))
+		return errors.Join(fmt.Errorf("%s is not in the conversation", h.Peer), err)
+	}
+	if _, err := ch.UnixConn.Write([]byte("ok")); err != nil {
+		return err
+	}
+	return gitwire.Serve(ch, c.id, member{r, h.Peer, h.Device}, func(head plumbing.Hash) { c.fetched(r, h, head) })
+}
+
+// member is a repository as long as a device may have it.
+type member struct {
+	*repo.Swarm
+	account, device string
+}
+
+// Missing implements [gitwire.Source].
+func (m member) Missing(want plumbing.Hash, haves []plumbing.Hash) ([]plumbing.Hash, error) {
+	if !m.May(m.account, m.device) {
+		return nil, errors.New("it is not in the conversation any more")
+	}
+	return m.Swarm.Missing(want, haves)
+}
+
+// fetched notes that a device has all up to a commit: the account's messages in it are delivered.
+func (c *membership) fetched(r *repo.Swarm, h *contract.GitHello, head plumbing.Hash) {
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	for _, u := range c.unfetched {
+		if u.by[h.Peer] || c.m.left || !r.Reaches(head, u.commit) {
+			continue
+		}
+		u.by[h.Peer] = true
+		q := &contract.PostFetched{ID: u.commit.String()[:16], To: h.Peer, Device: h.Device}
+		c.m.svc.wg.Go(func() {
+			if _, err := bus.Call(c.m.work, c.m.conn, contract.PostFetchedCmd, q); err != nil && c.m.work.Err() == nil {
+				c.m.log.Info("a delivered message not told", zap.Error(err))
+			}
+		})
+	}
+}
+
+// tell has what members wrote be told.
+func (c *membership) tell() {
+	select {
+	case c.news <- struct{}{}:
+	default:
+	}
+}
+
+// tellAll tells what members wrote, in order and each at least once: identity knows what it told.
+func (c *membership) tellAll(ctx context.Context) {
+	for wait := time.Second; ; {
+		var again <-chan time.Time
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.news:
+		}
+		if err := c.tellNews(ctx); err != nil && ctx.Err() == nil {
+			c.m.log.Info("what members wrote is told later", zap.String("conversation", c.id), zap.Error(err))
+			again, wait = time.After(wait), min(2*wait, 30*time.Second)
+		} else {
+			wait = time.Second
+		}
+		if again != nil {
+			select {
+			case <-ctx.Done():
+				return
+			case <-again:
+				c.tell()
+			}
+		}
+	}
+}
+
+func (c *membership) tellNews(ctx context.Context) error {
+	r := c.live()
+	if r == nil {
+		return nil
+	}
+	file, head := filepath.Join(c.m.dir, c.id+".told"), r.Head()
+	text, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	most, told := maxFirst, plumbing.NewHash(strings.TrimSpace(string(text)))
+	if r.Has(told) {
+		most = maxNews
+	}
+	posts, err := r.Since(told, most)
+	if err != nil {
+		return err
+	}
+	a, err := c.m.svc.authors.of(c.m.account)
+	if err != nil {
+		return err
+	}
+	for i := range posts {
+		p := &posts[i]
+		if p.User == a.URI || !readable(p) {
+			continue
+		}
+		x := postOf(c.id, p)
+		q := &contract.MessageHeard{From: p.User, Device: p.Device, ID: p.ID[:16], Type: x.Type, Body: x.Body, Conversation: c.id, Commit: p.ID, Sent: p.Time.Unix(), File: x.File}
+		if q.File != nil {
+			q.Body = q.File.Name
+		}
+		if len(q.Body) > contract.MaxMessage || q.ID == strings.Repeat("0", 16) {
+			c.m.log.Info("message not told: it is in the conversation", zap.String("commit", p.ID), zap.Int("bytes", len(q.Body)))
+			continue
+		}
+		if _, err := bus.Call(ctx, c.m.conn, contract.MessageTake, q); err != nil && !errors.Is(err, contract.ErrBadRequest) {
+			return err
+		}
+	}
+	return repo.ReplaceFile(file, []byte(head.String()+"\n"))
+}
+
+// readable reports whether a post is for people: a text that is no edit nor a reaction, or a file.
+func readable(p *repo.Post) bool {
+	m := p.Message
+	switch m[commit.KeyType] {
+	case commit.TypeText:
+		return m[commit.KeyBody] != "" && m["edit"] == "" && m["react-to"] == ""
+	case commit.TypeFile:
+		return fileOf("", p) != nil
+	}
+	return false
+}
+
+// fetch asks a device for a conversation, by connect.
+func (s *Service) fetch(ctx context.Context, m *memberships, from source, id string, known func(plumbing.Hash) bool, haves []plumbing.Hash) (plumbing.Hash, gitwire.Objects, error) {
+	select {
+	case s.fetching <- struct{}{}:
+		defer func() { <-s.fetching }()
+	case <-ctx.Done():
+		return plumbing.ZeroHash, nil, ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchTime)
+	defer cancel()
+	token := rand.Text()
+	came, forget := s.git.want(token)
+	defer forget()
+	asked, stop := context.WithTimeout(ctx, 28*time.Second)
+	r, err := bus.Call(asked, m.conn, contract.PeerGitCmd, &contract.PeerGit{Of: from.account, Device: from.device, Conversation: id, Token: token})
+	stop()
+	if err != nil {
+		return plumbing.ZeroHash, nil, err
+	}
+	select {
+	case c := <-came:
+		defer c.Close()                                      //nolint:errcheck // all was read
+		defer context.AfterFunc(ctx, func() { c.Close() })() //nolint:errcheck // it wakes who reads
+		return gitwire.Fetch(c, id, r.Device, known, haves, gitLimits)
+	case <-ctx.Done():
+		return plumbing.ZeroHash, nil, ctx.Err()
+	}
+}
