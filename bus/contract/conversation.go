@@ -164,7 +164,7 @@ var (
 // for each channel git://DEVICE/CONVERSATION. The first message is a [GitHello]. On a channel that a peer
 // opened swarm says "ok" or "no" to it. Then each message is one of the channel, both ways, of at most
 // [GitMessage] bytes; the end of one is the end of the other.
-const GitSocket = "swarm.sock"
+const GitSocket = "channels.sock"
 
 // GitMessage bounds a message on the socket, in bytes.
 const GitMessage = 65535

@@ -49,17 +49,6 @@ func (s *Service) of(account string) (*memberships, error) {
 	return m, nil
 }
 
-// known returns those that were read.
-func (s *Service) known() []*memberships {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []*memberships
-	for _, m := range s.members {
-		out = append(out, m)
-	}
-	return out
-}
-
 // endMembers has nothing begin any more.
 func (s *Service) endMembers() {
 	s.mu.Lock()

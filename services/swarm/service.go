@@ -16,7 +16,7 @@
 //
 // Conversations with Jami accounts are written by all their members. It fetches them from
 // members' devices and serves them to these; connect has the channels, and brings them to
-// the socket DATA/run/swarm.sock ([contract.GitSocket]). Identity tells it of contacts with
+// the socket DATA/run/channels.sock ([contract.GitSocket]). Identity tells it of contacts with
 // a conversation and of notices, and is told what members wrote.
 package swarm
 
