@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,11 @@ const (
 	maxUnfetched = 256 // own messages of which it is told who has them
 )
 
+// remindAfter is when members are told again of what the account wrote, after they were told the last time, as long as
+// no device of theirs has fetched it. A stock daemon that is told while its connection is dead finds that out by it,
+// and fetches with the next word.
+var remindAfter = []time.Duration{3 * time.Second, 10 * time.Second, 30 * time.Second}
+
 // source is who has something of a conversation. The zero one means: look yourself.
 type source struct{ account, device string }
 
@@ -49,6 +55,7 @@ type membership struct {
 	turn    chan struct{} // held by who writes the repository
 	sources chan source
 	news    chan struct{} // has an element when something is to be told
+	wrote   chan struct{} // has an element when the account wrote something
 	repo    atomic.Pointer[repo.Swarm]
 	why     atomic.Pointer[string] // it is not here
 
@@ -65,7 +72,7 @@ type unfetched struct {
 }
 
 func newMembership(m *memberships, r record) *membership {
-	return &membership{m: m, id: r.ID, rec: r, turn: make(chan struct{}, 1), sources: make(chan source, maxSources), news: make(chan struct{}, 1)}
+	return &membership{m: m, id: r.ID, rec: r, turn: make(chan struct{}, 1), sources: make(chan source, maxSources), news: make(chan struct{}, 1), wrote: make(chan struct{}, 1)}
 }
 
 // startLocked begins to follow it.
@@ -128,6 +135,8 @@ func joined(r repo.Role) bool { return r == repo.Admin || r == repo.Member }
 
 // follow fetches it, first and then whenever somebody has something new, until ctx ends.
 func (c *membership) follow(ctx context.Context) {
+	var remind <-chan time.Time
+	reminded := 0
 	for wait := cloneFirst; ; {
 		rec := c.state()
 		var again <-chan time.Time
@@ -149,6 +158,12 @@ func (c *membership) follow(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-again:
+		case <-c.wrote:
+			remind, reminded = time.After(remindAfter[0]), 0
+		case <-remind:
+			if remind, reminded = nil, reminded+1; c.remind() && reminded < len(remindAfter) {
+				remind = time.After(remindAfter[reminded])
+			}
 		case s := <-c.sources:
 			if r := c.live(); r != nil && s.account != "" {
 				if err := c.pull(ctx, r, s); err != nil && ctx.Err() == nil {
@@ -316,7 +331,35 @@ func (c *membership) write(ctx context.Context, m commit.Message) (*repo.Post, e
 	c.unfetched = c.unfetched[max(0, len(c.unfetched)-maxUnfetched):]
 	c.m.mu.Unlock()
 	c.announce()
+	select {
+	case c.wrote <- struct{}{}:
+	default:
+	}
 	return p, nil
+}
+
+// remind tells members again who have not fetched the last of what the account wrote; false: all have.
+func (c *membership) remind() bool {
+	r := c.live()
+	if r == nil {
+		return false
+	}
+	var late []string
+	c.m.mu.Lock()
+	if n := len(c.unfetched); n > 0 {
+		for id, role := range r.Members() {
+			if joined(role) && !c.unfetched[n-1].by[id] {
+				late = append(late, id)
+			}
+		}
+	}
+	c.m.mu.Unlock()
+	a, err := c.m.svc.authors.of(c.m.account)
+	late = slices.DeleteFunc(late, func(id string) bool { return err != nil || id == a.URI })
+	for _, id := range late {
+		c.announceTo(id)
+	}
+	return len(late) > 0
 }
 
 // announce tells all members of the newest commit.

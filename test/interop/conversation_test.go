@@ -226,7 +226,11 @@ func (n *rigNode) killed(name string) {
 	before := 0
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		var st status
-		n.ask(&st, "status")
+		if out, err := n.try("status"); err == nil { // it is incomplete while a process is down
+			if err := json.Unmarshal(out, &st); err != nil {
+				n.r.t.Fatalf("%v in %s", err, out)
+			}
+		}
 		for _, p := range st.Processes {
 			switch {
 			case p.Name != name || p.PID == 0:
