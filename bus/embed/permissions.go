@@ -70,7 +70,7 @@ var table = map[string]access{
 		hears: []string{"identity.changed", "identity.revoked", "contact.changed"},
 	},
 	"conference": {
-		calls: []string{"identity.state", "bot.list", "media.leg.open", "media.leg.sdp", "media.leg.set", "media.leg.close", "media.info",
+		calls: []string{"identity.state", "bot.list", "media.leg.open", "media.leg.sdp", "media.leg.set", "media.leg.close", "media.info", "media.trunks",
 			"swarm.open", "swarm.post", "swarm.read", "swarm.detach"},
 		hears: []string{"identity.changed", "bus.connected", "media.beat", "media.leg", "media.voice", "media.digit", "media.stats"},
 		stores: []store{

@@ -99,6 +99,7 @@ var reach = map[string]struct{ send, receive string }{
 	"media.leg.sdp":         {"conference", "media"},
 	"media.leg.set":         {"conference", "media"},
 	"media.leg.close":       {"conference", "media"},
+	"media.trunks":          {"conference", "media"},
 	"media.info":            {"conference", "media"},
 	"media.beat":            {"media", "conference"},
 	"media.leg":             {"media", "conference"},

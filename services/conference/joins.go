@@ -189,22 +189,33 @@ func (l *live) admit(q room.Request, source string) (seat, error) {
 	case q.PIN != "" && l.r.Settings().PIN != "":
 		l.pins.Right(source)
 	}
-	return seat{Ticket: t, worker: l.s.workers.choose(l.worker(t.Member.Worker)), epoch: l.r.Epoch()}, nil
+	at, err := l.place(t.Member.Worker, t.Member.Leg == room.TransportBus)
+	if err != nil {
+		l.r.Abort(q.ID)
+		return seat{}, err
+	}
+	return seat{Ticket: t, worker: at, epoch: l.r.Epoch()}, nil
 }
 
-// worker returns where the room is mixed: where its members are.
-func (l *live) worker(own string) string {
-	if own != "" {
-		return own
+// place chooses the worker of a leg: that where it was, while it lives; a bot goes where the room's bots
+// are, for one worker alone tells the bus what is heard.
+func (l *live) place(own string, bot bool) (string, error) {
+	w := l.s.workers
+	if own != "" && w.alive(own) {
+		return own, nil
 	}
-	w := ""
-	var first time.Time
-	l.r.Each(func(m *room.Member) {
-		if w == "" || m.Joined.Before(first) {
-			w, first = m.Worker, m.Joined
+	if bot {
+		at := ""
+		l.r.Each(func(m *room.Member) {
+			if m.Leg == room.TransportBus && w.alive(m.Worker) {
+				at = m.Worker
+			}
+		})
+		if at != "" {
+			return at, nil
 		}
-	})
-	return w
+	}
+	return w.choose(l.workers())
 }
 
 // openLeg has media make the leg. Who comes back with another offer has another
@@ -259,7 +270,8 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		if r.Body.Source != "" {
 			m.Source = r.Body.Source
 		}
-		return seat{Ticket: room.Ticket{Member: m, Again: true}, worker: s.workers.choose(m.Worker), epoch: l.r.Epoch()}, nil
+		at, err := l.place(m.Worker, m.Leg == room.TransportBus)
+		return seat{Ticket: room.Ticket{Member: m, Again: true}, worker: at, epoch: l.r.Epoch()}, err
 	})
 	if err != nil {
 		return nil, err

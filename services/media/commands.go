@@ -51,6 +51,7 @@ func (s *Service) serveBus(ctx context.Context) error {
 		bus.Serve(svc, contract.MediaLegSDP, s.legSDP, s.worker),
 		bus.Serve(svc, contract.MediaLegSet, s.legSet, s.worker),
 		bus.Serve(svc, contract.MediaLegClose, s.legClose, s.worker),
+		bus.Serve(svc, contract.MediaTrunks, s.trunksSet, s.worker),
 		bus.Serve(svc, contract.MediaInfo, s.info, s.worker),
 	)
 	if err != nil {

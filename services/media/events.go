@@ -65,7 +65,8 @@ func (s *Service) publisher(ctx context.Context, c *bus.Conn) {
 			infos := s.infos()
 			s.cpu.sample(time.Now())
 			publishNow(s, c, contract.MediaBeat, contract.WorkerBeat{
-				Worker: s.worker, Started: s.started, Legs: len(infos), CPU: s.cpu.cores(),
+				Worker: s.worker, Started: s.started, Legs: len(infos), MaxLegs: s.env.Config.Media.MaxLegs, CPU: s.cpu.cores(),
+				TrunkKey: s.trunk.Public(), TrunkAddress: s.trunkAddress(),
 			})
 			if n%statsEvery == 0 {
 				last = s.stats(c, infos, last)
