@@ -21,6 +21,8 @@ const (
 	maxHalfOpen = 10_000
 	// legTime is how long media may take to open a leg.
 	legTime = 3 * time.Second
+	// maxWorkers bounds how many workers are asked for a leg, each of which says that it is full.
+	maxWorkers = 8
 	// maxSDP bounds an offer or answer in bytes.
 	maxSDP = 64 << 10
 )
@@ -83,11 +85,19 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 		return nil, err
 	}
 	opened, err := s.openLeg(ctx, name, t, j)
+	for tries := 0; errors.Is(err, contract.ErrBusy) && tries < maxWorkers; tries++ { // its last beat does not tell yet
+		s.workers.refused(t.worker)
+		next, none := ask(ctx, s, name, func(l *live) (string, error) { return l.place("", t.Member.Leg == room.TransportBus) })
+		if none != nil || next == t.worker {
+			break // why this one refused says more
+		}
+		t.worker = next
+		opened, err = s.openLeg(ctx, name, t, j)
+	}
 	if err != nil {
 		s.giveBack(name, id, t, err)
 		return nil, err
 	}
-	s.workers.count(t.worker)
 	if q.Called {
 		return s.ringing(ctx, name, id, t, opened)
 	}

@@ -142,8 +142,11 @@ func (m *fakeMedia) open(ctx context.Context, r *bus.Request[contract.LegOpen]) 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.opened++
 	q := r.Body
+	if m.maxLegs > 0 && len(m.legs) >= m.maxLegs && m.legs[q.Leg] == nil {
+		return nil, contract.ErrBusy
+	}
+	m.opened++
 	m.asked[q.Leg] = q
 	m.legs[q.Leg] = &contract.LegInfo{Leg: q.Leg, Room: q.Room, Transport: string(q.Transport), Codec: "opus", CanSpeak: q.CanSpeak, Muted: q.Muted,
 		Connected: q.Transport == contract.TransportBus}

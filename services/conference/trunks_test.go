@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/parley-jami/parley/bus/contract"
@@ -84,6 +85,25 @@ func TestAllWorkersAreFull(t *testing.T) {
 		t.Errorf("in the room: %d", len(got.Room.Participants))
 	}
 	w.join("main", "a") // who is in may come back
+}
+
+// TestWorkerRefuses: a worker that is full before its beat says so sends the next one on; where there is
+// no other, it is its reason that is told.
+func TestWorkerRefuses(t *testing.T) {
+	w := newWorld(t)
+	w.media.change(func(m *fakeMedia) { m.fail = contract.ErrBusy.With("no port is free") })
+	_, err := call(w, contract.RoomJoin, browser("a"), "main", "a")
+	if !errors.Is(err, contract.ErrBusy) || !strings.Contains(err.Error(), "no port is free") {
+		t.Errorf("refused by the only worker: %v", err)
+	}
+	m2 := startMedia(t, w.bus, "m2")
+	w.until("m2 beats", func() bool { return w.conf.s.workers.alive("m2") })
+	w.join("main", "b")
+	m2.mu.Lock()
+	defer m2.mu.Unlock()
+	if m2.legs["b"] == nil {
+		t.Error("b is not at m2")
+	}
 }
 
 // TestWorkerStartsAnew: a worker that was started anew is told of its trunks again, and the other one

@@ -95,6 +95,7 @@ func (w *workers) choose(at []string) (string, error) {
 	got := placement.Choose(w.now(), list, at...)
 	switch {
 	case got != "":
+		w.by[got].Legs++ // before the next beat tells of it
 		return got, nil
 	case alive > 0:
 		return "", contract.ErrBusy.With("each of the %d media workers has as many legs as it may (media.max_legs); add a worker", alive)
@@ -115,12 +116,12 @@ func (w *workers) reached(name string) (contract.TrunkPeer, bool) {
 	return x.trunk, true
 }
 
-// count notes a leg that was opened, so that the next choice knows of it before
-// the next beat.
-func (w *workers) count(name string) {
+// refused notes that a worker takes no leg now, until its next beat.
+func (w *workers) refused(name string) {
 	w.mu.Lock()
 	if x := w.by[name]; x != nil {
-		x.Legs++
+		x.MaxLegs = max(1, x.MaxLegs)
+		x.Legs = max(x.Legs, x.MaxLegs)
 	}
 	w.mu.Unlock()
 }
