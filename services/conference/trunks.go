@@ -45,6 +45,7 @@ type joined struct {
 	links   map[string][]placement.Link
 	nonces  map[[2]string]string
 	known   map[string][]contract.TrunkPeer // what each worker was told last and took
+	starts  map[string]int                  // of each worker: what it took before its last one is gone
 	again   bool                            // something changed since the last round
 	sending bool
 }
@@ -62,7 +63,7 @@ func (t *trunks) want(name string, epoch uint64, at []string) {
 			t.mu.Unlock()
 			return
 		}
-		j = &joined{nonces: map[[2]string]string{}, known: map[string][]contract.TrunkPeer{}}
+		j = &joined{nonces: map[[2]string]string{}, known: map[string][]contract.TrunkPeer{}, starts: map[string]int{}}
 		t.rooms[name] = j
 	}
 	j.epoch, j.workers, j.again = epoch, at, true
@@ -77,6 +78,7 @@ func (t *trunks) started(worker string) {
 	for _, j := range t.rooms {
 		if slices.Contains(j.workers, worker) {
 			delete(j.known, worker)
+			j.starts[worker]++
 			j.again = true
 		}
 	}
@@ -115,7 +117,7 @@ func (t *trunks) run(ctx context.Context) {
 // tell brings the workers of a room up to date, all at once: until both ends of a trunk know of it
 // nothing goes through.
 func (t *trunks) tell(ctx context.Context, name string, j *joined) {
-	sets := t.plan(name, j)
+	sets, starts := t.plan(name, j)
 	var wg sync.WaitGroup
 	failed := make(chan struct{}, len(sets))
 	for worker, q := range sets {
@@ -127,7 +129,9 @@ func (t *trunks) tell(ctx context.Context, name string, j *joined) {
 			defer t.mu.Unlock()
 			switch {
 			case err == nil:
-				j.known[worker] = q.Peers
+				if j.starts[worker] == starts[worker] {
+					j.known[worker] = q.Peers
+				}
 			case errors.Is(err, contract.ErrStale): // another process of conference has the room
 				t.log.Warn("trunks of a room are another's", zap.String("room", name), zap.String("worker", worker))
 			case t.workers.alive(worker):
@@ -158,8 +162,9 @@ func (t *trunks) tell(ctx context.Context, name string, j *joined) {
 	}
 }
 
-// plan is what each worker of a room has to be told that does not know it.
-func (t *trunks) plan(name string, j *joined) map[string]*contract.TrunksSet {
+// plan is what each worker of a room has to be told that does not know it, and which start of each
+// that is for.
+func (t *trunks) plan(name string, j *joined) (sets map[string]*contract.TrunksSet, starts map[string]int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	ends := map[string]contract.TrunkPeer{}
@@ -175,7 +180,7 @@ func (t *trunks) plan(name string, j *joined) map[string]*contract.TrunksSet {
 	}
 	j.links = placement.Trunks(there, j.links)
 	nonces := map[[2]string]string{}
-	sets := map[string]*contract.TrunksSet{}
+	sets = map[string]*contract.TrunksSet{}
 	t.version++
 	for w := range maps.Keys(j.known) { // those that have no leg any more, too
 		if len(j.links[w]) == 0 {
@@ -206,7 +211,7 @@ func (t *trunks) plan(name string, j *joined) map[string]*contract.TrunksSet {
 		}
 	}
 	j.nonces = nonces
-	return sets
+	return sets, maps.Clone(j.starts)
 }
 
 func samePeer(a, b contract.TrunkPeer) bool {
