@@ -137,11 +137,26 @@ type WorkerBeat struct {
 	Started string  `json:"started"`
 	Legs    int     `json:"legs"`
 	MaxLegs int     `json:"max_legs,omitempty"` // it takes no more; 0: as many as come
-	CPU     float64 `json:"cpu"`
+	CPU     float64 `json:"cpu"`                // cores in use
+	At      float64 `json:"at_s"`               // when this was measured, seconds since the process was started
+	CPUS    float64 `json:"cpu_s"`              // CPU seconds that it used until then
+	RSS     int64   `json:"rss_bytes"`
 	// What other workers need for trunks to this process: its public key (X25519) and the
 	// UDP address that they send to, empty when it has none.
 	TrunkKey     []byte `json:"trunk_key,omitempty"`
 	TrunkAddress string `json:"trunk_address,omitempty"`
+}
+
+// Workers are the media workers of the node, by name.
+type Workers struct {
+	Workers []Worker `json:"workers"`
+}
+
+// Worker is a media worker: its last beat, and what follows of it.
+type Worker struct {
+	WorkerBeat
+	Alive bool     `json:"alive"` // it beats
+	Rooms []string `json:"rooms"` // that have somebody there
 }
 
 // TrunksSet joins a room with the same room at other workers: trunks to those that are not

@@ -115,6 +115,7 @@ var reach = map[string]struct{ send, receive string }{
 	"room.hangup":           {"connect cli", "connect"},
 	"room.calling":          {"connect", "cli"},
 	"room.list":             {"connect cli", "conference"},
+	"worker.list":           {"cli", "conference"},
 	"room.face":             {"connect", "conference"},
 	"room.sip":              {"connect", "conference"},
 	"room.negotiate":        {"connect", "conference"},

@@ -145,6 +145,7 @@ func (s *Service) handle(svc *bus.Service) error {
 	return errors.Join(
 		bus.Serve(svc, contract.RoomCreateCmd, s.create),
 		bus.Serve(svc, contract.RoomRemoveCmd, s.remove),
+		bus.Serve(svc, contract.WorkerList, s.listWorkers),
 		bus.Serve(svc, contract.RoomFaceCmd, s.face),
 		bus.Serve(svc, contract.RoomSIPSecret, s.sipSecret),
 		bus.Serve(svc, contract.RoomJoin, s.join),

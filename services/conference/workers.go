@@ -5,6 +5,8 @@ package conference
 import (
 	"context"
 	"math"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,6 +44,7 @@ type worker struct {
 	placement.Worker
 	started   string
 	trunk     contract.TrunkPeer // how others reach it
+	last      contract.WorkerBeat
 	comparing bool
 	repeat    bool // compare again when that is done
 	compared  time.Time
@@ -67,8 +70,33 @@ func (w *workers) beat(b *contract.WorkerBeat) (due, joins bool) {
 	end := contract.TrunkPeer{Worker: b.Worker, Started: b.Started, Key: b.TrunkKey, Address: b.TrunkAddress}
 	joins = !samePeer(end, x.trunk) || now.Sub(x.Seen) > placement.Alive
 	x.Worker = placement.Worker{Name: b.Worker, Legs: b.Legs, MaxLegs: b.MaxLegs, CPU: b.CPU, Seen: now}
-	x.started, x.trunk = b.Started, end
+	x.started, x.trunk, x.last = b.Started, end, *b
 	return due, joins
+}
+
+// listWorkers serves worker.list.
+func (s *Service) listWorkers(ctx context.Context, _ *bus.Request[contract.None]) (*contract.Workers, error) {
+	rooms := map[string][]string{}
+	for _, n := range s.names() {
+		at, err := ask(ctx, s, n, func(l *live) ([]string, error) { return l.workers(), nil })
+		if err != nil {
+			continue // a room that cannot be asked is refused by other commands, with the reason
+		}
+		for _, w := range at {
+			rooms[w] = append(rooms[w], n)
+		}
+	}
+	out := &contract.Workers{Workers: []contract.Worker{}}
+	s.workers.mu.Lock()
+	defer s.workers.mu.Unlock()
+	for name, x := range s.workers.by {
+		if x.last.Worker == "" {
+			continue // never heard of
+		}
+		out.Workers = append(out.Workers, contract.Worker{WorkerBeat: x.last, Alive: s.now().Sub(x.Seen) <= placement.Alive, Rooms: append([]string{}, rooms[name]...)})
+	}
+	slices.SortFunc(out.Workers, func(a, b contract.Worker) int { return strings.Compare(a.Worker, b.Worker) })
+	return out, nil
 }
 
 // alive reports whether a worker beats.

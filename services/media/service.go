@@ -36,6 +36,7 @@ type Service struct {
 	trunk   *trunk.Key
 	public  []netip.Addr
 	started string // random word of this process
+	born    time.Time
 	events  chan func(*bus.Conn)
 
 	metrics *metrics
@@ -59,7 +60,7 @@ func New(env *host.Env) (host.Runner, error) { return newService(env) }
 
 func newService(env *host.Env) (*Service, error) {
 	s := &Service{
-		env: env, log: env.Log, worker: env.Config.Media.Worker, started: rand.Text()[:12],
+		env: env, log: env.Log, worker: env.Config.Media.Worker, started: rand.Text()[:12], born: time.Now(),
 		events: make(chan func(*bus.Conn), maxEvents), bots: map[string]*bot{},
 	}
 	for _, p := range env.Config.Media.Public {
