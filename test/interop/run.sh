@@ -38,10 +38,11 @@ go test -tags "nolibopusfile interop" -vet=off -c -o "$scratch/interop.test" ./t
 rig='TestArchivesAndStockDaemons|TestOurDeviceInStockDaemons|TestStockDaemonHasManagedAccount|TestMessagesOverOpenDHT'
 rig+='|TestStockDaemonUsesOurNameServer|TestStockCallsOverOurNodes|TestDevicesMeetOverOpenDHT|TestRequestsOverOpenDHT'
 rig+='|TestStockBehindOurProxy|TestStockCallsByOurRelay|TestTextsOverAConnection|TestStockFetchesAFile|TestFilesBetweenNodes'
-rig+='|TestNodeCallsStock|TestNodeCallsAllDevices|TestStockConnects|TestStockInCall|TestStockRendezvous|TestRosterAsOfAStockHost|TestCallsLast'
+rig+='|TestNodeCallsStock|TestNodeCallsAllDevices|TestStockConnects|TestStockInCall|TestStockRendezvous|TestRosterAsOfAStockHost|TestCallsLast|TestConversationWithStock'
+rig+='|TestNodeStartsAConversation|TestGroupWithStock|TestLargeFilesWithStock'
 node='TestAccountsOnTheOperatorsPage|TestOperatorsPageWithManyAccounts|TestOrganisationOnTheOperatorsPage|TestDamagedState'
 node+='|TestSim|TestRefusedStarts|TestPrivateKeysStayInIdentity|TestPhoneWithPIN|TestAnotherAccountsRooms|TestExamples|TestStorageKey'
-node+='|TestStartOnAnExistingAccount|TestBrowserWithUDPNeedsNoRelay|TestBrowserWithTLSAlone|TestHowParticipantsAreConnected|TestNodeCallsPhones'
+node+='|TestRoomOverTwoWorkers|TestRefusedWorkers|TestStartOnAnExistingAccount|TestBrowserWithUDPNeedsNoRelay|TestBrowserWithTLSAlone|TestHowParticipantsAreConnected|TestNodeCallsPhones'
 export scratch rig node
 if gone=$(tr '|' '\n' <<<"$rig|$node" | grep -vxFf <("$scratch/interop.test" -test.list .)); then
   echo "interop: run.sh names tests that are not there:" $gone >&2
