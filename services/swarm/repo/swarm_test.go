@@ -235,3 +235,22 @@ func TestSwarmComesInPieces(t *testing.T) {
 		t.Errorf("%v, %v, %v", page, more, err)
 	}
 }
+
+// A device that an administrator banned neither gets anything nor writes.
+func TestBannedDevice(t *testing.T) {
+	ann, bob, a, b := pair(t)
+	if err := repo.BanDevice(a, &ann.Author, bob.Device); err != nil {
+		t.Fatal(err)
+	}
+	if a.May(bob.URI, bob.Device) || !a.May(bob.URI, ann.Device) {
+		t.Error("who may have it")
+	}
+	pull(t, b, a, bob)
+	if _, err := b.Write(&bob.Author, commit.Message{commit.KeyType: commit.TypeText, commit.KeyBody: "x"}, time.Now()); !errors.Is(err, repo.ErrInvalid) {
+		t.Errorf("it writes: %v", err)
+	}
+	again, err := repo.OpenSwarm(t.Context(), a.Path, a.ID)
+	if err != nil || again.May(bob.URI, bob.Device) {
+		t.Errorf("opened again: %v", err)
+	}
+}
