@@ -56,13 +56,16 @@ type membership struct {
 	sources chan source
 	news    chan struct{} // has an element when something is to be told
 	wrote   chan struct{} // has an element when the account wrote something
+	opened  chan struct{} // closed once the repository is open
 	repo    atomic.Pointer[repo.Swarm]
 	why     atomic.Pointer[string] // it is not here
 
 	// under memberships.mu
 	rec       record
-	started   bool
+	end       context.CancelFunc // nil: it is not followed
 	unfetched []*unfetched
+
+	seen map[string]bool // of tellAll: posts that were told, of which the file does not say so yet
 }
 
 // unfetched is a message of the account.
@@ -72,17 +75,18 @@ type unfetched struct {
 }
 
 func newMembership(m *memberships, r record) *membership {
-	return &membership{m: m, id: r.ID, rec: r, turn: make(chan struct{}, 1), sources: make(chan source, maxSources), news: make(chan struct{}, 1), wrote: make(chan struct{}, 1)}
+	return &membership{m: m, id: r.ID, rec: r, turn: make(chan struct{}, 1), sources: make(chan source, maxSources), news: make(chan struct{}, 1), wrote: make(chan struct{}, 1), opened: make(chan struct{}), seen: map[string]bool{}}
 }
 
 // startLocked begins to follow it.
 func (c *membership) startLocked() {
-	if c.started || c.m.left || c.rec.State == stateLeft || c.rec.State == contract.ConversationInvited {
+	if c.end != nil || c.m.left || c.rec.State == stateLeft || c.rec.State == contract.ConversationInvited {
 		return
 	}
-	c.started = true
-	c.m.svc.wg.Go(func() { c.follow(c.m.work) })
-	c.m.svc.wg.Go(func() { c.tellAll(c.m.work) })
+	ctx, end := context.WithCancel(c.m.work)
+	c.end = end
+	c.m.svc.wg.Go(func() { c.follow(ctx) })
+	c.m.svc.wg.Go(func() { c.tellAll(ctx) })
 }
 
 func (c *membership) state() record {
@@ -194,6 +198,9 @@ func (c *membership) here(ctx context.Context, rec record) error {
 			return err
 		}
 	}
+	if err := ctx.Err(); err != nil { // it was given up meanwhile
+		return err
+	}
 	if rec.State != contract.ConversationReady {
 		if _, err := c.m.change(c.id, func(r *record) error {
 			if r.State != stateLeft {
@@ -207,6 +214,11 @@ func (c *membership) here(ctx context.Context, rec record) error {
 	if err := c.join(ctx); err != nil {
 		c.repo.Store(nil) // it is tried again
 		return err
+	}
+	select {
+	case <-c.opened:
+	default:
+		close(c.opened)
 	}
 	c.tell()
 	return nil
@@ -411,8 +423,17 @@ func (c *membership) notify(to, typ, body string) {
 	})
 }
 
+// openTime is how long a device waits for a conversation that is being opened: connect waits a little longer.
+const openTime = 2 * time.Second
+
 // serve serves it to a member's device.
 func (c *membership) serve(h *contract.GitHello, ch *packets) error {
+	if c.state().State == contract.ConversationReady {
+		select {
+		case <-c.opened:
+		case <-time.After(openTime):
+		}
+	}
 	r := c.live()
 	if r == nil || !r.May(h.Peer, h.Device) {
 		_, err := ch.UnixConn.Write([]byte("no"))
@@ -514,7 +535,7 @@ func (c *membership) tellNews(ctx context.Context) error {
 	}
 	for i := range posts {
 		p := &posts[i]
-		if p.User == a.URI || !readable(p) {
+		if p.User == a.URI || !readable(p) || c.seen[p.ID] {
 			continue
 		}
 		x := postOf(c.id, p)
@@ -529,8 +550,13 @@ func (c *membership) tellNews(ctx context.Context) error {
 		if _, err := bus.Call(ctx, c.m.conn, contract.MessageTake, q); err != nil && !errors.Is(err, contract.ErrBadRequest) {
 			return err
 		}
+		c.seen[p.ID] = true
 	}
-	return repo.ReplaceFile(file, []byte(head.String()+"\n"))
+	if err := repo.ReplaceFile(file, []byte(head.String()+"\n")); err != nil {
+		return err
+	}
+	clear(c.seen)
+	return nil
 }
 
 // readable reports whether a post is for people: a text that is no edit nor a reaction, or a file.

@@ -27,6 +27,7 @@ import (
 const (
 	maxMemberships = 4096
 	maxInvitations = 64
+	maxInvitedBy   = 8   // of these by one account
 	maxTitle       = 256 // bytes
 )
 
@@ -166,7 +167,10 @@ func (m *memberships) change(id string, fn func(r *record) error) (*membership, 
 			list = append(list, x.rec)
 		}
 	}
-	list = append(list, next)
+	forgotten := next.State == stateLeft && c.rec.State != contract.ConversationReady && c.repo.Load() == nil
+	if !forgotten {
+		list = append(list, next)
+	}
 	slices.SortFunc(list, func(a, b record) int { return cmp.Compare(a.ID, b.ID) })
 	text, err := json.MarshalIndent(list, "", "  ")
 	if err == nil {
@@ -176,6 +180,13 @@ func (m *memberships) change(id string, fn func(r *record) error) (*membership, 
 		return nil, contract.ErrStorage.With("%v", err)
 	}
 	c.rec = next
+	if forgotten {
+		delete(m.all, id)
+		if c.end != nil {
+			c.end()
+		}
+		return c, nil
+	}
 	m.all[id] = c
 	c.startLocked()
 	c.poke(source{})
@@ -211,7 +222,7 @@ func (m *memberships) contact(x *contract.Contact) {
 	}
 }
 
-// leave no longer follows a conversation.
+// leave no longer follows a conversation. One that never came is forgotten.
 func (m *memberships) leave(id string) {
 	_, err := m.change(id, func(r *record) error {
 		r.State = stateLeft
@@ -272,10 +283,12 @@ func (m *memberships) heard(n *contract.Notice) {
 // invited notes an invitation; the first to a conversation counts (swarm §4.2).
 func (m *memberships) invited(from string, in *invitation) error {
 	m.mu.Lock()
-	waiting := 0
+	waiting, his := 0, 0
 	for _, c := range m.all {
 		if c.rec.State == contract.ConversationInvited {
-			waiting++
+			if waiting++; c.rec.From == from {
+				his++
+			}
 		}
 	}
 	m.mu.Unlock()
@@ -283,7 +296,7 @@ func (m *memberships) invited(from string, in *invitation) error {
 		switch {
 		case r.State == contract.ConversationReady, r.State == contract.ConversationWanted, r.State == contract.ConversationInvited:
 			return nil
-		case waiting >= maxInvitations:
+		case waiting >= maxInvitations, his >= maxInvitedBy:
 			return contract.ErrFull.With("%d invitations wait for an answer", waiting)
 		}
 		*r = record{ID: in.Conversation, State: contract.ConversationInvited, From: from, Title: in.Title, Received: time.Now().Unix()}

@@ -277,7 +277,6 @@ func TestConversationWithStock(t *testing.T) {
 		if st.State != "delivered" || m["author"] != own || !strings.HasPrefix(m["id"], st.ID) {
 			t.Errorf("%+v, the daemon has %v", st, m)
 		}
-		began = time.Now()
 		alice.write(conv, "answer to "+text)
 		await(t, inbox, "the daemon's text", 30*time.Second, said("answer to "+text))
 	}
