@@ -156,7 +156,13 @@ type Workers struct {
 type Worker struct {
 	WorkerBeat
 	Alive bool     `json:"alive"` // it beats
+	Drain bool     `json:"drain"` // it gets no more legs, and those that it has go elsewhere
 	Rooms []string `json:"rooms"` // that have somebody there
+}
+
+// Drain empties a worker. Undo: it takes legs again.
+type Drain struct {
+	Undo bool `json:"undo,omitempty"`
 }
 
 // TrunksSet joins a room with the same room at other workers: trunks to those that are not

@@ -72,8 +72,10 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 	if q.Leg != room.TransportBus && s.halfOpen.Load() >= maxHalfOpen {
 		return nil, contract.ErrBusy.With("too many callers whose audio has not come yet; try again")
 	}
-	if err := s.orders.quiet(ctx, id); err != nil {
-		return nil, err
+	for _, q := range []*orders{s.orders, s.formers} {
+		if err := q.quiet(ctx, id); err != nil {
+			return nil, err
+		}
 	}
 	t, err := ask(ctx, s, name, func(l *live) (seat, error) {
 		if q.Called && !s.mayCall(l, j.By) {
@@ -211,13 +213,13 @@ func (l *live) admit(q room.Request, source string) (seat, error) {
 // are, for one worker alone tells the bus what is heard.
 func (l *live) place(own string, bot bool) (string, error) {
 	w := l.s.workers
-	if own != "" && w.alive(own) {
+	if own != "" && w.keeps(own) {
 		return own, nil
 	}
 	if bot {
 		at := ""
 		l.r.Each(func(m *room.Member) {
-			if m.Leg == room.TransportBus && w.alive(m.Worker) {
+			if m.Leg == room.TransportBus && w.keeps(m.Worker) {
 				at = m.Worker
 			}
 		})
@@ -266,7 +268,7 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 	if d := r.Body.Device; d != "" && !deviceRE.MatchString(d) {
 		return nil, contract.ErrBadRequest.With("a device is 64 hex digits")
 	}
-	if len(r.Body.SDP) > maxSDP || r.Body.SDP == "" {
+	if len(r.Body.SDP) > maxSDP || r.Body.SDP == "" && r.Body.Answer {
 		return nil, contract.ErrBadRequest.With("an SDP has 1 to %d bytes", maxSDP)
 	}
 	t, err := ask(ctx, s, name, func(l *live) (seat, error) {
@@ -276,6 +278,9 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		m, ok := l.r.Member(id)
 		if !ok {
 			return seat{}, contract.ErrNotFound.With("you are not in the room; join")
+		}
+		if r.Body.SDP == "" && m.Leg != string(contract.TransportJami) {
+			return seat{}, contract.ErrBadRequest.With("an SDP has 1 to %d bytes; the node makes an offer for Jami peers alone", maxSDP)
 		}
 		if r.Body.Source != "" {
 			m.Source = r.Body.Source
@@ -293,6 +298,9 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		return s.taken(ctx, name, id, t, &r.Body)
 	}
 	fresh := t.Member.Missing() || t.worker != t.Member.Worker
+	if r.Body.SDP == "" && !fresh {
+		return nil, contract.ErrBadRequest.With("the leg is there: the node makes an offer only for one that is lost or moves")
+	}
 	if !fresh || r.Body.Answer {
 		opened, err = bus.Call(ctx, s.bus, contract.MediaLegSDP, &contract.LegSDP{Leg: id, Epoch: t.epoch, SDP: r.Body.SDP, Answer: r.Body.Answer, Remote: r.Body.Source}, t.Member.Worker)
 		fresh = errors.Is(err, contract.ErrNotFound) || errors.Is(err, contract.ErrGone)

@@ -126,7 +126,11 @@ func (l *live) commit() (mark uint64, err error) {
 	}
 	l.publish()
 	for _, ord := range o.Orders {
-		l.s.orders.put(l.name, l.r.Epoch(), ord)
+		q := l.s.orders
+		if ord.Former {
+			q = l.s.formers
+		}
+		q.put(l.name, l.r.Epoch(), ord)
 	}
 	l.spread()
 	if !l.removed && !l.stale {

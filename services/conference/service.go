@@ -33,19 +33,22 @@ type Service struct {
 	bots    bots
 	workers *workers
 	orders  *orders
+	drainMu sync.Mutex // held while the drained workers change
+	formers *orders    // that end legs which go on at another worker
 	trunks  *trunks
 	now     func() time.Time
 	// botGrace is room.BotGrace; tests are less patient.
 	botGrace time.Duration
 
 	// fixed after the start of Run
-	ctx   context.Context //nolint:containedctx // of what the process does in the background
-	bus   *bus.Conn
-	feed  *bus.Feed
-	dir   *store.Dir
-	rooms *actor.Registry[*live]
-	svc   *bus.Service
-	subs  []*bus.Subscription
+	ctx         context.Context //nolint:containedctx // of what the process does in the background
+	bus         *bus.Conn
+	feed        *bus.Feed
+	dir         *store.Dir
+	drainedFile string
+	rooms       *actor.Registry[*live]
+	svc         *bus.Service
+	subs        []*bus.Subscription
 
 	// atomic
 	accounts atomic.Pointer[map[string]contract.Account] // of the node, by id
@@ -64,6 +67,7 @@ func New(env *host.Env) (host.Runner, error) {
 	s := &Service{env: env, log: env.Log, metrics: newMetrics(env.Registry), now: time.Now, botGrace: room.BotGrace, exist: map[string]error{}}
 	s.workers = newWorkers(env.Config.Media.Worker, s.now)
 	s.orders = newOrders(s.log, s.metrics, s.sendOrder)
+	s.formers = newOrders(s.log, s.metrics, s.sendOrder)
 	s.trunks = newTrunks(s.workers, s.log, s.sendTrunks)
 	return s, nil
 }
@@ -78,6 +82,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.dir.Close()) }()
+	if err := s.loadDrained(filepath.Join(base, "drained.json")); err != nil {
+		return err
+	}
 	c, _, err := s.env.ConnectAccount(ctx)
 	if err != nil {
 		return err
@@ -116,6 +123,7 @@ func (s *Service) serve(ctx context.Context) error {
 	}()
 	s.bus.OnReconnect(s.busBack)
 	s.spawn(s.orders.run)
+	s.spawn(s.formers.run)
 	s.spawn(s.trunks.run)
 	s.spawn(s.watchBots)
 	s.spawn(s.tick)
@@ -146,6 +154,7 @@ func (s *Service) handle(svc *bus.Service) error {
 		bus.Serve(svc, contract.RoomCreateCmd, s.create),
 		bus.Serve(svc, contract.RoomRemoveCmd, s.remove),
 		bus.Serve(svc, contract.WorkerList, s.listWorkers),
+		bus.Serve(svc, contract.WorkerDrain, s.drainWorker),
 		bus.Serve(svc, contract.RoomFaceCmd, s.face),
 		bus.Serve(svc, contract.RoomSIPSecret, s.sipSecret),
 		bus.Serve(svc, contract.RoomJoin, s.join),
@@ -233,6 +242,7 @@ func (s *Service) tick(ctx context.Context) {
 		case <-t.C:
 		}
 		gone, heir := s.workers.dead()
+		draining := s.workers.drains()
 		for _, n := range s.names() {
 			if s.known(n) != nil {
 				continue
@@ -244,6 +254,7 @@ func (s *Service) tick(ctx context.Context) {
 						l.r.Moved(now, w, heir)
 					}
 				}
+				l.drain(now, draining)
 				l.tick(now)
 				l.converse()
 			})
@@ -272,6 +283,7 @@ func (s *Service) drain() {
 		}
 	}
 	s.orders.drain(ctx)
+	s.formers.drain(ctx)
 }
 
 // closeRooms ends the actors.

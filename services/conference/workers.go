@@ -36,8 +36,9 @@ type workers struct {
 	home string // the worker of this node: tried when no beat has come yet
 	now  func() time.Time
 
-	mu sync.Mutex
-	by map[string]*worker
+	mu      sync.Mutex
+	by      map[string]*worker
+	drained map[string]bool // by the operator
 }
 
 type worker struct {
@@ -51,7 +52,7 @@ type worker struct {
 }
 
 func newWorkers(home string, now func() time.Time) *workers {
-	return &workers{home: home, now: now, by: map[string]*worker{}}
+	return &workers{home: home, now: now, by: map[string]*worker{}, drained: map[string]bool{}}
 }
 
 // beat notes a beat and reports whether the worker's legs have to be compared: it
@@ -93,7 +94,7 @@ func (s *Service) listWorkers(ctx context.Context, _ *bus.Request[contract.None]
 		if x.last.Worker == "" {
 			continue // never heard of
 		}
-		out.Workers = append(out.Workers, contract.Worker{WorkerBeat: x.last, Alive: s.now().Sub(x.Seen) <= placement.Alive, Rooms: append([]string{}, rooms[name]...)})
+		out.Workers = append(out.Workers, contract.Worker{WorkerBeat: x.last, Alive: s.now().Sub(x.Seen) <= placement.Alive, Drain: s.workers.drained[name], Rooms: append([]string{}, rooms[name]...)})
 	}
 	slices.SortFunc(out.Workers, func(a, b contract.Worker) int { return strings.Compare(a.Worker, b.Worker) })
 	return out, nil
@@ -114,7 +115,10 @@ func (w *workers) choose(at []string) (string, error) {
 	defer w.mu.Unlock()
 	list := make([]placement.Worker, 0, len(w.by))
 	alive := 0
-	for _, x := range w.by {
+	for name, x := range w.by {
+		if w.drained[name] {
+			continue
+		}
 		list = append(list, x.Worker)
 		if w.now().Sub(x.Seen) <= placement.Alive {
 			alive++
@@ -127,6 +131,8 @@ func (w *workers) choose(at []string) (string, error) {
 		return got, nil
 	case alive > 0:
 		return "", contract.ErrBusy.With("each of the %d media workers has as many legs as it may (media.max_legs); add a worker", alive)
+	case w.drained[w.home]:
+		return "", contract.ErrBusy.With("the media workers that are left take nobody (worker drain)")
 	case len(at) > 0:
 		return at[0], nil
 	}
@@ -165,7 +171,9 @@ func (w *workers) dead() (gone []string, heir string) {
 		if now.Sub(x.Seen) > deadAfter {
 			gone = append(gone, name)
 		}
-		list = append(list, x.Worker)
+		if !w.drained[name] {
+			list = append(list, x.Worker)
+		}
 	}
 	return gone, placement.Choose(now, list)
 }

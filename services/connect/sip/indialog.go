@@ -288,9 +288,10 @@ func (s *Server) bye(ctx context.Context, d *dialog, reason string) {
 	}
 }
 
-// Renegotiate offers the call's audio again after the media process lost it:
-// the phone's last SDP stands for its offer, what the room answers to it is
-// offered to the phone in a re-INVITE, and the phone's answer closes it.
+// Renegotiate offers the call's audio again after media lost it, or when it moves to another
+// worker: a phone's last SDP stands for its offer, and what the room answers to it is
+// offered to the phone in a re-INVITE; a Jami peer gets an offer of the room's, with ICE of its
+// own. The far end's answer closes it.
 func (s *Server) Renegotiate(id string) {
 	d := s.dialogs.byID(id)
 	if d == nil || s.ctx.Err() != nil {
@@ -299,10 +300,6 @@ func (s *Server) Renegotiate(id string) {
 	s.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(s.ctx, 32*time.Second)
 		defer cancel()
-		if d.Device != "" { // an offer of ours would need the controlling side of ICE
-			s.bye(ctx, d, "audio lost")
-			return
-		}
 		if err := s.reinvite(ctx, d); err != nil {
 			s.log.Warn("call could not be negotiated again", zap.String("participant", d.ID), zap.Error(err))
 			s.bye(ctx, d, "audio lost")
@@ -336,6 +333,9 @@ func (s *Server) offerAgain(ctx context.Context, d *dialog) error {
 	d.mu.Lock()
 	last := d.RemoteSDP
 	d.mu.Unlock()
+	if d.Device != "" {
+		last = ""
+	}
 	offer, err := s.cfg.Rooms.Negotiate(ctx, d.change(last, false))
 	if err != nil {
 		return err
