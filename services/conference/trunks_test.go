@@ -239,6 +239,7 @@ func TestDrain(t *testing.T) {
 	w.until("the old leg ends", func() bool { return !has(w.media) })
 	w.stop()
 	w.start()
+	w.until("m2 is heard of again", func() bool { return w.conf.s.workers.alive("m2") })
 	w.join("main", "b")
 	if _, ok := w.media.leg("b"); ok {
 		t.Error("b is at the drained worker")
