@@ -149,6 +149,7 @@ type Joined struct {
 type Negotiate struct {
 	SDP    string `json:"sdp"` // empty: the node makes the offer, for a Jami peer whose leg is lost or moves
 	Answer bool   `json:"answer,omitempty"`
+	Was    string `json:"was,omitempty"`    // the node's SDP that the far end has: a leg that is made anew goes on with its SRTP keys, as phones are that take no others
 	Source string `json:"source,omitempty"` // IP that the signalling comes from now
 	Device string `json:"device,omitempty"` // long id of the Jami device that took a call of ours, 64 hex
 

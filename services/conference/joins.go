@@ -86,7 +86,7 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 	if err != nil {
 		return nil, err
 	}
-	opened, err := s.openLeg(ctx, name, t, j)
+	opened, err := s.openLeg(ctx, name, t, j, "")
 	for tries := 0; errors.Is(err, contract.ErrBusy) && tries < maxWorkers; tries++ { // its last beat does not tell yet
 		s.workers.refused(t.worker)
 		next, none := ask(ctx, s, name, func(l *live) (string, error) { return l.place("", t.Member.Leg == room.TransportBus) })
@@ -94,7 +94,7 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 			break // why this one refused says more
 		}
 		t.worker = next
-		opened, err = s.openLeg(ctx, name, t, j)
+		opened, err = s.openLeg(ctx, name, t, j, "")
 	}
 	if err != nil {
 		s.giveBack(name, id, t, err)
@@ -232,7 +232,7 @@ func (l *live) place(own string, bot bool) (string, error) {
 
 // openLeg has media make the leg. Who comes back with another offer has another
 // end: the old leg is closed first.
-func (s *Service) openLeg(ctx context.Context, name string, t seat, j *contract.Join) (*contract.LegOpened, error) {
+func (s *Service) openLeg(ctx context.Context, name string, t seat, j *contract.Join, was string) (*contract.LegOpened, error) {
 	ctx, cancel := context.WithTimeout(ctx, legTime)
 	defer cancel()
 	m := &t.Member
@@ -243,7 +243,7 @@ func (s *Service) openLeg(ctx context.Context, name string, t seat, j *contract.
 		}
 	}
 	return bus.Call(ctx, s.bus, contract.MediaLegOpen, &contract.LegOpen{Leg: m.ID, Room: name, Epoch: t.epoch,
-		Transport: contract.Transport(m.Leg), Offer: j.Offer, Remote: m.Source, Unproved: j.Unproved, CanSpeak: m.CanSpeak(), Muted: m.Muted}, t.worker)
+		Transport: contract.Transport(m.Leg), Offer: j.Offer, Was: was, Remote: m.Source, Unproved: j.Unproved, CanSpeak: m.CanSpeak(), Muted: m.Muted}, t.worker)
 }
 
 // giveBack gives the seat back after media failed. A leg that may have come into
@@ -268,7 +268,7 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 	if d := r.Body.Device; d != "" && !deviceRE.MatchString(d) {
 		return nil, contract.ErrBadRequest.With("a device is 64 hex digits")
 	}
-	if len(r.Body.SDP) > maxSDP || r.Body.SDP == "" && r.Body.Answer {
+	if len(r.Body.SDP) > maxSDP || len(r.Body.Was) > maxSDP || r.Body.SDP == "" && r.Body.Answer {
 		return nil, contract.ErrBadRequest.With("an SDP has 1 to %d bytes", maxSDP)
 	}
 	t, err := ask(ctx, s, name, func(l *live) (seat, error) {
@@ -309,7 +309,7 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		}
 	}
 	if fresh {
-		opened, err = s.openLeg(ctx, name, t, &contract.Join{Offer: r.Body.SDP})
+		opened, err = s.openLeg(ctx, name, t, &contract.Join{Offer: r.Body.SDP}, r.Body.Was)
 	}
 	if err != nil {
 		return nil, err

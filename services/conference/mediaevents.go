@@ -193,9 +193,7 @@ func (s *Service) sendOrder(ctx context.Context, o order) error {
 			&contract.LegSet{Leg: o.Leg, Epoch: o.epoch, CanSpeak: &o.CanSpeak, Muted: &o.Muted}, o.Worker)
 		return err
 	case room.LegOpen:
-		_, err := bus.Call(ctx, s.bus, contract.MediaLegOpen, &contract.LegOpen{Leg: o.Leg, Room: o.room, Epoch: o.epoch,
-			Transport: contract.TransportBus, CanSpeak: o.CanSpeak, Muted: o.Muted}, o.Worker)
-		return err
+		return s.openBot(ctx, o)
 	default:
 		_, err := bus.Call(ctx, s.bus, contract.MediaLegClose, &contract.LegClose{Leg: o.Leg, Epoch: o.epoch, Reason: o.Reason}, o.Worker)
 		return err

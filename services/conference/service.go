@@ -24,6 +24,9 @@ import (
 // drainTime bounds each step of an orderly end; host allows 4 s for all.
 const drainTime = time.Second
 
+// lookTime is how often it is looked whether a media worker is gone.
+const lookTime = 200 * time.Millisecond
+
 // Service is the conference process.
 type Service struct {
 	// fixed after New
@@ -233,12 +236,19 @@ func (s *Service) busBack() {
 
 // tick wakes the rooms once a second until ctx ends.
 func (s *Service) tick(ctx context.Context) {
-	t := time.NewTicker(time.Second)
+	t, look := time.NewTicker(time.Second), time.NewTicker(lookTime)
 	defer t.Stop()
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-look.C: // who is at a machine that is gone hears nothing
+			if gone, heir := s.workers.died(); len(gone) > 0 {
+				s.log.Warn("media workers are gone; their participants go to another", zap.Strings("workers", gone), zap.String("to", heir))
+				s.bury(gone, heir)
+			}
+			continue
 		case <-t.C:
 		}
 		gone, heir := s.workers.dead()
@@ -262,6 +272,17 @@ func (s *Service) tick(ctx context.Context) {
 				s.metrics.dropped.Inc()
 			}
 		}
+	}
+}
+
+// bury has all rooms know that workers are gone.
+func (s *Service) bury(gone []string, heir string) {
+	for _, n := range s.names() {
+		s.toRoom(n, func(l *live) {
+			for _, w := range gone {
+				l.r.Moved(s.now(), w, heir)
+			}
+		})
 	}
 }
 

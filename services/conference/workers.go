@@ -19,9 +19,6 @@ import (
 )
 
 const (
-	// deadAfter is when the rooms of a silent worker move to another one; it is
-	// longer than a worker takes to start again.
-	deadAfter = 8 * time.Second
 	// compareEvery mends what a lost event left behind.
 	compareEvery = 30 * time.Second
 	compareRetry = 250 * time.Millisecond
@@ -46,6 +43,7 @@ type worker struct {
 	started   string
 	trunk     contract.TrunkPeer // how others reach it
 	last      contract.WorkerBeat
+	mourned   bool // that it is silent was acted upon
 	comparing bool
 	repeat    bool // compare again when that is done
 	compared  time.Time
@@ -71,7 +69,7 @@ func (w *workers) beat(b *contract.WorkerBeat) (due, joins bool) {
 	end := contract.TrunkPeer{Worker: b.Worker, Started: b.Started, Key: b.TrunkKey, Address: b.TrunkAddress}
 	joins = !samePeer(end, x.trunk) || now.Sub(x.Seen) > placement.Alive
 	x.Worker = placement.Worker{Name: b.Worker, Legs: b.Legs, MaxLegs: b.MaxLegs, CPU: b.CPU, Seen: now}
-	x.started, x.trunk, x.last = b.Started, end, *b
+	x.started, x.trunk, x.last, x.mourned = b.Started, end, *b, false
 	return due, joins
 }
 
@@ -160,15 +158,32 @@ func (w *workers) refused(name string) {
 	w.mu.Unlock()
 }
 
-// dead returns the workers that have been silent for long, and who takes over;
-// "" when nobody can.
+// died returns the workers that have fallen silent since it was asked last, and who takes over; none
+// while nobody can.
+func (w *workers) died() (gone []string, heir string) {
+	all, heir := w.dead()
+	if heir == "" {
+		return nil, ""
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range all {
+		if x := w.by[name]; !x.mourned {
+			x.mourned = true
+			gone = append(gone, name)
+		}
+	}
+	return gone, heir
+}
+
+// dead returns the workers that are silent, and who takes over; "" when nobody can.
 func (w *workers) dead() (gone []string, heir string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := w.now()
 	list := make([]placement.Worker, 0, len(w.by))
 	for name, x := range w.by {
-		if now.Sub(x.Seen) > deadAfter {
+		if now.Sub(x.Seen) > placement.Alive {
 			gone = append(gone, name)
 		}
 		if !w.drained[name] {

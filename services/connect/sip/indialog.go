@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -111,15 +112,16 @@ func (s *Server) answerOffer(req *sip.Request, tx sip.ServerTransaction, d *dial
 		s.refuseError(req, tx, err)
 		return nil, false
 	}
-	s.keepSDP(d, offer)
+	s.keepSDP(d, offer, sdp)
 	return s.response(req, 200, "OK", []byte(sdp), sip.NewHeader("Content-Type", "application/sdp"),
 		sip.NewHeader("Contact", s.contactOf(d)), s.allowed(req.Source())), true
 }
 
-func (s *Server) keepSDP(d *dialog, sdp string) {
+// keepSDP notes what was agreed on; ours empty: as it was.
+func (s *Server) keepSDP(d *dialog, theirs, ours string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.RemoteSDP = sdp
+	d.RemoteSDP, d.LocalSDP = theirs, cmp.Or(ours, d.LocalSDP)
 	if err := s.dialogs.save(d); err != nil {
 		s.log.Error("dialog not saved", zap.Error(err))
 	}
@@ -159,7 +161,7 @@ func (s *Server) onAck(req *sip.Request, _ sip.ServerTransaction) {
 		s.bye(ctx, d, "no audio in common")
 		return
 	}
-	s.keepSDP(d, answer)
+	s.keepSDP(d, answer, "")
 }
 
 // proveLocked tells the room, as often as it takes, that the caller is where its
@@ -331,12 +333,14 @@ func (s *Server) reinvite(ctx context.Context, d *dialog) error {
 
 func (s *Server) offerAgain(ctx context.Context, d *dialog) error {
 	d.mu.Lock()
-	last := d.RemoteSDP
+	last, was := d.RemoteSDP, d.LocalSDP
 	d.mu.Unlock()
 	if d.Device != "" {
 		last = ""
 	}
-	offer, err := s.cfg.Rooms.Negotiate(ctx, d.change(last, false))
+	c := d.change(last, false)
+	c.Was = was
+	offer, err := s.cfg.Rooms.Negotiate(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -376,7 +380,7 @@ func (s *Server) offerAgain(ctx context.Context, d *dialog) error {
 	if _, err := s.cfg.Rooms.Negotiate(ctx, d.change(answer, true)); err != nil {
 		return err
 	}
-	s.keepSDP(d, answer)
+	s.keepSDP(d, answer, offer)
 	return nil
 }
 
