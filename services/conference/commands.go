@@ -207,7 +207,9 @@ func (s *Service) listen(ctx context.Context, r *bus.Request[contract.Listen]) (
 		}
 		return nil, err
 	}
-	err = s.rooms.Tell(name, func(_ context.Context, l *live) { l.wishes[id] = wish{q, s.now().Add(time.Duration(q.TTLMs) * time.Millisecond)} })
+	err = s.rooms.Tell(name, func(_ context.Context, l *live) {
+		l.wishes[id] = wish{q, s.now().Add(time.Duration(q.TTLMs) * time.Millisecond)}
+	})
 	if err != nil {
 		return nil, refusal(err)
 	}

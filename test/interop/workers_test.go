@@ -119,7 +119,7 @@ func TestRoomOverTwoWorkers(t *testing.T) {
 			}
 			fmt.Printf("bench: 60 listeners at two workers (%q killed before): CPU %v, on time %.2f %%, delay p50 %.1f ms of %d marks\n", killed, r.Workers, 100*r.OnTime, r.DelayMs.P50, r.DelayMs.Found)
 			// 4 listeners, of whom 2 are at the second worker, hear 4 marks in each 6 s.
-			if ok = r.Workers["m1"] > 0 && r.Workers["hall2"] > 0 && r.OnTime > 0.9 && r.DelayMs.Found > 12 && r.DelayMs.P50 < 150; ok {
+			if ok = r.Workers["m1"] > 0 && r.Workers["hall2"] > 0 && r.OnTime > 0.9 && r.DelayMs.Found > 12 && r.DelayMs.P50 < 500; ok {
 				break
 			}
 		}
