@@ -18,6 +18,7 @@ import (
 	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/internal/sockets"
 	"github.com/parley-jami/parley/internal/trust"
+	"github.com/parley-jami/parley/internal/turnclient"
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/device"
 	"github.com/parley-jami/parley/services/connect/device/icetcp"
@@ -39,7 +40,8 @@ type devices struct {
 	manager *device.Manager
 	port    *icetcp.Listener
 	treated *device.Treated
-	changed chan struct{} // holds an element when the accounts are to be looked at
+	changed chan struct{}      // holds an element when the accounts are to be looked at
+	relays  *turnclient.Client // nil: no TURN server is to be used
 }
 
 // openDevices opens the port for devices; nil: it is off.
@@ -71,6 +73,9 @@ func (s *Service) buildDevices(l net.Listener, dir string, conn *bus.Conn, gates
 		return nil, err
 	}
 	d := &devices{conn: conn, gates: gates, log: s.env.Log.Named("device"), treated: treated, changed: make(chan struct{}, 1)}
+	if s.relays != nil && s.env.Config.TURN.Node {
+		d.relays = turnclient.New(turnclient.Config{List: s.relays, Name: "parley-connect", Log: s.env.Log.Named("relay"), Metrics: turnclient.NewMetrics(s.env.Registry)})
+	}
 	d.port = icetcp.NewListener(l, icetcp.Options{Public: public, Log: d.log})
 	d.manager = device.New(device.Config{Listener: d.port, Overlay: sender{conn}, Treated: treated, Handlers: handlers, Log: d.log,
 		Metrics: device.NewMetrics(s.env.Registry)})
@@ -82,10 +87,15 @@ func (d *devices) run(ctx context.Context) error {
 	serving, stop := context.WithCancel(ctx)
 	served := make(chan error, 1)
 	go func() { served <- d.port.Serve(serving) }()
+	var relaying sync.WaitGroup
+	if d.relays != nil {
+		relaying.Go(func() { d.relay(serving) })
+	}
 	defer func() {
 		d.manager.Close()
 		stop()
 		<-served
+		relaying.Wait()
 		if err := d.treated.Close(); err != nil {
 			d.log.Warn("requests of devices", zap.Error(err))
 		}

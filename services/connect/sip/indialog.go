@@ -261,7 +261,7 @@ func (s *Server) end(d *dialog, reason string) bool {
 }
 
 func (s *Server) leave(d *dialog, reason string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(s.last, 5*time.Second)
 	defer cancel()
 	if err := s.cfg.Rooms.Leave(ctx, d.Room, d.ID, reason); err != nil && s.cfg.Code(err) != "not_found" && s.cfg.Code(err) != "gone" {
 		s.log.Warn("leaving the room", zap.String("participant", d.ID), zap.Error(err))

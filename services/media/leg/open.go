@@ -310,6 +310,9 @@ func (l *Leg) answer(offer string, far *sdp.Remote, remote netip.Addr) (Opened, 
 	}
 	l.mu.Lock()
 	l.st.Version++
+	if l.st.Jami && far.Ufrag != "" {
+		l.relayLocked()
+	}
 	local := l.localLocked()
 	if l.st.Jami && far.Ufrag == "" {
 		local.Ufrag, local.Pwd = "", ""
@@ -336,6 +339,9 @@ func (l *Leg) offer() (Opened, error) {
 	k := newKeys(srtp.CM80)
 	l.st.Out, l.st.Tag4568 = &k, "1"
 	l.st.Version++
+	if l.st.Jami {
+		l.relayLocked()
+	}
 	local := l.localLocked()
 	local.Crypto = &sdp.Crypto{Tag: "1", Keys: k}
 	l.st.Answer = offerOf(l.st.kind())(local)
@@ -413,7 +419,7 @@ func (l *Leg) localLocked() *sdp.Local {
 	bound := l.port.sock.Local()
 	if st.WebRTC {
 		for _, a := range l.h.addrs.all(bound.Addr(), l.port.sock.Dual()) {
-			s.Candidates = append(s.Candidates, netip.AddrPortFrom(a, bound.Port()))
+			s.Candidates = append(s.Candidates, sdp.Candidate{Type: sdp.Host, RTP: netip.AddrPortFrom(a, bound.Port())})
 		}
 		s.Ufrag, s.Pwd = st.Ufrag, st.Pwd
 		s.Fingerprint = sdp.Fingerprint{Hash: "sha-256", Digest: l.h.print}
@@ -426,7 +432,7 @@ func (l *Leg) localLocked() *sdp.Local {
 	s.Addr = netip.AddrPortFrom(l.h.addrs.toward(toward, bound.Addr()), bound.Port())
 	if st.Jami {
 		s.Ufrag, s.Pwd = st.Ufrag, st.Pwd
-		s.Candidates = l.candidates(s.Addr)
+		s.Candidates = l.candidatesLocked(s.Addr)
 	}
 	s.RTCPPort = l.rtcp.sock.Local().Port()
 	return s

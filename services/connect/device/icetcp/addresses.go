@@ -48,7 +48,7 @@ func (l *Listener) candidates() ([]request.Candidate, error) {
 	add(request.Host, prefHost, "H", hosts)
 	public := slices.DeleteFunc(slices.Clone(l.o.Public), func(ip netip.Addr) bool { return slices.Contains(hosts, ip) })
 	add(request.ServerReflexive, prefSrflx, "S", public)
-	return out[:min(len(out), 2*maxAddresses+8)], nil // below what stock trims
+	return out[:min(len(out), 2*maxAddresses+8)], nil // with one of a relay below what stock trims
 }
 
 // hostAddresses are the addresses of this machine, IPv4 first; six those of IPv6 too. Those
