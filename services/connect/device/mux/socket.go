@@ -206,6 +206,10 @@ func (s *Socket) requested(q *channelRequest) {
 			s.forget(c)
 			return
 		}
+		if err := s.t.Open(c.num); err != nil {
+			s.fail(err)
+			return
+		}
 		c.open()
 		c.answered(nil)
 	case stateDecline:
@@ -259,6 +263,10 @@ func (s *Socket) asked(q *channelRequest, had *Channel) {
 		s.forget(c)
 		c.finish(ErrClosed, true)
 		decline(err)
+		return
+	}
+	if err := s.t.Open(q.ch); err != nil {
+		s.fail(err)
 		return
 	}
 	s.say(control, appendRequest(nil, q.name, q.ch, stateAccept), c)

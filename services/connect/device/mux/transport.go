@@ -17,6 +17,8 @@ type Transport interface {
 	// and returns why; an orderly end is io.EOF. Messages of one channel come one after the
 	// other, those of two may at once. data of length 0 is the end of the channel. take may keep data.
 	Serve(take func(ch uint16, data []byte) error) error
+	// Open says that a channel may be written to from now on.
+	Open(ch uint16) error
 	// Write sends a message, or with no data the end of a channel. It waits for the peer, [WriteTime] at
 	// most; then the error is os.ErrDeadlineExceeded.
 	Write(ch uint16, data []byte) error
@@ -53,6 +55,9 @@ func (t *stream) Serve(take func(ch uint16, data []byte) error) error {
 		}
 	}
 }
+
+// Open implements Transport.
+func (t *stream) Open(uint16) error { return nil }
 
 // buffers are for messages with their headers.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
