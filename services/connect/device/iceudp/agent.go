@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -58,7 +59,7 @@ type heard struct {
 
 // NewAgent makes an agent that is there for checks until it is closed, or has connected.
 // controlling is the device that was asked. A device that asks gets a socket of its own, under which
-// address it is seen it waits to learn, half a second at most.
+// address it is seen it waits to learn, a quarter of a second at most.
 func (p *Port) NewAgent(ctx context.Context, controlling bool) (*Agent, error) {
 	at := p
 	if !controlling {
@@ -66,7 +67,10 @@ func (p *Port) NewAgent(ctx context.Context, controlling bool) (*Agent, error) {
 		if at, err = p.sibling(); err != nil {
 			return nil, err
 		}
-		at.askNow(ctx)
+		p.mu.Lock()
+		answered := slices.Collect(maps.Keys(p.mapped)) // others are not worth waiting for
+		p.mu.Unlock()
+		at.askNow(ctx, answered)
 	}
 	a, err := at.agent(controlling)
 	if err != nil && at != p {

@@ -16,8 +16,8 @@ import (
 // soonest (RFC 4787 §4.3 wants two minutes).
 const (
 	mapEvery    = 25 * time.Second
-	mapFirst    = 500 * time.Millisecond // for an answer, when a connection is asked for
-	mapAgain    = 150 * time.Millisecond // an unanswered question is asked again
+	mapFirst    = 250 * time.Millisecond // for an answer, when a connection is asked for
+	mapAgain    = 100 * time.Millisecond // an unanswered question is asked again
 	resolveTime = 5 * time.Second
 	namesLast   = 10 * time.Minute
 	defaultPort = 3478
@@ -81,13 +81,6 @@ func (s *servers) resolve(ctx context.Context, log *zap.Logger) []netip.AddrPort
 	return out
 }
 
-// known are the addresses that were looked up.
-func (s *servers) known() []netip.AddrPort {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.addrs
-}
-
 // question is what a STUN server was asked.
 type question struct {
 	p      *Port
@@ -142,9 +135,8 @@ func (p *Port) keepMapped(ctx context.Context) {
 	}
 }
 
-// askNow asks the servers that are known, and waits a little for an answer of each.
-func (p *Port) askNow(ctx context.Context) {
-	all := p.stuns.known()
+// askNow asks servers, and waits a little for an answer of each.
+func (p *Port) askNow(ctx context.Context, all []netip.AddrPort) {
 	if len(all) == 0 {
 		return
 	}

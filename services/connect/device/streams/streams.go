@@ -63,6 +63,9 @@ type Transport struct {
 	conn net.Conn
 	a    *sctp.Association
 	wg   sync.WaitGroup
+	// wmu lets one goroutine wait in WriteSCTP: of two, one whose stream ends there takes along what would
+	// wake the other.
+	wmu sync.Mutex
 
 	mu     sync.Mutex
 	take   func(ch uint16, data []byte) error
@@ -268,6 +271,8 @@ func (t *Transport) Write(ch uint16, data []byte) error {
 	if s == nil {
 		return nil // the channel ended meanwhile: its writer learns of it from package mux
 	}
+	t.wmu.Lock()
+	defer t.wmu.Unlock()
 	if err := s.SetWriteDeadline(time.Now().Add(mux.WriteTime)); err != nil {
 		return err
 	}
