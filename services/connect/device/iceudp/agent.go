@@ -145,7 +145,6 @@ type pair struct {
 	checked bool // the peer's check came
 	valid   bool // ours was answered
 	used    bool // the peer, which controls, nominated it
-	refused error
 }
 
 // attempt is what Connect does, in its goroutine alone.

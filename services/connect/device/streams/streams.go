@@ -282,6 +282,18 @@ func (t *Transport) Write(ch uint16, data []byte) error {
 		return os.ErrDeadlineExceeded
 	case errors.Is(err, sctp.ErrStreamClosed): // as above
 		return nil
+	case err != nil:
+		return t.reason(err)
+	}
+	return nil
+}
+
+// reason is why the association was ended, which an error may have come of.
+func (t *Transport) reason(err error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.end != nil {
+		return t.end
 	}
 	return err
 }
@@ -295,7 +307,10 @@ func (t *Transport) reset(ch uint16) error {
 	t.mu.Lock()
 	err = t.strayLocked(ch)
 	t.mu.Unlock()
-	return errors.Join(err, s.Close())
+	if err = errors.Join(err, s.Close()); err != nil {
+		return t.reason(err)
+	}
+	return nil
 }
 
 // Number implements mux.Transport.
