@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -271,4 +272,36 @@ func TestStrayDatagramsAtThePort(t *testing.T) {
 	}
 	a, b := mustDial(t, alice, bob)
 	talk(t, a, b, "INVITE")
+}
+
+// TestThroughput logs what connections carry on this machine, both ends in this process. It runs by hand:
+// PARLEY_THROUGHPUT=1.
+func TestThroughput(t *testing.T) {
+	if os.Getenv("PARLEY_THROUGHPUT") == "" {
+		t.Skip("a measurement; set PARLEY_THROUGHPUT")
+	}
+	for _, over := range []string{"tcp", "udp"} {
+		o, alice, bob := world(t)
+		o.noTCP = over == "udp"
+		a, b := mustDial(t, alice, bob)
+		const all, each = 128 << 20, 32 << 10
+		began, cpu := time.Now(), cpuTime(t)
+		go func() {
+			for range all / each {
+				if _, err := a.Write(make([]byte, each)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}()
+		for n := 0; n < all; {
+			m, err := b.ReadMessage()
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += len(m)
+		}
+		took := time.Since(began)
+		t.Logf("%s: %.0f Mbit/s, %.1f ms of CPU a MiB for both ends", a.Peer().Over, all*8/took.Seconds()/1e6, (cpuTime(t)-cpu).Seconds()*1000/(all>>20))
+	}
 }

@@ -183,6 +183,9 @@ func (a *Agent) Connect(ctx context.Context, remote request.Description) (*Conn,
 		ids = append(ids, id)
 	}
 	a.p.forget(ids...)
+	if t.nominee != nil {
+		defer a.p.expect(t.nominee.addr, false)
+	}
 	if err != nil {
 		a.Close()
 		if t.err != nil {
@@ -241,6 +244,7 @@ func (t *attempt) run(ctx context.Context) (*pair, error) {
 // check sends the check that is due, if one is.
 func (t *attempt) check(now time.Time) error {
 	if t.nominee != nil && now.Sub(t.since) > nominating {
+		t.a.p.expect(t.nominee.addr, false)
 		t.nominee.valid, t.nominee = false, nil
 	}
 	if t.nominee == nil && t.s.Controlling {
@@ -251,6 +255,7 @@ func (t *attempt) check(now time.Time) error {
 		}
 		if t.nominee != nil {
 			t.since = now
+			t.a.p.expect(t.nominee.addr, true)
 			return t.send(t.nominee, true, now)
 		}
 	}

@@ -69,6 +69,9 @@ func (p *Port) connected(a *Agent, s *ice.Side, addr netip.AddrPort) (*Conn, err
 	p.names[name] = c
 	had := p.conns[addr]
 	p.conns[addr] = c
+	for _, b := range p.early[addr] {
+		c.put(b)
+	}
 	p.mu.Unlock()
 	if had != nil { // who made the checks has the address now
 		had.end(errOther)

@@ -116,6 +116,42 @@ func TestLateAnswer(t *testing.T) {
 	talk(t, x, y, "late")
 }
 
+// TestFirstDatagram: what the device that asked sends as soon as it knows the path is not lost, though it
+// comes together with what tells the other side.
+func TestFirstDatagram(t *testing.T) {
+	p, q := listen(t, "127.0.0.1:0", Options{}), listen(t, "127.0.0.1:0", Options{})
+	for range 50 {
+		asks, asked := agent(t, p, false), agent(t, q, true)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			x, err := asks.Connect(ctx, asked.Local())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { x.Close() })
+			if _, err := x.Write([]byte("ClientHello")); err != nil {
+				t.Error(err)
+			}
+		})
+		y, err := asked.Connect(ctx, asks.Local())
+		wg.Wait()
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := y.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 100)
+		if n, err := y.Read(b); err != nil || string(b[:n]) != "ClientHello" {
+			t.Fatalf("%q, %v", b[:n], err)
+		}
+		y.Close()
+	}
+}
+
 // TestTwoConnectionsOfTwoNodes: both nodes have one port, and each asks the other one twice; no
 // datagram of one connection comes to another.
 func TestTwoConnectionsOfTwoNodes(t *testing.T) {

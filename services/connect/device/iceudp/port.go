@@ -21,6 +21,7 @@ import (
 const (
 	maxDatagram = 8 << 10 // bytes; DTLS stays below 1,280
 	maxSTUN     = 1280    // bytes; a check has some 130
+	maxEarly    = 16      // datagrams of a path before this side knows that it is one
 )
 
 // strayEvery is how often the log tells of datagrams that belong to nothing.
@@ -66,8 +67,9 @@ type Port struct {
 	mu     sync.Mutex
 	names  map[string]owner // by our ufrag
 	asked  map[transaction]owner
-	conns  map[netip.AddrPort]*Conn // by the peer's address
-	others map[*Port]struct{}       // the sockets of connections that this side asks for
+	conns  map[netip.AddrPort]*Conn    // by the peer's address
+	early  map[netip.AddrPort][][]byte // data from where a path was nominated, of which the answer is not treated yet
+	others map[*Port]struct{}          // the sockets of connections that this side asks for
 	mapped map[netip.AddrPort]netip.AddrPort
 	closed bool
 	stray  strays
@@ -89,7 +91,7 @@ func NewPort(conn *net.UDPConn, o Options) *Port {
 
 func newPort(conn *net.UDPConn, o Options, s *servers) *Port {
 	return &Port{conn: conn, o: o, stuns: s, done: make(chan struct{}), names: map[string]owner{}, asked: map[transaction]owner{},
-		conns: map[netip.AddrPort]*Conn{}, others: map[*Port]struct{}{}, mapped: map[netip.AddrPort]netip.AddrPort{}}
+		conns: map[netip.AddrPort]*Conn{}, early: map[netip.AddrPort][][]byte{}, others: map[*Port]struct{}{}, mapped: map[netip.AddrPort]netip.AddrPort{}}
 }
 
 // Serve reads datagrams until ctx ends or the socket fails, and keeps asking the STUN servers.
@@ -138,6 +140,11 @@ func (p *Port) take(b []byte, from netip.AddrPort) error {
 	p.mu.Lock()
 	if m == nil {
 		c := p.conns[from]
+		if e, nominated := p.early[from]; c == nil && nominated && len(e) < maxEarly {
+			p.early[from] = append(e, append([]byte(nil), b...))
+			p.mu.Unlock()
+			return nil
+		}
 		p.mu.Unlock()
 		if c == nil {
 			return errData
@@ -266,6 +273,17 @@ func (p *Port) addr() netip.AddrPort {
 // send sends a datagram. One that the network does not take is lost, as any may be.
 func (p *Port) send(b []byte, to netip.AddrPort) {
 	_, _ = p.conn.WriteToUDPAddrPort(b, to)
+}
+
+// expect keeps data from an address, or no more.
+func (p *Port) expect(from netip.AddrPort, on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if on {
+		p.early[from] = nil
+	} else {
+		delete(p.early, from)
+	}
 }
 
 // begin sends a check whose answer is o's.
