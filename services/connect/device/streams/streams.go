@@ -32,6 +32,9 @@ const (
 	// window is how many bytes the peer may have on the way (RFC 9260 §3.3.2). Of fragments of a byte as many
 	// fit, some 150 bytes each.
 	window = 512 << 10
+	// maxAhead is how many bytes of a stream wait for the peer before its writer does; it goes on when there
+	// is room for a message. Pion's own blocking writes lose a wake-up when one of two streams that wait ends.
+	maxAhead = window
 	// maxEntries is how many fragments of a stream may wait; who sends more is cut off. A message has at most 57.
 	maxEntries = 4096
 	// maxStrays is how many streams there may be that are of no channel: the peer may not know yet that it
@@ -63,13 +66,12 @@ type Transport struct {
 	conn net.Conn
 	a    *sctp.Association
 	wg   sync.WaitGroup
-	// wmu lets one goroutine wait in WriteSCTP: of two, one whose stream ends there takes along what would
-	// wake the other.
-	wmu sync.Mutex
+	over chan struct{} // closed when the association has ended
+	once sync.Once
 
 	mu     sync.Mutex
 	take   func(ch uint16, data []byte) error
-	open   map[uint16]*sctp.Stream
+	open   map[uint16]*stream
 	strays map[uint16]struct{} // of open, those of no channel
 	next   uint16
 	end    error
@@ -77,10 +79,23 @@ type Transport struct {
 
 var _ mux.Transport = (*Transport)(nil)
 
+// stream is one with its writers.
+type stream struct {
+	*sctp.Stream
+	low chan struct{} // holds an element when there may be room
+}
+
+func (s *stream) wake() {
+	select {
+	case s.low <- struct{}{}:
+	default:
+	}
+}
+
 // New makes an association on a DTLS session, of which this side was the client, or the server. It
 // closes conn on an error, which ctx may be the reason of.
 func New(ctx context.Context, conn net.Conn, client bool) (*Transport, error) {
-	opts := []sctp.AssociationOption{sctp.WithNetConn(conn), sctp.WithBlockWrite(true), sctp.WithMTU(mtu), sctp.WithMaxReceiveBufferSize(window),
+	opts := []sctp.AssociationOption{sctp.WithNetConn(conn), sctp.WithMTU(mtu), sctp.WithMaxReceiveBufferSize(window),
 		sctp.WithMaxMessageSize(channel.MaxMessage), sctp.WithMaxReassemblyQueueEntries(maxEntries), sctp.WithRTOMax(rtoMost),
 		sctp.WithEnableInterleaving(false), sctp.WithEnableZeroChecksum(true), sctp.WithLoggerFactory(quiet{})}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -110,7 +125,7 @@ func New(ctx context.Context, conn net.Conn, client bool) (*Transport, error) {
 		}
 		return nil, fmt.Errorf("%w: %w", ErrSetup, err)
 	}
-	t := &Transport{conn: conn, a: a, open: map[uint16]*sctp.Stream{}, strays: map[uint16]struct{}{}, next: 1}
+	t := &Transport{conn: conn, a: a, over: make(chan struct{}), open: map[uint16]*stream{}, strays: map[uint16]struct{}{}, next: 1}
 	if client {
 		t.next = 2
 	}
@@ -151,6 +166,7 @@ func (t *Transport) fail(why error) {
 		t.end = why
 	}
 	t.mu.Unlock()
+	t.once.Do(func() { close(t.over) })
 	t.conn.Close() // which the association's reader notices
 }
 
@@ -161,7 +177,7 @@ func (t *Transport) Open(ch uint16) error {
 }
 
 // stream is that of a channel, which it opens if need be.
-func (t *Transport) stream(ch uint16) (*sctp.Stream, error) {
+func (t *Transport) stream(ch uint16) (*stream, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s := t.open[ch]; s != nil {
@@ -172,8 +188,7 @@ func (t *Transport) stream(ch uint16) (*sctp.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.beginLocked(ch, s)
-	return s, nil
+	return t.beginLocked(ch, s), nil
 }
 
 // began notes a stream on which the peer began to send.
@@ -181,7 +196,7 @@ func (t *Transport) began(s *sctp.Stream) error {
 	id := s.StreamIdentifier()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.open[id] == s {
+	if had := t.open[id]; had != nil && had.Stream == s {
 		return nil // it was opened here at the same time
 	}
 	t.beginLocked(id, s)
@@ -196,17 +211,21 @@ func (t *Transport) strayLocked(id uint16) error {
 	return nil
 }
 
-func (t *Transport) beginLocked(id uint16, s *sctp.Stream) {
+func (t *Transport) beginLocked(id uint16, of *sctp.Stream) *stream {
+	s := &stream{of, make(chan struct{}, 1)}
+	s.SetBufferedAmountLowThreshold(maxAhead - 64<<10)
+	s.OnBufferedAmountLow(s.wake)
 	t.open[id] = s
 	if t.take != nil {
 		t.wg.Go(func() { t.pump(id, s) })
 	}
+	return s
 }
 
 // pump reads a stream until it ends.
-func (t *Transport) pump(id uint16, s *sctp.Stream) {
+func (t *Transport) pump(id uint16, s *stream) {
 	for {
-		b, err := read(s)
+		b, err := read(s.Stream)
 		if err == nil {
 			err = t.take(id, b)
 		} else if errors.Is(err, io.EOF) && id != control {
@@ -241,7 +260,7 @@ func read(s *sctp.Stream) ([]byte, error) {
 }
 
 // drop resets this side's direction of a stream that is not used any more.
-func (t *Transport) drop(id uint16, s *sctp.Stream) {
+func (t *Transport) drop(id uint16, s *stream) {
 	t.mu.Lock()
 	if t.open[id] == s {
 		delete(t.open, id)
@@ -271,19 +290,35 @@ func (t *Transport) Write(ch uint16, data []byte) error {
 	if s == nil {
 		return nil // the channel ended meanwhile: its writer learns of it from package mux
 	}
-	t.wmu.Lock()
-	defer t.wmu.Unlock()
-	if err := s.SetWriteDeadline(time.Now().Add(mux.WriteTime)); err != nil {
+	if err := t.room(s); err != nil {
 		return err
 	}
 	_, err := s.WriteSCTP(data, payload)
+	s.wake() // of several writers each has its turn
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return os.ErrDeadlineExceeded
 	case errors.Is(err, sctp.ErrStreamClosed): // as above
 		return nil
 	case err != nil:
 		return t.reason(err)
+	}
+	return nil
+}
+
+// room waits until less of a stream is on the way than may be.
+func (t *Transport) room(s *stream) error {
+	if s.BufferedAmount() < maxAhead {
+		return nil
+	}
+	limit := time.NewTimer(mux.WriteTime)
+	defer limit.Stop()
+	for s.BufferedAmount() >= maxAhead {
+		select {
+		case <-s.low:
+		case <-t.over:
+			return t.reason(net.ErrClosed)
+		case <-limit.C:
+			return os.ErrDeadlineExceeded
+		}
 	}
 	return nil
 }
@@ -326,6 +361,7 @@ func (t *Transport) Number() uint16 {
 
 // Close implements mux.Transport: what was written before is sent, if the peer takes it in time.
 func (t *Transport) Close() {
+	t.once.Do(func() { close(t.over) }) // whoever waits to write has written nothing yet
 	ctx, cancel := context.WithTimeout(context.Background(), mux.CloseTime)
 	defer cancel()
 	_ = t.a.Shutdown(ctx)
