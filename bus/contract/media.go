@@ -136,7 +136,46 @@ type WorkerBeat struct {
 	Worker  string  `json:"worker"`
 	Started string  `json:"started"`
 	Legs    int     `json:"legs"`
-	CPU     float64 `json:"cpu"`
+	MaxLegs int     `json:"max_legs,omitempty"` // it takes no more; 0: as many as come
+	CPU     float64 `json:"cpu"`                // cores in use
+	At      float64 `json:"at_s"`               // when this was measured, seconds since the process was started
+	CPUS    float64 `json:"cpu_s"`              // CPU seconds that it used until then
+	RSS     int64   `json:"rss_bytes"`
+	// What other workers need for trunks to this process: its public key (X25519) and the
+	// UDP address that they send to, empty when it has none.
+	TrunkKey     []byte `json:"trunk_key,omitempty"`
+	TrunkAddress string `json:"trunk_address,omitempty"`
+}
+
+// Workers are the media workers of the node, by name.
+type Workers struct {
+	Workers []Worker `json:"workers"`
+}
+
+// Worker is a media worker: its last beat, and what follows of it.
+type Worker struct {
+	WorkerBeat
+	Alive bool     `json:"alive"` // it beats
+	Rooms []string `json:"rooms"` // that have somebody there
+}
+
+// TrunksSet joins a room with the same room at other workers: trunks to those that are not
+// named end. A set that is older than the last one is refused.
+type TrunksSet struct {
+	Room    string      `json:"room"`
+	Epoch   uint64      `json:"epoch"`   // of the room's actor
+	Version uint64      `json:"version"` // grows within an epoch
+	Peers   []TrunkPeer `json:"peers"`   // none: the room is mixed here alone
+}
+
+// TrunkPeer is another worker of a room, as its beat tells of it.
+type TrunkPeer struct {
+	Worker  string `json:"worker"`
+	Started string `json:"started"`
+	Key     []byte `json:"key"`
+	Address string `json:"address"`
+	Nonce   string `json:"nonce"`          // the same at both ends; made anew each time that they are joined
+	Leaf    bool   `json:"leaf,omitempty"` // it hears the room's other workers through this one
 }
 
 // LegChange is a change of a leg that nobody ordered. State is "connected"
@@ -183,6 +222,7 @@ var (
 	MediaLegSDP   = command[LegSDP, LegOpened]("media", "media.leg.sdp", "{account}.media.{worker}.leg.sdp", "negotiate a leg again", "")
 	MediaLegSet   = command[LegSet, LegInfo]("media", "media.leg.set", "{account}.media.{worker}.leg.set", "mute, let speak, choose what a bot hears", "")
 	MediaLegClose = command[LegClose, None]("media", "media.leg.close", "{account}.media.{worker}.leg.close", "end a leg", "")
+	MediaTrunks   = command[TrunksSet, None]("media", "media.trunks", "{account}.media.{worker}.trunks", "join a room with the same room at other workers", "")
 	MediaInfo     = query[MediaQuery, WorkerInfo]("media", "media.info", "{account}.media.{worker}.info", "the worker and its legs", "")
 	MediaBeat     = event[WorkerBeat]("media", "media.beat", "{account}.media.{worker}.event.beat", "the worker is there", "")
 	MediaLeg      = event[LegChange]("media", "media.leg", "{account}.media.{worker}.event.leg", "a leg connected, was lost or ended", "")

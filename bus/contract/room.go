@@ -291,6 +291,7 @@ const Operator = "operator"
 var (
 	RoomCreateCmd = command[RoomCreate, Room]("conference", "room.create", "{account}.conference.create", "make a room", "")
 	RoomRemoveCmd = command[RoomRef, None]("conference", "room.remove", "{account}.conference.remove", "end a room and forget it; its chat stays in Git", "")
+	WorkerList    = query[None, Workers]("conference", "worker.list", "{account}.conference.workers", "the media workers", "")
 	RoomListCmd   = query[None, RoomList]("conference", "room.list", "{account}.conference.list", "all rooms with their participants", "")
 	RoomFaceCmd   = query[RoomRef, RoomFace]("conference", "room.face", "{account}.conference.face", "what a stranger may know", "")
 	RoomSIPSecret = query[SIPSecret, SIPSecret]("conference", "room.sip", "{account}.conference.{room}.sip", "the digest secret of a room", "")

@@ -39,8 +39,9 @@ func newBenchMix(a *app) *cobra.Command {
 The speakers come on top of the listeners. Printed are, while all are in the room:
 
   cpu_per_s              CPU seconds a second, of each process of the node
-  ms_per_s_per_listener  CPU of media, in ms a second, divided by the listeners
-  bytes_per_listener     growth of media's memory since before the first joined
+  workers                the same of each media worker
+  ms_per_s_per_listener  CPU of all media workers, in ms a second, divided by the listeners
+  bytes_per_listener     growth of their memory since before the first joined
   on_time                share of the 20 ms frames that reached their listener within
                          20 ms of his clock (the median of arrival minus RTP time);
                          a frame that never came counts as late
@@ -74,6 +75,11 @@ The load generator runs on the same machine and takes CPU of its own.`,
 				fmt.Fprintf(w, "media\t%.3f ms/s a listener, %d bytes a listener\n", r.MsPerSecondPerListen, r.BytesPerListener)
 				fmt.Fprintf(w, "on time\t%.3f %%\n", 100*r.OnTime)
 				fmt.Fprintf(w, "delay\tp50 %.1f ms, p99 %.1f ms (%d marks)\n", r.DelayMs.P50, r.DelayMs.P99, r.DelayMs.Found)
+				for name, cpu := range r.Workers {
+					if len(r.Workers) > 1 {
+						fmt.Fprintf(w, "cpu of worker %s\t%.3f s/s\n", name, cpu)
+					}
+				}
 				for name, cpu := range r.CPUPerS {
 					fmt.Fprintf(w, "cpu of %s\t%.3f s/s\n", name, cpu)
 				}
@@ -137,7 +143,18 @@ func (n *benchNode) Processes(ctx context.Context) ([]bench.Process, error) {
 	}
 	var out []bench.Process
 	for _, p := range st.Processes {
-		out = append(out, bench.Process{Name: p.Name, CPU: p.CPUS, RSS: p.RSSBytes})
+		if p.Name != "media" {
+			out = append(out, bench.Process{Name: p.Name, CPU: p.CPUS, RSS: p.RSSBytes})
+		}
+	}
+	workers, err := bus.Call(ctx, n.s.Conn, contract.WorkerList, &contract.None{})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range workers.Workers {
+		if w.Alive {
+			out = append(out, bench.Process{Name: "media", Worker: w.Worker, CPU: w.CPUS, RSS: w.RSS, At: w.At})
+		}
 	}
 	return out, nil
 }

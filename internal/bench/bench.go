@@ -28,9 +28,11 @@ const LookAhead = 6500 * time.Microsecond
 
 // Process is what a process of the node has used.
 type Process struct {
-	Name string
-	CPU  float64 // seconds since its start
-	RSS  int64   // bytes
+	Name   string
+	CPU    float64 // seconds since its start
+	RSS    int64   // bytes
+	At     float64 // when that was, in seconds since its start; 0: now
+	Worker string  // of a process that mixes
 }
 
 // Node is the running node.
@@ -96,8 +98,9 @@ type Report struct {
 	Seconds              int                `json:"seconds"`
 	Transport            string             `json:"transport"`
 	CPUPerS              map[string]float64 `json:"cpu_per_s"`             // CPU seconds a second, by process
-	MsPerSecondPerListen float64            `json:"ms_per_s_per_listener"` // CPU of media
-	BytesPerListener     int64              `json:"bytes_per_listener"`    // growth of media's memory
+	Workers              map[string]float64 `json:"workers"`               // the same of each media worker
+	MsPerSecondPerListen float64            `json:"ms_per_s_per_listener"` // CPU of all workers
+	BytesPerListener     int64              `json:"bytes_per_listener"`    // growth of the workers' memory
 	OnTime               float64            `json:"on_time"`               // share of frames, 0 to 1
 	DelayMs              Delay              `json:"delay_ms"`
 }

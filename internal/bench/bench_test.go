@@ -54,7 +54,7 @@ func (r *relay) Leave(_ context.Context, id string) error {
 }
 
 func (r *relay) Processes(context.Context) ([]Process, error) {
-	return []Process{{Name: "media", CPU: float64(time.Now().UnixNano()) / 1e9 / 100, RSS: 1000}}, nil
+	return []Process{{Name: "media", Worker: "m1", CPU: float64(time.Now().UnixNano()) / 1e9 / 100, RSS: 1000}}, nil
 }
 
 // run forwards until the socket closes.

@@ -13,19 +13,33 @@ import (
 const onTimeUs = 20000
 
 func (g *generator) report(before, first, last []Process, elapsed float64) (*Report, error) {
-	r := &Report{Listeners: g.cfg.Listeners, Speakers: g.cfg.Speakers, Seconds: g.cfg.Seconds, Transport: g.cfg.Transport, CPUPerS: map[string]float64{}}
-	find := func(list []Process, name string) Process {
-		i := slices.IndexFunc(list, func(p Process) bool { return p.Name == name })
+	r := &Report{Listeners: g.cfg.Listeners, Speakers: g.cfg.Speakers, Seconds: g.cfg.Seconds, Transport: g.cfg.Transport, CPUPerS: map[string]float64{}, Workers: map[string]float64{}}
+	find := func(list []Process, p Process) Process {
+		i := slices.IndexFunc(list, func(q Process) bool { return p.Name == q.Name && p.Worker == q.Worker })
 		if i < 0 {
 			return Process{}
 		}
 		return list[i]
 	}
+	var grown int64
 	for _, p := range last {
-		r.CPUPerS[p.Name] = round((p.CPU-find(first, p.Name).CPU)/elapsed, 5)
+		was := find(first, p)
+		over := elapsed
+		if p.At > was.At {
+			over = p.At - was.At
+		}
+		used := (p.CPU - was.CPU) / over
+		r.CPUPerS[p.Name] = round(r.CPUPerS[p.Name]+used, 5)
+		if p.Worker != "" {
+			r.Workers[p.Worker] = round(used, 5)
+			grown += p.RSS - find(before, p).RSS
+		}
 	}
-	r.MsPerSecondPerListen = round(1000*r.CPUPerS["media"]/float64(g.cfg.Listeners), 4)
-	r.BytesPerListener = (find(last, "media").RSS - find(before, "media").RSS) / int64(g.cfg.Listeners)
+	for _, used := range r.Workers {
+		r.MsPerSecondPerListen += 1000 * used / float64(g.cfg.Listeners)
+	}
+	r.MsPerSecondPerListen = round(r.MsPerSecondPerListen, 4)
+	r.BytesPerListener = grown / int64(g.cfg.Listeners)
 	r.OnTime = round(g.onTime(elapsed), 6)
 	delays, err := g.delays()
 	if err != nil {

@@ -60,6 +60,8 @@ type Media struct {
 	Public  []string `koanf:"public" check:"ip" doc:"addresses to name in SDP, when they differ from what the node sees"`
 	Loudest int      `koanf:"loudest" default:"4" range:"1-8" doc:"how many speakers are mixed at once"`
 
+	MaxLegs int `koanf:"max_legs" default:"0" range:"0-100000" doc:"how many participants this process takes; who comes beyond goes to another worker, or is refused. 0: as many as come"`
+
 	STUN        []string `koanf:"stun" check:"node" doc:"STUN servers that are asked for the node's public address, which SDP then names beside what the node sees; without a port, 3478. Not used with media.public"`
 	PortMapping string   `koanf:"port_mapping" default:"off" enum:"off,upnp,natpmp,any" doc:"ask the router to let in what comes to the node's ports for audio, SIP and HTTPS, by UPnP, NAT-PMP, or whichever answers; its public address is then named in SDP"`
 }

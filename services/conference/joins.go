@@ -21,6 +21,8 @@ const (
 	maxHalfOpen = 10_000
 	// legTime is how long media may take to open a leg.
 	legTime = 3 * time.Second
+	// maxWorkers bounds how many workers are asked for a leg, each of which says that it is full.
+	maxWorkers = 8
 	// maxSDP bounds an offer or answer in bytes.
 	maxSDP = 64 << 10
 )
@@ -83,11 +85,19 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 		return nil, err
 	}
 	opened, err := s.openLeg(ctx, name, t, j)
+	for tries := 0; errors.Is(err, contract.ErrBusy) && tries < maxWorkers; tries++ { // its last beat does not tell yet
+		s.workers.refused(t.worker)
+		next, none := ask(ctx, s, name, func(l *live) (string, error) { return l.place("", t.Member.Leg == room.TransportBus) })
+		if none != nil || next == t.worker {
+			break // why this one refused says more
+		}
+		t.worker = next
+		opened, err = s.openLeg(ctx, name, t, j)
+	}
 	if err != nil {
 		s.giveBack(name, id, t, err)
 		return nil, err
 	}
-	s.workers.count(t.worker)
 	if q.Called {
 		return s.ringing(ctx, name, id, t, opened)
 	}
@@ -189,22 +199,33 @@ func (l *live) admit(q room.Request, source string) (seat, error) {
 	case q.PIN != "" && l.r.Settings().PIN != "":
 		l.pins.Right(source)
 	}
-	return seat{Ticket: t, worker: l.s.workers.choose(l.worker(t.Member.Worker)), epoch: l.r.Epoch()}, nil
+	at, err := l.place(t.Member.Worker, t.Member.Leg == room.TransportBus)
+	if err != nil {
+		l.r.Abort(q.ID)
+		return seat{}, err
+	}
+	return seat{Ticket: t, worker: at, epoch: l.r.Epoch()}, nil
 }
 
-// worker returns where the room is mixed: where its members are.
-func (l *live) worker(own string) string {
-	if own != "" {
-		return own
+// place chooses the worker of a leg: that where it was, while it lives; a bot goes where the room's bots
+// are, for one worker alone tells the bus what is heard.
+func (l *live) place(own string, bot bool) (string, error) {
+	w := l.s.workers
+	if own != "" && w.alive(own) {
+		return own, nil
 	}
-	w := ""
-	var first time.Time
-	l.r.Each(func(m *room.Member) {
-		if w == "" || m.Joined.Before(first) {
-			w, first = m.Worker, m.Joined
+	if bot {
+		at := ""
+		l.r.Each(func(m *room.Member) {
+			if m.Leg == room.TransportBus && w.alive(m.Worker) {
+				at = m.Worker
+			}
+		})
+		if at != "" {
+			return at, nil
 		}
-	})
-	return w
+	}
+	return w.choose(l.workers())
 }
 
 // openLeg has media make the leg. Who comes back with another offer has another
@@ -259,7 +280,8 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		if r.Body.Source != "" {
 			m.Source = r.Body.Source
 		}
-		return seat{Ticket: room.Ticket{Member: m, Again: true}, worker: s.workers.choose(m.Worker), epoch: l.r.Epoch()}, nil
+		at, err := l.place(m.Worker, m.Leg == room.TransportBus)
+		return seat{Ticket: room.Ticket{Member: m, Again: true}, worker: at, epoch: l.r.Epoch()}, err
 	})
 	if err != nil {
 		return nil, err

@@ -54,7 +54,8 @@ type live struct {
 	orderly bool // the last life ended in order
 	born    time.Time
 	quality map[string]*quality
-	half    int // seats that wait for audio, as the service was told
+	half    int      // seats that wait for audio, as the service was told
+	at      []string // workers of its members, as trunks was told
 }
 
 // load is the actor's Start: the room from its files.
@@ -84,6 +85,7 @@ func (s *Service) load(_ context.Context, name string) (*live, error) {
 		l.log.Info("room is back", zap.Int("participants", n), zap.Uint64("seq", l.r.Seq()), zap.Uint64("epoch", l.r.Epoch()))
 	}
 	l.resync()
+	l.spread()
 	s.workers.again(s) // legs may have changed while the room was not in memory
 	return l, nil
 }
@@ -126,6 +128,7 @@ func (l *live) commit() (mark uint64, err error) {
 	for _, ord := range o.Orders {
 		l.s.orders.put(l.name, l.r.Epoch(), ord)
 	}
+	l.spread()
 	if !l.removed && !l.stale {
 		if rerr := l.rewriteIfLong(); rerr != nil {
 			l.log.Error("the room's journal cannot be written anew", zap.Error(rerr))

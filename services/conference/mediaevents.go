@@ -52,8 +52,12 @@ func (q *quality) worthTelling(now time.Time, info *contract.LegInfo, large bool
 func (s *Service) hearMedia() error {
 	return s.subscribe(
 		hear(s, contract.MediaBeat, func(_ []string, b *contract.WorkerBeat) {
-			if s.workers.beat(b) {
+			due, joins := s.workers.beat(b)
+			if due {
 				s.compare(b.Worker)
+			}
+			if joins {
+				s.trunks.started(b.Worker)
 			}
 		}),
 		hear(s, contract.MediaLeg, func(_ []string, e *contract.LegChange) {

@@ -31,16 +31,20 @@ type fakeMedia struct {
 	listen  map[string]contract.Listen
 	fail    *contract.Error // answers leg.open
 	hold    chan struct{}   // leg.open waits for it
+	maxLegs int
+	trunks  map[string]contract.TrunksSet // the last one of each room
+	refuse  *contract.Error               // answers trunks
 }
 
 func startMedia(t testing.TB, s *bustest.Server, name string) *fakeMedia {
 	t.Helper()
-	m := &fakeMedia{t: t, c: s.Conn("media"), name: name, legs: map[string]*contract.LegInfo{}, asked: map[string]contract.LegOpen{}, proved: map[string]bool{}, listen: map[string]contract.Listen{}}
+	m := &fakeMedia{t: t, c: s.Conn("media"), name: name, legs: map[string]*contract.LegInfo{}, asked: map[string]contract.LegOpen{}, proved: map[string]bool{}, listen: map[string]contract.Listen{}, trunks: map[string]contract.TrunksSet{}}
 	svc := serveFake(t, m.c, "media")
 	check(t, bus.Serve(svc, contract.MediaLegOpen, m.open, name))
 	check(t, bus.Serve(svc, contract.MediaLegSDP, m.sdp, name))
 	check(t, bus.Serve(svc, contract.MediaLegSet, m.set, name))
 	check(t, bus.Serve(svc, contract.MediaLegClose, m.close, name))
+	check(t, bus.Serve(svc, contract.MediaTrunks, m.joinWorkers, name))
 	check(t, bus.Serve(svc, contract.MediaInfo, m.info, name))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -78,7 +82,8 @@ func check(t testing.TB, err error) {
 
 func (m *fakeMedia) beat() {
 	m.mu.Lock()
-	b := &contract.WorkerBeat{Worker: m.name, Started: fmt.Sprint(m.started), Legs: len(m.legs)}
+	b := &contract.WorkerBeat{Worker: m.name, Started: fmt.Sprint(m.started), Legs: len(m.legs), MaxLegs: m.maxLegs,
+		TrunkKey: []byte("key of " + m.name), TrunkAddress: "192.0.2.1:24000"}
 	m.mu.Unlock()
 	if err := bus.Publish(context.Background(), m.c, contract.MediaBeat, b, m.name); err != nil {
 		m.t.Log(err)
@@ -103,8 +108,23 @@ func (m *fakeMedia) restart(keep ...string) {
 	m.mu.Lock()
 	m.started++
 	maps.DeleteFunc(m.legs, func(id string, _ *contract.LegInfo) bool { return !slices.Contains(keep, id) })
+	clear(m.trunks)
 	m.mu.Unlock()
 	m.beat()
+}
+
+func (m *fakeMedia) joinWorkers(_ context.Context, r *bus.Request[contract.TrunksSet]) (*contract.None, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	was := m.trunks[r.Body.Room]
+	if r.Body.Epoch < was.Epoch || r.Body.Epoch == was.Epoch && r.Body.Version <= was.Version {
+		return nil, contract.ErrStale
+	}
+	if m.refuse != nil {
+		return nil, m.refuse
+	}
+	m.trunks[r.Body.Room] = r.Body
+	return &contract.None{}, nil
 }
 
 func (m *fakeMedia) open(ctx context.Context, r *bus.Request[contract.LegOpen]) (*contract.LegOpened, error) {
@@ -122,8 +142,11 @@ func (m *fakeMedia) open(ctx context.Context, r *bus.Request[contract.LegOpen]) 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.opened++
 	q := r.Body
+	if m.maxLegs > 0 && len(m.legs) >= m.maxLegs && m.legs[q.Leg] == nil {
+		return nil, contract.ErrBusy
+	}
+	m.opened++
 	m.asked[q.Leg] = q
 	m.legs[q.Leg] = &contract.LegInfo{Leg: q.Leg, Room: q.Room, Transport: string(q.Transport), Codec: "opus", CanSpeak: q.CanSpeak, Muted: q.Muted,
 		Connected: q.Transport == contract.TransportBus}

@@ -33,6 +33,7 @@ type Service struct {
 	bots    bots
 	workers *workers
 	orders  *orders
+	trunks  *trunks
 	now     func() time.Time
 	// botGrace is room.BotGrace; tests are less patient.
 	botGrace time.Duration
@@ -63,6 +64,7 @@ func New(env *host.Env) (host.Runner, error) {
 	s := &Service{env: env, log: env.Log, metrics: newMetrics(env.Registry), now: time.Now, botGrace: room.BotGrace, exist: map[string]error{}}
 	s.workers = newWorkers(env.Config.Media.Worker, s.now)
 	s.orders = newOrders(s.log, s.metrics, s.sendOrder)
+	s.trunks = newTrunks(s.workers, s.log, s.sendTrunks)
 	return s, nil
 }
 
@@ -114,6 +116,7 @@ func (s *Service) serve(ctx context.Context) error {
 	}()
 	s.bus.OnReconnect(s.busBack)
 	s.spawn(s.orders.run)
+	s.spawn(s.trunks.run)
 	s.spawn(s.watchBots)
 	s.spawn(s.tick)
 	svc, err := bus.NewService(s.bus, "conference", s.env.Version, "rooms: who is in, what each may do, what happened")
@@ -142,6 +145,7 @@ func (s *Service) handle(svc *bus.Service) error {
 	return errors.Join(
 		bus.Serve(svc, contract.RoomCreateCmd, s.create),
 		bus.Serve(svc, contract.RoomRemoveCmd, s.remove),
+		bus.Serve(svc, contract.WorkerList, s.listWorkers),
 		bus.Serve(svc, contract.RoomFaceCmd, s.face),
 		bus.Serve(svc, contract.RoomSIPSecret, s.sipSecret),
 		bus.Serve(svc, contract.RoomJoin, s.join),

@@ -5,6 +5,8 @@ package conference
 import (
 	"context"
 	"math"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +43,8 @@ type workers struct {
 type worker struct {
 	placement.Worker
 	started   string
+	trunk     contract.TrunkPeer // how others reach it
+	last      contract.WorkerBeat
 	comparing bool
 	repeat    bool // compare again when that is done
 	compared  time.Time
@@ -52,7 +56,8 @@ func newWorkers(home string, now func() time.Time) *workers {
 
 // beat notes a beat and reports whether the worker's legs have to be compared: it
 // is new, was started anew, was silent, or the last comparison is old.
-func (w *workers) beat(b *contract.WorkerBeat) bool {
+// joins says that trunks to it have to be made anew.
+func (w *workers) beat(b *contract.WorkerBeat) (due, joins bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := w.now()
@@ -61,10 +66,37 @@ func (w *workers) beat(b *contract.WorkerBeat) bool {
 		x = new(worker)
 		w.by[b.Worker] = x
 	}
-	due := x.started != b.Started || now.Sub(x.Seen) > placement.Alive || now.Sub(x.compared) > compareEvery
-	x.Worker = placement.Worker{Name: b.Worker, Legs: b.Legs, CPU: b.CPU, Seen: now}
-	x.started = b.Started
-	return due
+	due = x.started != b.Started || now.Sub(x.Seen) > placement.Alive || now.Sub(x.compared) > compareEvery
+	end := contract.TrunkPeer{Worker: b.Worker, Started: b.Started, Key: b.TrunkKey, Address: b.TrunkAddress}
+	joins = !samePeer(end, x.trunk) || now.Sub(x.Seen) > placement.Alive
+	x.Worker = placement.Worker{Name: b.Worker, Legs: b.Legs, MaxLegs: b.MaxLegs, CPU: b.CPU, Seen: now}
+	x.started, x.trunk, x.last = b.Started, end, *b
+	return due, joins
+}
+
+// listWorkers serves worker.list.
+func (s *Service) listWorkers(ctx context.Context, _ *bus.Request[contract.None]) (*contract.Workers, error) {
+	rooms := map[string][]string{}
+	for _, n := range s.names() {
+		at, err := ask(ctx, s, n, func(l *live) ([]string, error) { return l.workers(), nil })
+		if err != nil {
+			continue // a room that cannot be asked is refused by other commands, with the reason
+		}
+		for _, w := range at {
+			rooms[w] = append(rooms[w], n)
+		}
+	}
+	out := &contract.Workers{Workers: []contract.Worker{}}
+	s.workers.mu.Lock()
+	defer s.workers.mu.Unlock()
+	for name, x := range s.workers.by {
+		if x.last.Worker == "" {
+			continue // never heard of
+		}
+		out.Workers = append(out.Workers, contract.Worker{WorkerBeat: x.last, Alive: s.now().Sub(x.Seen) <= placement.Alive, Rooms: append([]string{}, rooms[name]...)})
+	}
+	slices.SortFunc(out.Workers, func(a, b contract.Worker) int { return strings.Compare(a.Worker, b.Worker) })
+	return out, nil
 }
 
 // alive reports whether a worker beats.
@@ -75,30 +107,49 @@ func (w *workers) alive(name string) bool {
 	return x != nil && w.now().Sub(x.Seen) <= placement.Alive
 }
 
-// choose returns the worker for a leg of a room that is at current. Before any
+// choose returns the worker for a leg of a room that is at the given ones. Before any
 // beat it is the node's own: a join right after the start need not wait a second.
-func (w *workers) choose(current string) string {
+func (w *workers) choose(at []string) (string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	list := make([]placement.Worker, 0, len(w.by))
+	alive := 0
 	for _, x := range w.by {
 		list = append(list, x.Worker)
+		if w.now().Sub(x.Seen) <= placement.Alive {
+			alive++
+		}
 	}
-	if got := placement.Choose(w.now(), list, current); got != "" {
-		return got
+	got := placement.Choose(w.now(), list, at...)
+	switch {
+	case got != "":
+		w.by[got].Legs++ // before the next beat tells of it
+		return got, nil
+	case alive > 0:
+		return "", contract.ErrBusy.With("each of the %d media workers has as many legs as it may (media.max_legs); add a worker", alive)
+	case len(at) > 0:
+		return at[0], nil
 	}
-	if current != "" {
-		return current
-	}
-	return w.home
+	return w.home, nil
 }
 
-// count notes a leg that was opened, so that the next choice knows of it before
-// the next beat.
-func (w *workers) count(name string) {
+// reached is how other workers reach one; false: it is not there, or has not told.
+func (w *workers) reached(name string) (contract.TrunkPeer, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	x := w.by[name]
+	if x == nil || x.trunk.Address == "" || w.now().Sub(x.Seen) > placement.Alive {
+		return contract.TrunkPeer{}, false
+	}
+	return x.trunk, true
+}
+
+// refused notes that a worker takes no leg now, until its next beat.
+func (w *workers) refused(name string) {
 	w.mu.Lock()
 	if x := w.by[name]; x != nil {
-		x.Legs++
+		x.MaxLegs = max(1, x.MaxLegs)
+		x.Legs = max(x.Legs, x.MaxLegs)
 	}
 	w.mu.Unlock()
 }
@@ -116,7 +167,7 @@ func (w *workers) dead() (gone []string, heir string) {
 		}
 		list = append(list, x.Worker)
 	}
-	return gone, placement.Choose(now, list, "")
+	return gone, placement.Choose(now, list)
 }
 
 // begin says that a comparison with a worker may begin; one at a time.

@@ -51,6 +51,7 @@ func (s *Service) serveBus(ctx context.Context) error {
 		bus.Serve(svc, contract.MediaLegSDP, s.legSDP, s.worker),
 		bus.Serve(svc, contract.MediaLegSet, s.legSet, s.worker),
 		bus.Serve(svc, contract.MediaLegClose, s.legClose, s.worker),
+		bus.Serve(svc, contract.MediaTrunks, s.trunksSet, s.worker),
 		bus.Serve(svc, contract.MediaInfo, s.info, s.worker),
 	)
 	if err != nil {
@@ -77,6 +78,9 @@ func (s *Service) legOpen(_ context.Context, r *bus.Request[contract.LegOpen]) (
 	if q.Leg == "" || q.Room == "" || len(q.Leg) > 128 || len(q.Room) > 128 {
 		return nil, contract.ErrBadRequest.With("a leg needs the id of the participant and a room, of 1 to 128 characters")
 	}
+	if err := s.admits(q.Leg); err != nil {
+		return nil, err
+	}
 	if q.Transport == contract.TransportBus {
 		return s.openBot(q)
 	}
@@ -92,6 +96,25 @@ func (s *Service) legOpen(_ context.Context, r *bus.Request[contract.LegOpen]) (
 		Offer: q.Offer, Remote: remote, Unproved: q.Unproved, CanSpeak: q.CanSpeak, Muted: q.Muted,
 	})
 	return opened(o, err)
+}
+
+// admits refuses a leg that is not here yet beyond media.max_legs. Two at once may both be the
+// last one: the bound is what the machine is meant to bear, not what it can.
+func (s *Service) admits(id string) error {
+	most := s.env.Config.Media.MaxLegs
+	if most == 0 {
+		return nil
+	}
+	if _, here := s.host.Leg(id); here {
+		return nil
+	}
+	s.mu.Lock()
+	bots, here := len(s.bots), s.bots[id] != nil
+	s.mu.Unlock()
+	if !here && bots+len(s.host.Legs()) >= most {
+		return contract.ErrBusy.With("media worker %s has %d legs, as many as it may (media.max_legs)", s.worker, most)
+	}
+	return nil
 }
 
 // remoteOf reads an address; empty is one that is not known.

@@ -3,7 +3,9 @@ package media
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
+	"os"
 	"syscall"
 	"time"
 
@@ -56,6 +58,7 @@ func (s *Service) publisher(ctx context.Context, c *bus.Conn) {
 	t := time.NewTicker(beatEvery)
 	defer t.Stop()
 	last := map[string]contract.LegInfo{}
+	s.beat(c, len(s.infos())) // who waits for this process, as the room's other workers do, learns of it now
 	for n := 0; ; {
 		select {
 		case fn := <-s.events:
@@ -63,10 +66,7 @@ func (s *Service) publisher(ctx context.Context, c *bus.Conn) {
 		case <-t.C:
 			n++
 			infos := s.infos()
-			s.cpu.sample(time.Now())
-			publishNow(s, c, contract.MediaBeat, contract.WorkerBeat{
-				Worker: s.worker, Started: s.started, Legs: len(infos), CPU: s.cpu.cores(),
-			})
+			s.beat(c, len(infos))
 			if n%statsEvery == 0 {
 				last = s.stats(c, infos, last)
 			}
@@ -81,6 +81,28 @@ func (s *Service) publisher(ctx context.Context, c *bus.Conn) {
 			}
 		}
 	}
+}
+
+func (s *Service) beat(c *bus.Conn, legs int) {
+	s.cpu.sample(time.Now())
+	publishNow(s, c, contract.MediaBeat, contract.WorkerBeat{
+		Worker: s.worker, Started: s.started, Legs: legs, MaxLegs: s.env.Config.Media.MaxLegs,
+		CPU: s.cpu.cores(), At: time.Since(s.born).Seconds(), CPUS: s.cpu.seconds(), RSS: residentBytes(),
+		TrunkKey: s.trunk.Public(), TrunkAddress: s.trunkAddress(),
+	})
+}
+
+// residentBytes is the memory of the process (proc(5)), 0 when the system does not tell.
+func residentBytes() int64 {
+	raw, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var size, resident int64
+	if _, err := fmt.Sscan(string(raw), &size, &resident); err != nil {
+		return 0
+	}
+	return resident * int64(os.Getpagesize())
 }
 
 func publishNow[E any](s *Service, c *bus.Conn, ev contract.Event[E], e E) {

@@ -116,6 +116,13 @@ func (m *meter) sample(now time.Time) {
 	m.mu.Unlock()
 }
 
+// seconds are what the process used since its start, as of the last sample.
+func (m *meter) seconds() float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.u.spent.Seconds()
+}
+
 func (m *meter) cores() float64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()

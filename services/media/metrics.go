@@ -23,6 +23,8 @@ var (
 	descDropped = prometheus.NewDesc("parley_media_dropped_total", "Packets dropped, by reason.", []string{"reason"}, nil)
 	descLegs    = prometheus.NewDesc("parley_media_legs", "Legs of browsers and phones.", nil, nil)
 	descResumed = prometheus.NewDesc("parley_media_resumed_legs", "Legs taken over from the process before.", nil, nil)
+	descTrunks  = prometheus.NewDesc("parley_media_trunks", "Trunks of rooms to other workers.", nil, nil)
+	descTrunked = prometheus.NewDesc("parley_media_trunk_packets", "Packets on the trunks that are there.", []string{"direction"}, nil)
 	descShakes  = prometheus.NewDesc("parley_media_handshakes_total", "DTLS handshakes done.", nil, nil)
 )
 
@@ -30,7 +32,7 @@ var (
 type collector struct{ s *Service }
 
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPackets, descDropped, descLegs, descResumed, descShakes} {
+	for _, d := range []*prometheus.Desc{descPackets, descDropped, descLegs, descResumed, descShakes, descTrunks, descTrunked} {
 		ch <- d
 	}
 }
@@ -52,6 +54,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		count(descDropped, v, leg.DropReasons[i])
 	}
 	count(descShakes, n.Handshakes)
+	trunks := h.TrunkCounts()
+	ch <- prometheus.MustNewConstMetric(descTrunks, prometheus.GaugeValue, float64(trunks.Sessions))
+	ch <- prometheus.MustNewConstMetric(descTrunked, prometheus.GaugeValue, float64(trunks.Sent), "out")
+	ch <- prometheus.MustNewConstMetric(descTrunked, prometheus.GaugeValue, float64(trunks.Received), "in")
 	ch <- prometheus.MustNewConstMetric(descLegs, prometheus.GaugeValue, float64(len(h.Legs())))
 	ch <- prometheus.MustNewConstMetric(descResumed, prometheus.GaugeValue, float64(n.Resumed))
 }

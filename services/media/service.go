@@ -24,6 +24,7 @@ import (
 	"github.com/parley-jami/parley/services/media/buslegs"
 	"github.com/parley-jami/parley/services/media/leg"
 	"github.com/parley-jami/parley/services/media/resume"
+	"github.com/parley-jami/parley/services/media/trunk"
 )
 
 // Service is the media process.
@@ -32,8 +33,10 @@ type Service struct {
 	env     *host.Env
 	log     *zap.Logger
 	worker  string
+	trunk   *trunk.Key
 	public  []netip.Addr
 	started string // random word of this process
+	born    time.Time
 	events  chan func(*bus.Conn)
 
 	metrics *metrics
@@ -57,7 +60,7 @@ func New(env *host.Env) (host.Runner, error) { return newService(env) }
 
 func newService(env *host.Env) (*Service, error) {
 	s := &Service{
-		env: env, log: env.Log, worker: env.Config.Media.Worker, started: rand.Text()[:12],
+		env: env, log: env.Log, worker: env.Config.Media.Worker, started: rand.Text()[:12], born: time.Now(),
 		events: make(chan func(*bus.Conn), maxEvents), bots: map[string]*bot{},
 	}
 	for _, p := range env.Config.Media.Public {
@@ -66,6 +69,10 @@ func newService(env *host.Env) (*Service, error) {
 			return nil, fmt.Errorf("media.public: %q is not an IP address", p)
 		}
 		s.public = append(s.public, a.Unmap())
+	}
+	var err error
+	if s.trunk, err = trunk.NewKey(s.worker, s.started); err != nil {
+		return nil, err
 	}
 	s.metrics = newMetrics(env.Registry, s)
 	return s, nil
@@ -121,7 +128,7 @@ func (s *Service) open(priority error) error {
 	if err != nil {
 		return err
 	}
-	cfg := leg.Config{Public: s.public, Loudest: s.env.Config.Media.Loudest, Log: s.log}
+	cfg := leg.Config{Public: s.public, Loudest: s.env.Config.Media.Loudest, Trunk: s.trunk, Log: s.log}
 	cfg.Events = leg.Events{Change: s.onChange, Digit: s.onDigit, Voice: s.onVoice}
 	if cfg.Certificate, err = loadCertificate(filepath.Join(dir, "dtls.pem"), time.Now()); err != nil {
 		return err

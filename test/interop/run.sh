@@ -41,7 +41,7 @@ rig+='|TestStockBehindOurProxy|TestStockCallsByOurRelay|TestTextsOverAConnection
 rig+='|TestNodeCallsStock|TestNodeCallsAllDevices|TestStockConnects|TestStockInCall|TestStockRendezvous|TestRosterAsOfAStockHost|TestCallsLast'
 node='TestAccountsOnTheOperatorsPage|TestOperatorsPageWithManyAccounts|TestOrganisationOnTheOperatorsPage|TestDamagedState'
 node+='|TestSim|TestRefusedStarts|TestPrivateKeysStayInIdentity|TestPhoneWithPIN|TestAnotherAccountsRooms|TestExamples|TestStorageKey'
-node+='|TestStartOnAnExistingAccount|TestBrowserWithUDPNeedsNoRelay|TestBrowserWithTLSAlone|TestHowParticipantsAreConnected|TestNodeCallsPhones'
+node+='|TestRoomOverTwoWorkers|TestRefusedWorkers|TestStartOnAnExistingAccount|TestBrowserWithUDPNeedsNoRelay|TestBrowserWithTLSAlone|TestHowParticipantsAreConnected|TestNodeCallsPhones'
 export scratch rig node
 if gone=$(tr '|' '\n' <<<"$rig|$node" | grep -vxFf <("$scratch/interop.test" -test.list .)); then
   echo "interop: run.sh names tests that are not there:" $gone >&2

@@ -1,44 +1,69 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package placement chooses the media worker of a leg. It is pure: workers and
-// the room's place go in, a name comes out.
+// Package placement chooses the media worker of a leg, and how the workers of one room
+// are joined. It is pure: workers and the room's place go in, names come out.
 package placement
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Alive is how long after its last beat (one a second) a worker counts as there.
 const Alive = 3500 * time.Millisecond
 
+// busyCPU is from how many cores in use a worker gets no leg of a room that could be
+// elsewhere: a room's tick runs on one.
+const busyCPU = 0.75
+
 // Worker is a media worker as its last beat told of it.
 type Worker struct {
-	Name string
-	Legs int
-	CPU  float64 // cores in use
-	Seen time.Time
+	Name    string
+	Legs    int
+	MaxLegs int     // it takes no more, 0: as many as come
+	CPU     float64 // cores in use
+	Seen    time.Time
 }
 
-// Choose returns the worker for a new leg, or "" when there is none. A room stays
-// on the worker that it has while that one lives, because there is one mixer for
-// a room; a new room goes where the fewest legs are, then where the least CPU is
-// used, then by name, so that every process chooses alike.
-func Choose(now time.Time, workers []Worker, current string) string {
-	var best *Worker
+func (w *Worker) full() bool { return w.MaxLegs > 0 && w.Legs >= w.MaxLegs }
+
+func (w *Worker) busy() bool { return w.full() || w.CPU >= busyCPU }
+
+// Choose returns the worker for a new leg, or "" when there is none that takes it. A room,
+// which is at the given workers in the order in which it came to them, stays together: each worker
+// more costs each of the others a trunk, and everybody the mix of the loudest. So it goes to the
+// first of them that isn't busy, else to another one that isn't, else to any that isn't
+// full. Among equals it is the one with the fewest legs, then with the least CPU in use, then by name, so
+// that every process chooses alike.
+func Choose(now time.Time, workers []Worker, at ...string) string {
+	var best, spare *Worker
+	place := len(at)
 	for i := range workers {
 		w := &workers[i]
-		if now.Sub(w.Seen) > Alive {
+		if now.Sub(w.Seen) > Alive || w.full() {
 			continue
 		}
-		if w.Name == current {
-			return current
+		if spare == nil || less(w, spare) {
+			spare = w
 		}
-		if best == nil || less(w, best) {
-			best = w
+		if w.busy() {
+			continue
+		}
+		k := slices.Index(at, w.Name)
+		if k < 0 {
+			k = len(at)
+		}
+		if best == nil || k < place || k == place && less(w, best) {
+			best, place = w, k
 		}
 	}
-	if best == nil {
-		return ""
+	switch {
+	case best != nil:
+		return best.Name
+	case spare != nil:
+		return spare.Name
 	}
-	return best.Name
+	return ""
 }
 
 func less(a, b *Worker) bool {

@@ -12,22 +12,33 @@ func TestChoose(t *testing.T) {
 	w := func(name string, legs int, cpu float64, ago time.Duration) Worker {
 		return Worker{Name: name, Legs: legs, CPU: cpu, Seen: now.Add(-ago)}
 	}
+	most := func(n int, w Worker) Worker {
+		w.MaxLegs = n
+		return w
+	}
 	for name, c := range map[string]struct {
 		workers []Worker
-		current string
+		at      []string
 		want    string
 	}{
-		"none":                    {nil, "", ""},
-		"all silent":              {[]Worker{w("m1", 0, 0, time.Minute)}, "m1", ""},
-		"fewest legs":             {[]Worker{w("m1", 5, 0, 0), w("m2", 3, 1, 0)}, "", "m2"},
-		"least CPU":               {[]Worker{w("m1", 3, .5, 0), w("m2", 3, .2, 0)}, "", "m2"},
-		"by name":                 {[]Worker{w("m2", 0, 0, 0), w("m1", 0, 0, 0)}, "", "m1"},
-		"a room stays":            {[]Worker{w("m1", 900, 1, 0), w("m2", 0, 0, 0)}, "m1", "m1"},
-		"its worker is silent":    {[]Worker{w("m1", 0, 0, Alive+1), w("m2", 9, 0, 0)}, "m1", "m2"},
-		"its worker is just late": {[]Worker{w("m1", 9, 0, Alive), w("m2", 0, 0, 0)}, "m1", "m1"},
+		"none":                     {nil, nil, ""},
+		"all silent":               {[]Worker{w("m1", 0, 0, time.Minute)}, []string{"m1"}, ""},
+		"fewest legs":              {[]Worker{w("m1", 5, 0, 0), w("m2", 3, .5, 0)}, nil, "m2"},
+		"least CPU":                {[]Worker{w("m1", 3, .5, 0), w("m2", 3, .2, 0)}, nil, "m2"},
+		"by name":                  {[]Worker{w("m2", 0, 0, 0), w("m1", 0, 0, 0)}, nil, "m1"},
+		"a room stays":             {[]Worker{w("m1", 900, .5, 0), w("m2", 0, 0, 0)}, []string{"m1"}, "m1"},
+		"its worker is silent":     {[]Worker{w("m1", 0, 0, Alive+1), w("m2", 9, 0, 0)}, []string{"m1"}, "m2"},
+		"its worker is just late":  {[]Worker{w("m1", 9, 0, Alive), w("m2", 0, 0, 0)}, []string{"m1"}, "m1"},
+		"its worker is busy":       {[]Worker{w("m1", 9, .8, 0), w("m2", 5, 0, 0), w("m3", 3, 0, 0)}, []string{"m1"}, "m3"},
+		"its worker is full":       {[]Worker{most(9, w("m1", 9, 0, 0)), w("m2", 12, 0, 0)}, []string{"m1"}, "m2"},
+		"its second worker":        {[]Worker{w("m1", 9, .8, 0), w("m2", 50, 0, 0), w("m3", 3, 0, 0)}, []string{"m1", "m2"}, "m2"},
+		"there is place again":     {[]Worker{w("m1", 9, .2, 0), w("m2", 5, 0, 0)}, []string{"m1", "m2"}, "m1"},
+		"all are busy":             {[]Worker{w("m1", 9, .8, 0), w("m2", 5, .9, 0)}, []string{"m1"}, "m2"},
+		"all are full":             {[]Worker{most(9, w("m1", 9, 0, 0)), most(5, w("m2", 5, 0, 0))}, []string{"m1"}, ""},
+		"busy, and the other full": {[]Worker{w("m1", 9, .8, 0), most(5, w("m2", 5, 0, 0))}, []string{"m1"}, "m1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := Choose(now, c.workers, c.current); got != c.want {
+			if got := Choose(now, c.workers, c.at...); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})

@@ -51,7 +51,7 @@ const (
 	BrowserGrace = 30 * time.Second
 	// LostGrace is for phones and Jami peers, which do not come back by themselves. With the 10 s
 	// of silence before, who vanishes is gone in less than 20 s.
-	LostGrace = 8 * time.Second
+	LostGrace = 7 * time.Second
 	// BotGrace is how long a bot without a lease keeps its seat while nothing is
 	// connected to the bus in its name.
 	BotGrace = 15 * time.Second

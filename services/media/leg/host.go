@@ -13,6 +13,7 @@ import (
 
 	"github.com/parley-jami/parley/services/media/mix"
 	"github.com/parley-jami/parley/services/media/resume"
+	"github.com/parley-jami/parley/services/media/trunk"
 	"github.com/parley-jami/parley/services/media/wire"
 )
 
@@ -26,6 +27,7 @@ type Config struct {
 	RTCP    [Pairs]*net.UDPConn
 	// Certificate is what DTLS shows, ECDSA P-256.
 	Certificate tls.Certificate
+	Trunk       *trunk.Key // what the process proves itself with to other workers
 	Table       *resume.Table
 	Files       *resume.Files // nil: legs end with the process
 	Log         *zap.Logger
@@ -54,7 +56,9 @@ type Host struct {
 
 	failed chan error
 
-	ctl sync.Mutex // commands about legs, one at a time; taken before everything
+	ctl    sync.Mutex // commands, one at a time; taken before everything
+	trunks *trunk.Trunks
+	joined map[string]*roomTrunks // under ctl
 
 	mu     sync.Mutex
 	legs   map[string]*Leg
@@ -77,7 +81,7 @@ func New(cfg Config) (*Host, error) {
 	h := &Host{
 		cfg: cfg, log: cfg.Log, events: cfg.Events, legs: map[string]*Leg{}, rooms: map[string]*Room{},
 		shakes: handshakes{runs: map[*muxConn]netip.Addr{}}, failed: make(chan error, 1),
-		dirties: map[*Leg]struct{}{}, wake: make(chan struct{}, 1),
+		dirties: map[*Leg]struct{}{}, wake: make(chan struct{}, 1), joined: map[string]*roomTrunks{},
 	}
 	h.addrs.public = cfg.Public
 	h.ctx, h.stop = context.WithCancel(context.Background())
@@ -97,6 +101,7 @@ func New(cfg Config) (*Host, error) {
 	if err := add(kindBrowser, "media0", 0, cfg.Browser); err != nil {
 		return nil, err
 	}
+	h.trunks = trunk.New(cfg.Trunk, trunkSocket{h.ports[0]})
 	for i := range Pairs {
 		if err := add(kindRTP, fmt.Sprintf("rtp%d", i), 1+i, cfg.RTP[i]); err != nil {
 			return nil, err
@@ -203,6 +208,7 @@ func (h *Host) shutdown(orderly bool) {
 	h.mu.Lock()
 	h.closed = true
 	h.mu.Unlock()
+	h.forgetTrunks()
 	for _, l := range h.Legs() {
 		h.close(l, orderly, reasonShutdown)
 	}
@@ -256,6 +262,7 @@ func (h *Host) round(wall time.Time) {
 		}
 		h.silence(l, now)
 	}
+	h.trunks.Expire(now)
 	for i, w := range h.clockW {
 		if w != nil {
 			w.Flush()

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/parley-jami/parley/services/media/resume"
+	"github.com/parley-jami/parley/services/media/trunk"
 )
 
 // node is a host on loopback with its sockets apart, so that a second process can
@@ -28,7 +29,11 @@ type node struct {
 	t    testing.TB
 	dir  string
 	cert tls.Certificate
-	dup  func() (browser *net.UDPConn, rtp, rtcp [Pairs]*net.UDPConn)
+	// what other workers know
+	trunk   *trunk.Key
+	browser *net.UDPConn
+
+	dup func() (browser *net.UDPConn, rtp, rtcp [Pairs]*net.UDPConn)
 
 	mu     sync.Mutex
 	events []string
@@ -75,13 +80,13 @@ func testCertificate(t testing.TB) tls.Certificate {
 func newNode(t testing.TB) *node {
 	t.Helper()
 	n := &node{t: t, dir: t.TempDir(), cert: testCertificate(t)}
-	browser := listen(t)
+	n.browser = listen(t)
 	var rtp, rtcp [Pairs]*net.UDPConn
 	for i := range Pairs {
 		rtp[i], rtcp[i] = listen(t), listen(t)
 	}
 	t.Cleanup(func() {
-		browser.Close()
+		n.browser.Close()
 		for i := range Pairs {
 			rtp[i].Close()
 			rtcp[i].Close()
@@ -91,7 +96,7 @@ func newNode(t testing.TB) *node {
 		for i := range Pairs {
 			r[i], c[i] = again(t, rtp[i]), again(t, rtcp[i])
 		}
-		return again(t, browser), r, c
+		return again(t, n.browser), r, c
 	}
 	n.start()
 	t.Cleanup(func() { n.Host.Close() })
@@ -118,7 +123,10 @@ func (n *node) start() {
 	if _, fuzz := n.t.(*testing.F); !fuzz { // a fuzz target must not log through it
 		log = zaptest.NewLogger(n.t)
 	}
-	cfg := Config{Loudest: 4, Certificate: n.cert, Table: table, Files: files, Log: log}
+	if n.trunk, err = trunk.NewKey(n.dir, "s"); err != nil {
+		n.t.Fatal(err)
+	}
+	cfg := Config{Loudest: 4, Certificate: n.cert, Trunk: n.trunk, Table: table, Files: files, Log: log}
 	cfg.Browser, cfg.RTP, cfg.RTCP = n.dup()
 	note := func(format string, args ...any) {
 		n.mu.Lock()

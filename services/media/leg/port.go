@@ -112,7 +112,10 @@ func (p *port) run() {
 func (p *port) packet(pkt []byte, from netip.AddrPort, now int64) {
 	k := wire.Classify(pkt)
 	switch {
-	case k == wire.Junk, k == wire.STUN && p.reply == nil, p.kind != kindBrowser && k == wire.DTLS, p.kind == kindRTCP && k != wire.RTCP && k != wire.STUN:
+	case k == wire.Trunk && p.kind == kindBrowser:
+		p.h.trunkPacket(pkt, now)
+		return
+	case k == wire.Junk, k == wire.Trunk, k == wire.STUN && p.reply == nil, p.kind != kindBrowser && k == wire.DTLS, p.kind == kindRTCP && k != wire.RTCP && k != wire.STUN:
 		p.h.drop(dropJunk)
 		return
 	case k == wire.STUN:

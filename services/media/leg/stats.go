@@ -19,6 +19,7 @@ const (
 	dropCheck
 	dropHandshake
 	dropSend
+	dropTrunk
 	dropReasons
 )
 
@@ -35,6 +36,7 @@ var DropReasons = [dropReasons]string{
 	"check",        // STUN that is no valid check of a leg
 	"handshake",    // DTLS without a place for a handshake
 	"send",         // refused by the kernel
+	"trunk",        // of a trunk that is not there, or not authentic
 }
 
 type stats struct {

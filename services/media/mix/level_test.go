@@ -76,7 +76,7 @@ func TestManyWithoutLevelsTakeTurns(t *testing.T) {
 			t.Fatalf("%d members are decoded in a tick", decoders)
 		}
 	}
-	if !speaker.m.t.chosen {
+	if !speaker.m.t.heard.taken {
 		t.Error("who speaks isn't heard")
 	}
 }

@@ -12,12 +12,15 @@ import (
 type Member struct {
 	room   *Room
 	id     string
+	key    string // in Room.members
 	source Source // nil: packets
+	remote bool   // spoken at another worker, and brought by a trunk
 
 	in, out     atomic.Uint32 // CodecID
 	open        atomic.Bool   // may speak, isn't muted, isn't closed
 	hearsOthers atomic.Bool   // a source that is given the mix without itself, by the tap
 	active      atomic.Bool   // in the room's list of those who send
+	carried     atomic.Bool   // goes to the room's other workers
 	buf         atomic.Pointer[jitter.Buffer]
 
 	peak  atomic.Int32 // loudness of the packets since the last tick, -1: none, unknownPeak: must be decoded
@@ -44,12 +47,19 @@ type tickState struct {
 	pcm      *[frameSamples]float32 // this tick's sound, nil when there is none
 	frame    jitter.Frame
 	own      *stream // the mix without this member
-	chosen   bool
-	leaving  bool // this tick is the last one, and fades
+	voice    *voice  // of a source that is carried
+	heard    seat
+	carried  seat
 	pulled   bool // in this tick
-	since    int  // ticks since chosen
 	missing  int  // ticks without anything to play
 	lastTick uint64
+}
+
+// seat is a member's place among the loudest.
+type seat struct {
+	taken   bool
+	leaving bool // this tick is the last one, and fades
+	since   int  // ticks since it was taken
 }
 
 // unknownPeak marks packets whose level only decoding tells.
@@ -86,7 +96,9 @@ func (m *Member) Push(p *Packet) {
 		return
 	}
 	m.received.Add(1)
-	m.notePeak(peakOf(id, p, samples))
+	peak := peakOf(id, p, samples)
+	m.notePeak(peak)
+	m.carry(p, peak)
 	if p.Voice {
 		m.vflag.Store(true)
 	}

@@ -241,7 +241,7 @@ func TestLoudestAreHeardWithoutFlapping(t *testing.T) {
 	if len(r.loud) != 2 || changes > 2 {
 		t.Errorf("%d are heard after %d changes", len(r.loud), changes)
 	}
-	if !legs[4].m.t.chosen {
+	if !legs[4].m.t.heard.taken {
 		t.Error("the loudest isn't heard")
 	}
 	for id, n := range voices {

@@ -32,6 +32,9 @@ type Room struct {
 	running bool
 	closed  bool
 
+	trunk atomic.Pointer[carrier]
+	early atomic.Int32 // packets of newcomers that may still be carried in this tick
+
 	tapMu    sync.Mutex // guards tap
 	tap      Tap
 	tapFrame TapFrame
@@ -40,8 +43,10 @@ type Room struct {
 	listeners []*Member // those with a sink
 	sending   []*Member
 	loud      []*Member
+	carried   []*Member // those who go to other workers
 	shared    *stream
 	streams   []*stream
+	voices    []*voice
 	decoders  [codec.Count][]codec.Decoder
 	buffers   []*[frameSamples]float32
 	tail      int // ticks that are still sent after the last sound
@@ -72,12 +77,12 @@ func (r *Room) Add(id string, in, out CodecID, sink Sink, canSpeak, muted bool) 
 	if in >= codec.Count || out >= codec.Count {
 		return nil, ErrCodec
 	}
-	return r.add(&Member{id: id, sink: sink, canSpeak: canSpeak, muted: muted}, in, out)
+	return r.add(&Member{id: id, key: id, sink: sink, canSpeak: canSpeak, muted: muted}, in, out)
 }
 
 // AddSource takes a member in that brings PCM and receives nothing.
 func (r *Room) AddSource(id string, src Source, canSpeak, muted bool) (*Member, error) {
-	return r.add(&Member{id: id, source: src, canSpeak: canSpeak, muted: muted}, Opus, Opus)
+	return r.add(&Member{id: id, key: id, source: src, canSpeak: canSpeak, muted: muted}, Opus, Opus)
 }
 
 func (r *Room) add(m *Member, in, out CodecID) (*Member, error) {
@@ -93,10 +98,10 @@ func (r *Room) add(m *Member, in, out CodecID) (*Member, error) {
 	switch {
 	case r.closed:
 		return nil, ErrClosed
-	case r.members[m.id] != nil:
+	case r.members[m.key] != nil:
 		return nil, ErrDuplicate
 	}
-	r.members[m.id] = m
+	r.members[m.key] = m
 	r.added = append(r.added, m)
 	r.dirty.Store(true)
 	return m, nil
@@ -112,8 +117,8 @@ func (r *Room) Len() int {
 // remove forgets a closed member; the room's goroutine lets go of it in its next turn.
 func (r *Room) remove(m *Member) {
 	r.mu.Lock()
-	if r.members[m.id] == m {
-		delete(r.members, m.id)
+	if r.members[m.key] == m {
+		delete(r.members, m.key)
 	}
 	running := r.running
 	if !running { // no goroutine that could know it
@@ -231,6 +236,7 @@ func (r *Room) merge() {
 	r.added, r.roused = r.added[:0], r.roused[:0]
 	r.mu.Unlock()
 	r.loud = r.keep(r.loud, r.retire)
+	r.carried = r.keep(r.carried, r.uncarry)
 	r.sending = r.keep(r.sending, r.silence)
 	r.listeners = r.keep(r.listeners, nil)
 }

@@ -23,6 +23,7 @@ func (r *Room) tick(now int64, tick uint64) {
 	r.merge()
 	r.measure(now)
 	r.choose()
+	r.carry()
 	sounding := false
 	for _, m := range r.loud {
 		if !m.t.pulled {
@@ -43,6 +44,7 @@ func (r *Room) tick(now int64, tick uint64) {
 		r.mix()
 		r.send(tick)
 	}
+	r.carrySources(tick)
 	r.settle()
 	r.lastTick = tick
 }
@@ -61,8 +63,8 @@ func (r *Room) measure(now int64) {
 		}
 		peak, flag := int(m.peak.Swap(-1)), m.vflag.Swap(false)
 		if m.source != nil || peak == unknownPeak || m.t.dec != nil && peak < 0 {
-			if probes < maxProbes || m.t.chosen {
-				if !m.t.chosen {
+			if probes < maxProbes || m.t.heard.taken {
+				if !m.t.heard.taken {
 					probes++
 				}
 				r.pull(m, now, true)
@@ -93,51 +95,61 @@ func (r *Room) update(m *Member, peak int, flag bool) {
 	m.level.Store(int32(silence - m.t.last))
 	if turned {
 		m.speaking.Store(m.t.talks)
-		if r.cfg.OnVoice != nil {
+		if r.cfg.OnVoice != nil && !m.remote {
 			r.cfg.OnVoice(m.id, m.t.talks, silence-m.t.last)
 		}
 	}
 }
 
-// choose decides who is heard: those who were stay for their hold; a newcomer
-// takes a free place, or that of somebody who is quieter by the hysteresis.
-func (r *Room) choose() {
-	places := r.cfg.Loudest
-	for _, m := range r.loud {
-		m.t.since++
+// choose decides who is heard.
+func (r *Room) choose() { r.loud = r.elect(r.loud, heard, anybody) }
+
+func heard(m *Member) *seat { return &m.t.heard }
+
+func anybody(*Member) bool { return true }
+
+// elect brings the list of those who have a seat up to date: who has one keeps it for
+// his hold; a newcomer takes a free one, or that of somebody who is quieter by the
+// hysteresis. Those who lose theirs stay in the list, as leaving.
+func (r *Room) elect(seated []*Member, of func(*Member) *seat, may func(*Member) bool) []*Member {
+	free := r.cfg.Loudest
+	for _, m := range seated {
+		s := of(m)
+		s.since++
 		if !m.open.Load() || m.t.quiet > holdTicks || !m.active.Load() {
-			m.t.leaving = true
+			s.leaving = true
 		} else {
-			places--
+			free--
 		}
 	}
 	for range r.cfg.Loudest {
 		var best *Member
 		for _, m := range r.sending {
-			if !m.t.chosen && m.t.quiet == 0 && m.open.Load() && (best == nil || m.t.loud > best.t.loud) {
+			if !of(m).taken && m.t.quiet == 0 && m.open.Load() && may(m) && (best == nil || m.t.loud > best.t.loud) {
 				best = m
 			}
 		}
 		if best == nil {
-			return
+			return seated
 		}
-		if places > 0 {
-			places--
-		} else if weak := r.weakest(); weak != nil && best.t.loud > weak.t.loud+hysteresis {
-			weak.t.leaving = true
+		if free > 0 {
+			free--
+		} else if weak := weakest(seated, of); weak != nil && best.t.loud > weak.t.loud+hysteresis {
+			of(weak).leaving = true
 		} else {
-			return
+			return seated
 		}
-		best.t.chosen, best.t.leaving, best.t.since = true, false, 0
-		r.loud = append(r.loud, best)
+		*of(best) = seat{taken: true}
+		seated = append(seated, best)
 	}
+	return seated
 }
 
-// weakest is the quietest of those heard who may be displaced.
-func (r *Room) weakest() *Member {
+// weakest is the quietest of those with a seat who may be displaced.
+func weakest(seated []*Member, of func(*Member) *seat) *Member {
 	var weak *Member
-	for _, m := range r.loud {
-		if !m.t.leaving && (m.t.since > firmTicks || m.t.quiet > 0) && (weak == nil || m.t.loud < weak.t.loud) {
+	for _, m := range seated {
+		if s := of(m); !s.leaving && (s.since > firmTicks || m.t.quiet > 0) && (weak == nil || m.t.loud < weak.t.loud) {
 			weak = m
 		}
 	}
@@ -169,7 +181,7 @@ func (r *Room) pull(m *Member, now int64, decode bool) {
 			buf.Reset(id.ClockScale())
 			m.t.codec = id
 		}
-		if !m.open.Load() && !m.t.leaving { // muted: what waits isn't for others' ears
+		if !m.open.Load() && !m.t.heard.leaving { // muted: what waits isn't for others' ears
 			buf.Reset(id.ClockScale())
 		}
 		if decode && m.t.dec == nil {
@@ -233,10 +245,10 @@ func (r *Room) mix() {
 		}
 		from, to := m.t.gain, m.t.target(power(m.t.pcm[:]))
 		n := frameSamples
-		if m.t.since == 0 {
+		if m.t.heard.since == 0 {
 			from, n = 0, edge
 		}
-		if m.t.leaving {
+		if m.t.heard.leaving {
 			to, n = 0, edge
 		}
 		m.t.gain = to
@@ -278,7 +290,7 @@ func (r *Room) send(tick uint64) {
 func (r *Room) settle() {
 	out := r.loud[:0]
 	for _, m := range r.loud {
-		if m.t.leaving {
+		if m.t.heard.leaving {
 			r.retire(m)
 		} else {
 			out = append(out, m)
@@ -292,7 +304,7 @@ func (r *Room) settle() {
 			r.buffers = append(r.buffers, m.t.pcm)
 			m.t.pcm = nil
 		}
-		if m.t.missing <= goneTicks || m.t.chosen {
+		if m.t.missing <= goneTicks || m.t.heard.taken {
 			kept = append(kept, m)
 			continue
 		}
@@ -309,7 +321,7 @@ func (r *Room) settle() {
 
 // retire takes a member from those who are heard.
 func (r *Room) retire(m *Member) {
-	m.t.chosen, m.t.leaving = false, false
+	m.t.heard = seat{}
 	if m.t.own != nil {
 		r.streams = append(r.streams, m.t.own)
 		m.t.own = nil
@@ -328,7 +340,7 @@ func (r *Room) silence(m *Member) {
 	}
 	m.t.loudness = loudness{}
 	m.t.missing = 0
-	if m.speaking.Swap(false) && r.cfg.OnVoice != nil {
+	if m.speaking.Swap(false) && r.cfg.OnVoice != nil && !m.remote {
 		r.cfg.OnVoice(m.id, false, silence)
 	}
 	m.level.Store(silence)

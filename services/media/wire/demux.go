@@ -9,6 +9,7 @@ import "encoding/binary"
 //	0..3         STUN
 //	20..63       DTLS
 //	128..191     RTP, or RTCP when the second byte is 192..223
+//	192          a trunk between workers
 //	others       junk (ZRTP, TURN channels, QUIC are not ours)
 type Kind uint8
 
@@ -19,6 +20,7 @@ const (
 	DTLS
 	RTP
 	RTCP
+	Trunk
 )
 
 // Classify tells the kind of a datagram from its first bytes and its least
@@ -32,6 +34,8 @@ func Classify(b []byte) Kind {
 		return STUN
 	case c >= 20 && c <= 63 && len(b) >= 13:
 		return DTLS
+	case c == 192 && len(b) >= 20:
+		return Trunk
 	case c >= 128 && c <= 191:
 		if b[1] >= 192 && b[1] <= 223 {
 			if len(b) >= 8 {

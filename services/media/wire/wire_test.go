@@ -145,7 +145,7 @@ func TestClassify(t *testing.T) {
 	}{
 		{nil, Junk}, {[]byte{0x80}, Junk}, {long(0, 1), STUN}, {long(3, 0), STUN}, {long(4, 0), Junk},
 		{long(20, 254), DTLS}, {long(63, 0), DTLS}, {long(64, 0), Junk}, {long(128, 111), RTP}, {long(128, 200), RTCP},
-		{long(191, 223), RTCP}, {long(191, 224), RTP}, {long(192, 0), Junk}, {[]byte{128, 200, 0, 0}, Junk}, {[]byte{128, 0, 0, 0}, Junk},
+		{long(191, 223), RTCP}, {long(191, 224), RTP}, {long(192, 0), Trunk}, {long(193, 0), Junk}, {[]byte{128, 200, 0, 0}, Junk}, {[]byte{128, 0, 0, 0}, Junk},
 	} {
 		if got := Classify(c.b); got != c.want {
 			t.Errorf("% x: %d, want %d", c.b[:min(2, len(c.b))], got, c.want)

@@ -1,0 +1,161 @@
+//go:build interop
+
+package interop
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/parley-jami/parley/bus/contract"
+)
+
+// worker is a `parley join` of the built binary.
+type worker struct {
+	pid int // of what supervises the process
+	out *lockedBuffer
+}
+
+// joinWorker starts a worker and waits until the node knows of it.
+func (n *node) joinWorker(name string, args ...string) *worker {
+	n.t.Helper()
+	w := &worker{out: new(lockedBuffer)}
+	cmd := exec.Command(n.bin, append([]string{"join", fmt.Sprintf("nats://127.0.0.1:%d", n.base+24), "--creds", filepath.Join(n.data, "creds", "media.creds"),
+		"--data", n.t.TempDir(), "--name", name, "--media.listen", fmt.Sprintf(":%d", freeBase(n.t)), "--admin.listen", ""}, args...)...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = os.Environ(), w.out, w.out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	w.pid = cmd.Process.Pid
+	n.t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			n.t.Error(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			n.t.Errorf("worker %s: %v", name, err)
+		}
+		if n.t.Failed() {
+			n.t.Logf("worker %s said:\n%s", name, w.out.String())
+		}
+	})
+	n.wait("worker "+name+" is there", 20*time.Second, func() bool { return n.workers()[name].Alive })
+	return w
+}
+
+// workers are the node's, by name.
+func (n *node) workers() map[string]contract.Worker {
+	n.t.Helper()
+	var l contract.Workers
+	out := n.parley("worker", "list", "--json")
+	if err := json.Unmarshal([]byte(out), &l); err != nil {
+		n.t.Fatalf("%v: %s", err, out)
+	}
+	by := map[string]contract.Worker{}
+	for _, w := range l.Workers {
+		by[w.Worker] = w
+	}
+	return by
+}
+
+// TestRoomOverTwoWorkers: a room that fills its worker spreads to another process, and its speakers, who are
+// at the first, are heard by listeners at both, at the end also after each was killed.
+func TestRoomOverTwoWorkers(t *testing.T) {
+	n := startNodeWith(t, func(n *node) { n.more = append(n.more, "PARLEY_MEDIA_MAX_LEGS=33") })
+	hall2 := n.joinWorker("hall2", "--media.max_legs", "40")
+	for _, killed := range []string{"", "m1", "hall2"} {
+		if killed != "" {
+			was := n.workers()[killed].Started
+			pid := hall2.child(t)
+			if killed == "m1" {
+				pid = n.pid("media")
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			n.wait(killed+" is back", 20*time.Second, func() bool { w := n.workers()[killed]; return w.Alive && w.Started != was })
+		}
+		var r struct {
+			Workers map[string]float64 `json:"workers"`
+			OnTime  float64            `json:"on_time"`
+			DelayMs struct {
+				P50   float64 `json:"p50"`
+				Found int     `json:"found"`
+			} `json:"delay_ms"`
+		}
+		ok := false
+		for range 2 { // a busy machine may be late once
+			out := n.parley("bench", "mix", "--listeners", "60", "--speakers", "3", "--seconds", "8", "--json")
+			if err := json.Unmarshal([]byte(out), &r); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			fmt.Printf("bench: 60 listeners at two workers (%q killed before): CPU %v, on time %.2f %%, delay p50 %.1f ms of %d marks\n", killed, r.Workers, 100*r.OnTime, r.DelayMs.P50, r.DelayMs.Found)
+			// 4 listeners, of whom 2 are at the second worker, hear 4 marks in each 6 s.
+			if ok = r.Workers["m1"] > 0 && r.Workers["hall2"] > 0 && r.OnTime > 0.9 && r.DelayMs.Found > 12 && r.DelayMs.P50 < 150; ok {
+				break
+			}
+		}
+		if !ok {
+			t.Errorf("after %q was killed: not heard at both", killed)
+		}
+	}
+}
+
+// child is the worker's media process.
+func (w *worker) child(t *testing.T) int {
+	t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", w.pid)) // of each of its threads
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		raw, err := os.ReadFile(list)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, f := range strings.Fields(string(raw)) {
+			if args, err := os.ReadFile("/proc/" + f + "/cmdline"); err == nil && strings.Contains(string(args), "run\x00media") {
+				pid, err := strconv.Atoi(f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return pid
+			}
+		}
+	}
+	t.Fatal("no media process")
+	return 0
+}
+
+func TestRefusedWorkers(t *testing.T) {
+	bin := parleyBinary(t)
+	bad := filepath.Join(t.TempDir(), "bad.creds")
+	if err := os.WriteFile(bad, []byte("-----BEGIN NATS USER JWT-----\nx\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, says string
+		args       []string
+	}{
+		{"no URL", "takes URL", nil},
+		{"no credentials", "--creds", []string{"nats://127.0.0.1:1"}},
+		{"no bus", "bus.url", []string{"http://127.0.0.1:1", "--creds", bad}},
+		{"damaged credentials", "no file of credentials", []string{"nats://127.0.0.1:1", "--creds", bad}},
+		{"no such file", "no such file", []string{"nats://127.0.0.1:1", "--creds", bad + "x"}},
+		{"a name", "media.worker", []string{"nats://127.0.0.1:1", "--creds", bad, "--name", "A b"}},
+	} {
+		out, err := exec.Command(bin, append([]string{"join", "--data", t.TempDir(), "--admin.listen", ""}, c.args...)...).CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), c.says) {
+			t.Errorf("%s: %v, %s", c.name, err, out)
+		}
+	}
+}
