@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -143,5 +144,94 @@ func (n *rigNode) reaches(account string) contract.PeerReached {
 		if time.Now().After(end) {
 			n.r.t.Fatalf("one node does not reach the other: %s", last)
 		}
+	}
+}
+
+// homes are two networks, each behind a NAT of its own that lets nothing in which was not asked for; what is
+// between them, 10.79.0.254, has the bootstrap node of the DHT and a STUN server.
+func homes(t *testing.T) (a, b *rig) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Fatal("needs root")
+	}
+	space := func(name string) *rig {
+		r := &rig{t: t, ns: fmt.Sprintf("ph%d%s", os.Getpid(), name)}
+		run(t, "ip", "netns", "add", r.ns)
+		t.Cleanup(func() { run(t, "ip", "netns", "del", r.ns) })
+		run(t, "ip", "-n", r.ns, "link", "set", "lo", "up")
+		return r
+	}
+	hub := space("h")
+	run(t, "ip", "-n", hub.ns, "link", "add", "br0", "type", "bridge")
+	run(t, "ip", "-n", hub.ns, "addr", "add", "10.79.0.254/24", "dev", "br0")
+	run(t, "ip", "-n", hub.ns, "link", "set", "br0", "up")
+	var all [2]*rig
+	for i := range all {
+		router, home := space(fmt.Sprintf("r%d", i)), space(fmt.Sprintf("n%d", i))
+		port, lan := fmt.Sprintf("p%d", i), fmt.Sprintf("192.168.%d.", i+1)
+		run(t, "ip", "-n", hub.ns, "link", "add", port, "type", "veth", "peer", "name", "wan", "netns", router.ns)
+		run(t, "ip", "-n", hub.ns, "link", "set", port, "master", "br0", "up")
+		run(t, "ip", "-n", router.ns, "link", "add", "lan", "type", "veth", "peer", "name", "eth0", "netns", home.ns)
+		for _, x := range []struct{ ns, dev, addr string }{{router.ns, "wan", fmt.Sprintf("10.79.0.%d/24", i+1)}, {router.ns, "lan", lan + "1/24"}, {home.ns, "eth0", lan + "2/24"}} {
+			run(t, "ip", "-n", x.ns, "addr", "add", x.addr, "dev", x.dev)
+			run(t, "ip", "-n", x.ns, "link", "set", x.dev, "up")
+		}
+		run(t, "ip", "-n", home.ns, "route", "add", "default", "via", lan+"1")
+		run(t, "ip", "netns", "exec", router.ns, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+		run(t, "ip", "netns", "exec", router.ns, "nft", "add table ip nat; add chain ip nat out { type nat hook postrouting priority 100; }; add rule ip nat out oifname wan masquerade; "+
+			"add chain ip nat through { type filter hook forward priority 0; policy accept; }; add rule ip nat through iifname wan ct state new drop; "+
+			"add chain ip nat in { type filter hook input priority 0; policy accept; }; add rule ip nat in iifname wan ct state new drop")
+		all[i] = home
+	}
+	data := shortDir(t)
+	users := filepath.Join(data, "users")
+	if err := os.WriteFile(users, []byte("ring:ring\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"run", "dht", "--bootstrap", "--data", filepath.Join(data, "dht"), "--dht.opendht_listen", ":4222", "--admin.listen", ""},
+		{"run", "turn", "--data", filepath.Join(data, "turn"), "--turn.listen", "10.79.0.254:3478", "--turn.users_file", users, "--turn.realm", "ring", "--admin.listen", ""},
+	} {
+		out := new(lockedBuffer)
+		cmd := hub.sut(append([]string{parleyBinary(t)}, args...)...)
+		cmd.Stdout, cmd.Stderr = out, out
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = cmd.Process.Signal(syscall.SIGTERM)
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("%v: %v\n%s", args, err, out)
+			}
+		})
+	}
+	return all[0], all[1]
+}
+
+// TestNodesBehindNATs: no TCP gets from one home to the other. By UDP each finds the other one at the address
+// under which a STUN server sees it, whichever of them asks.
+func TestNodesBehindNATs(t *testing.T) {
+	ra, rb := homes(t)
+	flags := []string{"--dht.overlay", "opendht", "--dht.opendht_bootstrap", "10.79.0.254:4222", "--media.stun", "10.79.0.254:3478"}
+	nodes := []*rigNode{ra.startNode(shortDir(t), flags...), rb.startNode(shortDir(t), flags...)}
+	var ids [2]struct{ ID string }
+	for i, n := range nodes {
+		n.ask(&ids[i], "account", "show")
+	}
+	for i, n := range nodes {
+		began := time.Now()
+		p := n.reaches(ids[1-i].ID)
+		if p.Over != "udp" || p.TLS != "DTLS 1.2" || !strings.HasPrefix(p.Address, fmt.Sprintf("10.79.0.%d:", 2-i)) {
+			t.Errorf("reached as %+v", p)
+		}
+		t.Logf("nodes: behind NATs, %s at %s, %d ms (%v with waiting for the DHT)", p.Over, p.Address, p.TookMs, time.Since(began))
+		if i == 0 { // the other one shall ask for a connection of its own
+			nodes[1].stop()
+			nodes[1] = rb.startNode(nodes[1].data, flags...)
+		}
+	}
+	for _, n := range nodes {
+		n.stop()
 	}
 }
