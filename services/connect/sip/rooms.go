@@ -26,7 +26,7 @@ type Call struct {
 
 // Signalled is what the signalling of a call comes over.
 type Signalled struct {
-	Over          string // "udp", "tcp", "tls", or "channel" of a Jami device
+	Over          string // "udp", "tcp", "tls", or "channel" of a Jami device, "channel/udp" by UDP
 	Local, Remote string // addresses and ports
 	TLS, Suite    string // version and cipher suite; empty: without TLS
 }
