@@ -242,7 +242,7 @@ func (d *desk) list(ctx context.Context, r *bus.Request[contract.None]) (*contra
 	return out, nil
 }
 
-var errNoDevice = errors.New("no device of the account is online, or none has it")
+var errNoDevice = errors.New("no device of the account is online (it is off, or in another network: setting dht.overlay), or none has it")
 
 // Open implements [files.Opener]: on a connection that is there, else on a new one.
 func (d *devices) Open(ctx context.Context, account, of jami.ID, name func(own jami.LongID) string) (channel.Channel, error) {

@@ -30,6 +30,7 @@ import (
 	"github.com/parley-jami/parley/internal/keyfile"
 	"github.com/parley-jami/parley/internal/portmap"
 	"github.com/parley-jami/parley/internal/sockets"
+	"github.com/parley-jami/parley/internal/turn"
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/files"
 	"github.com/parley-jami/parley/services/connect/gitlink"
@@ -49,6 +50,7 @@ type Service struct {
 	listeners map[string]string // "http" -> address, as in contract.Endpoints
 	token     string
 	account   string
+	relays    *turn.List // fixed before a device connects; nil: there are none
 }
 
 // New builds the service; nothing starts before Run.
@@ -75,13 +77,13 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	port, err := s.openDevices()
+	ports, err := s.openDevices()
 	if err != nil {
 		return err
 	}
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return page.Run(ctx) })
-	parts.Go(func() error { return s.join(ctx, page, sipConf, port, dir) })
+	parts.Go(func() error { return s.join(ctx, page, sipConf, ports, dir) })
 	s.mapPorts(ctx, parts)
 	err = parts.Wait()
 	if conn := s.node.conn.Load(); conn != nil {
@@ -110,7 +112,7 @@ func (s *Service) mapPorts(ctx context.Context, parts *errgroup.Group) {
 }
 
 // join connects to the bus and serves what needs it.
-func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config, port net.Listener, dir string) error {
+func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config, ports devicePorts, dir string) error {
 	conn, err := s.env.Connect(ctx)
 	if err != nil {
 		return err
@@ -192,7 +194,7 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 	}
 	defer placed.Stop()
 	parts, ctx := errgroup.WithContext(ctx)
-	if port != nil {
+	if ports.tcp != nil {
 		inbox := texts.NewInbox(calls.text, s.env.Log.Named("texts"))
 		defer inbox.Close()
 		desk, err := openDesk(dir, int64(s.env.Config.Jami.MaxFile)<<20, conn, s.env.Log.Named("files"))
@@ -206,7 +208,7 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 		}
 		links := gitlink.New(filepath.Join(run, contract.GitSocket), s.env.Log.Named("git"))
 		defer links.Close()
-		peers, err := s.buildDevices(port, dir, conn, gates, map[string]channel.Handler{"sip": phones, texts.Scheme: inbox, files.Scheme: desk.giver, gitlink.Scheme: links})
+		peers, err := s.buildDevices(ports, dir, conn, gates, map[string]channel.Handler{"sip": phones, texts.Scheme: inbox, files.Scheme: desk.giver, gitlink.Scheme: links})
 		if err != nil {
 			return err
 		}
@@ -289,9 +291,10 @@ func (s *Service) buildWeb(dir string, tlsConf *tls.Config) (*web.Server, error)
 		Pages: pages.Files, SessionKey: sessionKey, OperatorToken: s.token, Ready: s.env.Ready,
 		Endpoints: func() any { return s.endpoints(false) }, Calls: s.going, Docs: docsPages(),
 		Organisation: jams.NewOperator(jams.OperatorSocket(s.env.Config.JAMSDir()))}
-	if cfg.Relays, err = relays(s.env.Config); err != nil {
+	if s.relays, err = turn.Relays(s.env.Config); err != nil {
 		return nil, err
 	}
+	cfg.Relays = s.relays
 	if cfg.Plain, err = s.listen("http", s.env.Config.HTTP.Listen); err != nil {
 		return nil, fmt.Errorf("%w (setting http.listen)", err)
 	}
