@@ -2,7 +2,6 @@ package swarm
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -224,29 +222,6 @@ func (c *membership) here(ctx context.Context, rec record) error {
 	return nil
 }
 
-// clone fetches all of it from who invited.
-func (c *membership) clone(ctx context.Context, rec record) error {
-	from := rec.From
-	if from == "" {
-		from = rec.With
-	}
-	a, err := c.m.svc.authors.of(c.m.account)
-	if err != nil {
-		return err
-	}
-	head, objs, err := c.m.svc.fetch(ctx, c.m, source{account: from}, c.id, func(plumbing.Hash) bool { return false }, nil)
-	if err != nil {
-		return err
-	}
-	r, err := repo.Clone(ctx, c.m.dir, c.id, a.URI, head, objs, c.m.svc.gates.Revoked())
-	if err != nil {
-		return err
-	}
-	c.repo.Store(r)
-	c.m.log.Info("conversation fetched", zap.String("conversation", c.id), zap.String("from", from), zap.Int("commits", r.Commits()))
-	return nil
-}
-
 // join makes the account a member where it is invited.
 func (c *membership) join(ctx context.Context) error {
 	r := c.repo.Load()
@@ -282,38 +257,6 @@ func (c *membership) lock(ctx context.Context) error {
 }
 
 func (c *membership) unlock() { <-c.turn }
-
-// pull fetches what is new at somebody, and merges it.
-func (c *membership) pull(ctx context.Context, r *repo.Swarm, from source) error {
-	if !r.May(from.account, from.device) {
-		return fmt.Errorf("%s is not in the conversation", from.account)
-	}
-	head, objs, err := c.m.svc.fetch(ctx, c.m, from, c.id, r.Has, r.Haves(maxHaves))
-	if err != nil {
-		return err
-	}
-	a, err := c.m.svc.authors.of(c.m.account)
-	if err != nil {
-		return err
-	}
-	if !joined(r.Members()[a.URI]) {
-		a = nil
-	}
-	if err := c.lock(ctx); err != nil {
-		return err
-	}
-	before := r.Head()
-	_, err = r.Receive(ctx, head, objs, c.m.svc.gates.Revoked(), a, time.Now())
-	c.unlock()
-	if err != nil {
-		return err
-	}
-	if after := r.Head(); after != before {
-		c.m.log.Debug("conversation moved on", zap.String("conversation", c.id), zap.String("from", from.account), zap.Stringer("head", after))
-		c.tell()
-	}
-	return nil
-}
 
 // write commits a message of the account and announces it.
 func (c *membership) write(ctx context.Context, m commit.Message) (*repo.Post, error) {
@@ -474,128 +417,5 @@ func (c *membership) fetched(r *repo.Swarm, h *contract.GitHello, head plumbing.
 				c.m.log.Info("a delivered message not told", zap.Error(err))
 			}
 		})
-	}
-}
-
-// tell has what members wrote be told.
-func (c *membership) tell() {
-	select {
-	case c.news <- struct{}{}:
-	default:
-	}
-}
-
-// tellAll tells what members wrote, in order and each at least once: identity knows what it told.
-func (c *membership) tellAll(ctx context.Context) {
-	for wait := time.Second; ; {
-		var again <-chan time.Time
-		select {
-		case <-ctx.Done():
-			return
-		case <-c.news:
-		}
-		if err := c.tellNews(ctx); err != nil && ctx.Err() == nil {
-			c.m.log.Info("what members wrote is told later", zap.String("conversation", c.id), zap.Error(err))
-			again, wait = time.After(wait), min(2*wait, 30*time.Second)
-		} else {
-			wait = time.Second
-		}
-		if again != nil {
-			select {
-			case <-ctx.Done():
-				return
-			case <-again:
-				c.tell()
-			}
-		}
-	}
-}
-
-func (c *membership) tellNews(ctx context.Context) error {
-	r := c.live()
-	if r == nil {
-		return nil
-	}
-	file, head := filepath.Join(c.m.dir, c.id+".told"), r.Head()
-	text, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	most, told := maxFirst, plumbing.NewHash(strings.TrimSpace(string(text)))
-	if r.Has(told) {
-		most = maxNews
-	}
-	posts, err := r.Since(told, most)
-	if err != nil {
-		return err
-	}
-	a, err := c.m.svc.authors.of(c.m.account)
-	if err != nil {
-		return err
-	}
-	for i := range posts {
-		p := &posts[i]
-		if p.User == a.URI || !readable(p) || c.seen[p.ID] {
-			continue
-		}
-		x := postOf(c.id, p)
-		q := &contract.MessageHeard{From: p.User, Device: p.Device, ID: p.ID[:16], Type: x.Type, Body: x.Body, Conversation: c.id, Commit: p.ID, Sent: p.Time.Unix(), File: x.File}
-		if q.File != nil {
-			q.Body = q.File.Name
-		}
-		if len(q.Body) > contract.MaxMessage || q.ID == strings.Repeat("0", 16) {
-			c.m.log.Info("message not told: it is in the conversation", zap.String("commit", p.ID), zap.Int("bytes", len(q.Body)))
-			continue
-		}
-		if _, err := bus.Call(ctx, c.m.conn, contract.MessageTake, q); err != nil && !errors.Is(err, contract.ErrBadRequest) {
-			return err
-		}
-		c.seen[p.ID] = true
-	}
-	if err := repo.ReplaceFile(file, []byte(head.String()+"\n")); err != nil {
-		return err
-	}
-	clear(c.seen)
-	return nil
-}
-
-// readable reports whether a post is for people: a text that is no edit nor a reaction, or a file.
-func readable(p *repo.Post) bool {
-	m := p.Message
-	switch m[commit.KeyType] {
-	case commit.TypeText:
-		return m[commit.KeyBody] != "" && m["edit"] == "" && m["react-to"] == ""
-	case commit.TypeFile:
-		return fileOf("", p) != nil
-	}
-	return false
-}
-
-// fetch asks a device for a conversation, by connect.
-func (s *Service) fetch(ctx context.Context, m *memberships, from source, id string, known func(plumbing.Hash) bool, haves []plumbing.Hash) (plumbing.Hash, gitwire.Objects, error) {
-	select {
-	case s.fetching <- struct{}{}:
-		defer func() { <-s.fetching }()
-	case <-ctx.Done():
-		return plumbing.ZeroHash, nil, ctx.Err()
-	}
-	ctx, cancel := context.WithTimeout(ctx, fetchTime)
-	defer cancel()
-	token := rand.Text()
-	came, forget := s.git.want(token)
-	defer forget()
-	asked, stop := context.WithTimeout(ctx, 28*time.Second)
-	r, err := bus.Call(asked, m.conn, contract.PeerGitCmd, &contract.PeerGit{Of: from.account, Device: from.device, Conversation: id, Token: token})
-	stop()
-	if err != nil {
-		return plumbing.ZeroHash, nil, err
-	}
-	select {
-	case c := <-came:
-		defer c.Close()                                      //nolint:errcheck // all was read
-		defer context.AfterFunc(ctx, func() { c.Close() })() //nolint:errcheck // it wakes who reads
-		return gitwire.Fetch(c, id, r.Device, known, haves, gitLimits)
-	case <-ctx.Done():
-		return plumbing.ZeroHash, nil, ctx.Err()
 	}
 }

@@ -61,6 +61,7 @@ type Service struct {
 	verify  chan struct{} // holds an element for each conversation that is being verified
 	posts   *prometheus.CounterVec
 	took    prometheus.Histogram
+	fetches *prometheus.CounterVec
 
 	gates   *gate.Set
 	authors *authors
@@ -81,7 +82,11 @@ func New(env *host.Env) (host.Runner, error) {
 		posts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_swarm_posts_total", Help: "Messages by result: an error code, or ok."}, []string{"result"}),
 		took:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "parley_swarm_post_seconds", Help: "From a post to its commit on the disk.", Buckets: prometheus.ExponentialBuckets(0.002, 2, 11)}),
 	}
-	for _, c := range []prometheus.Collector{s.posts, s.took} {
+	s.fetches = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_swarm_fetches_total", Help: "Conversations fetched from members, by result: ok, unreachable or refused."}, []string{"result"})
+	for _, r := range []string{fetchOK, fetchUnreachable, fetchRefused} {
+		s.fetches.WithLabelValues(r)
+	}
+	for _, c := range []prometheus.Collector{s.posts, s.took, s.fetches} {
 		if err := env.Registry.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
