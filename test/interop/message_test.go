@@ -149,9 +149,10 @@ func TestMessagesOverOpenDHT(t *testing.T) {
 			t.Fatalf("the bot said %s", said)
 		}
 	}
+	n.ready("", 2, time.Minute) // alice has joined the conversation of the two
 	from = p.mark()
 	p.call(nil, "configuration.sendTextMessage", alice, own.ID, map[string]string{"text/plain": "hello bot"})
-	// It answers where it can: in the conversation that the two accounts have.
+	// It answers in that conversation.
 	args = p.wait(from, time.Minute, "messageReceived", alice)
 	var m map[string]string
 	if err := json.Unmarshal(args[len(args)-1], &m); err != nil || !strings.Contains(m["body"], `You wrote "hello bot"`) || m["author"] != own.ID {
