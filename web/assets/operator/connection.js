@@ -3,7 +3,7 @@ import { h, sentence, setText } from "../ui.js";
 
 const EVERY_MS = 2000;
 const TYPE = { host: "host", srflx: "server reflexive", prflx: "peer reflexive", relay: "relay", sdp: "as its description says", latched: "from where its packets come" };
-const OVER = { channel: "Jami channel", websocket: "WebSocket", http: "HTTP", udp: "SIP over UDP", tcp: "SIP over TCP", tls: "SIP over TLS" };
+const OVER = { channel: "Jami channel", "channel/udp": "Jami channel by UDP", websocket: "WebSocket", http: "HTTP", udp: "SIP over UDP", tcp: "SIP over TCP", tls: "SIP over TLS" };
 
 // facts are what is said of a connection, without what is not known.
 export function facts(c) {
