@@ -95,9 +95,10 @@ func (a *app) up(ctx context.Context, cfg *config.Config) error {
 	}
 	defer n.close()
 
+	relays := secretOf(config.EnvTURNSecret)
 	sup := supervise.New(supervise.Options{
 		Specs: n.specs, Path: "/proc/self/exe", Args: func(name string) []string { return []string{"run", name, "--data", cfg.Data} },
-		Env: childEnv(cfg), EnvOf: map[string][]string{"identity": secretOf(config.EnvIdentityStorageKey), "connect": secretOf(config.EnvTURNSecret)}, Inherit: []*os.File{lock}, Out: out, Log: log,
+		Env: childEnv(cfg), EnvOf: map[string][]string{"identity": secretOf(config.EnvIdentityStorageKey), "connect": relays, "media": relays}, Inherit: []*os.File{lock}, Out: out, Log: log,
 	})
 	link := &nodeLink{cfg: cfg, log: log, sup: sup, began: began, say: a.teller(log),
 		node: supervise.Node{PID: os.Getpid(), Version: version, Started: began.UTC(), BusURL: host.BusURL(cfg), Admin: cfg.Admin.Listen}}
@@ -156,7 +157,7 @@ func drainSignals(parent context.Context) (ctx context.Context, kill <-chan stru
 	}
 }
 
-// secretOf takes a variable that one child alone gets, and that this process has no longer.
+// secretOf takes a variable that no child gets but those that it is given, and that this process has no longer.
 func secretOf(name string) []string {
 	v, ok := os.LookupEnv(name)
 	if !ok {

@@ -173,8 +173,9 @@ type TURN struct {
 	Lifetime     int      `koanf:"lifetime" default:"24" range:"1-168" doc:"hours after which an allocation ends, refreshed or not"`
 	AllowPeers   []string `koanf:"allow_peers" check:"peer" doc:"what is relayed to although it is private or this machine: PREFIX, ADDRESS or ADDRESS:PORT. The node's audio ports on this machine are always relayed to"`
 
-	URLs    []string `koanf:"urls" check:"turn" doc:"relays that know the secret, as the node's browsers reach them, e.g. turn:turn.example.org:3478?transport=tcp or turns:turn.example.org:443"`
-	Servers string   `koanf:"servers_file" default:"" doc:"YAML file of other relays for the node's browsers: a list of urls with username and password, or with secret"`
+	URLs    []string `koanf:"urls" check:"turn" doc:"relays that know the secret, as browsers and the node reach them, e.g. turn:turn.example.org:3478?transport=tcp or turns:turn.example.org:443"`
+	Servers string   `koanf:"servers_file" default:"" doc:"YAML file of other relays: a list of urls with username and password, or with secret"`
+	Node    bool     `koanf:"node" default:"true" doc:"the node has relays of its own on these servers, by which Jami peers reach it and are reached that nothing else brings together; off: they are for browsers alone"`
 	Minutes int      `koanf:"credential_minutes" default:"60" range:"5-1440" doc:"how long a credential that a browser was handed opens allocations"`
 }
 

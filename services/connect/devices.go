@@ -19,6 +19,7 @@ import (
 	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/internal/sockets"
 	"github.com/parley-jami/parley/internal/trust"
+	"github.com/parley-jami/parley/internal/turnclient"
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/device"
 	"github.com/parley-jami/parley/services/connect/device/icetcp"
@@ -42,7 +43,8 @@ type devices struct {
 	port    *icetcp.Listener
 	udp     *iceudp.Port // nil: off
 	treated *device.Treated
-	changed chan struct{} // holds an element when the accounts are to be looked at
+	changed chan struct{}      // holds an element when the accounts are to be looked at
+	relays  *turnclient.Client // nil: no TURN server is to be used
 }
 
 // devicePorts are the sockets for devices.
@@ -86,6 +88,9 @@ func (s *Service) buildDevices(ports devicePorts, dir string, conn *bus.Conn, ga
 		return nil, err
 	}
 	d := &devices{conn: conn, gates: gates, log: s.env.Log.Named("device"), treated: treated, changed: make(chan struct{}, 1)}
+	if s.relays != nil && s.env.Config.TURN.Node {
+		d.relays = turnclient.New(turnclient.Config{List: s.relays, Name: "parley-connect", Log: s.env.Log.Named("relay"), Metrics: turnclient.NewMetrics(s.env.Registry)})
+	}
 	metrics := device.NewMetrics(s.env.Registry)
 	d.port = icetcp.NewListener(ports.tcp, icetcp.Options{Public: public, Log: d.log})
 	if ports.udp != nil {
@@ -105,10 +110,15 @@ func (d *devices) run(ctx context.Context) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- ports.Wait() }()
+	var relaying sync.WaitGroup
+	if d.relays != nil {
+		relaying.Go(func() { d.relay(serving) })
+	}
 	defer func() {
 		d.manager.Close()
 		stop()
 		<-served
+		relaying.Wait()
 		if err := d.treated.Close(); err != nil {
 			d.log.Warn("requests of devices", zap.Error(err))
 		}

@@ -30,6 +30,7 @@ import (
 	"github.com/parley-jami/parley/internal/keyfile"
 	"github.com/parley-jami/parley/internal/portmap"
 	"github.com/parley-jami/parley/internal/sockets"
+	"github.com/parley-jami/parley/internal/turn"
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/files"
 	"github.com/parley-jami/parley/services/connect/sip"
@@ -48,6 +49,7 @@ type Service struct {
 	listeners map[string]string // "http" -> address, as in contract.Endpoints
 	token     string
 	account   string
+	relays    *turn.List // fixed before a device connects; nil: there are none
 }
 
 // New builds the service; nothing starts before Run.
@@ -279,9 +281,10 @@ func (s *Service) buildWeb(dir string, tlsConf *tls.Config) (*web.Server, error)
 		Pages: pages.Files, SessionKey: sessionKey, OperatorToken: s.token, Ready: s.env.Ready,
 		Endpoints: func() any { return s.endpoints(false) }, Calls: s.going, Docs: docsPages(),
 		Organisation: jams.NewOperator(jams.OperatorSocket(s.env.Config.JAMSDir()))}
-	if cfg.Relays, err = relays(s.env.Config); err != nil {
+	if s.relays, err = turn.Relays(s.env.Config); err != nil {
 		return nil, err
 	}
+	cfg.Relays = s.relays
 	if cfg.Plain, err = s.listen("http", s.env.Config.HTTP.Listen); err != nil {
 		return nil, fmt.Errorf("%w (setting http.listen)", err)
 	}

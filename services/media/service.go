@@ -103,6 +103,9 @@ func (s *Service) serve(ctx context.Context) error {
 	defer beside.Wait()
 	defer stop()
 	beside.Go(func() { s.reachable(ctx) })
+	if c := s.relayClient(); c != nil {
+		beside.Go(func() { s.relays(ctx, c) })
+	}
 	done := make(chan error, 1)
 	go func() { done <- s.serveBus(busCtx) }()
 	var err error

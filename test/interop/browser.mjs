@@ -5,6 +5,7 @@
 //   {"do":"open","url":…,"name":…,"pin":…}   join a room by its link
 //   {"do":"visit","url":…}                   open any page
 //   {"do":"hear","ms":N}                     waits for N ms more to be played: base64, s16le, mono, 48 kHz
+//   {"do":"last","ms":N}                     the last N ms that were played, or silence
 //   {"do":"played"}                          what the last peer connection played so far, see played below
 //   {"do":"eval","js":…}                     evaluate in the page
 //   {"do":"look","width":…,"height":…,"dark":…}  size of the window, colour scheme
@@ -26,8 +27,10 @@ const context = await chromium.launchPersistentContext(profile, {
     '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required',
     '--use-fake-ui-for-media-stream', '--use-fake-device-for-media-stream', `--use-file-for-fake-audio-capture=${process.argv[2]}`],
 });
+context.on('close', () => process.stderr.write('the browser has ended\n'));
 const page = context.pages()[0] ?? await context.newPage();
 page.on('console', m => process.stderr.write(`page: ${m.text()}\n`));
+page.on('crash', () => process.stderr.write('the page has crashed\n'));
 page.on('pageerror', e => process.stderr.write(`page error: ${e}\n`));
 
 // The microphone is a steady tone, which a browser's noise suppression takes
@@ -59,6 +62,18 @@ await page.addInitScript(() => {
       });
     }
   };
+  // The last n samples that were played: base64.
+  window.__last = n => {
+    const all = window.__heard, out = new Int16Array(n);
+    let to = n;
+    for (let i = all.length - 1; i >= 0 && to > 0; i--) {
+      for (let j = all[i].length - 1; j >= 0 && to > 0; j--) out[--to] = Math.max(-32768, Math.min(32767, Math.round(all[i][j] * 32767)));
+    }
+    const bytes = new Uint8Array(out.buffer);
+    let s = '';
+    for (let i = 0; i < bytes.length; i += 0x8000) s += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
+    return btoa(s);
+  };
   const gum = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
   navigator.mediaDevices.getUserMedia = c => gum({ ...c, audio: c.audio && {
     ...(typeof c.audio === 'object' ? c.audio : {}), echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
@@ -85,15 +100,7 @@ async function hear(ms) {
       if (performance.now() > limit) throw new Error(`${Math.round((window.__count - at) / 48)} of ${want} ms were played`);
       await new Promise(f => setTimeout(f, 20));
     }
-    const all = window.__heard, out = new Int16Array(n);
-    let to = n;
-    for (let i = all.length - 1; i >= 0 && to > 0; i--) {
-      for (let j = all[i].length - 1; j >= 0 && to > 0; j--) out[--to] = Math.max(-32768, Math.min(32767, Math.round(all[i][j] * 32767)));
-    }
-    const bytes = new Uint8Array(out.buffer);
-    let s = '';
-    for (let i = 0; i < bytes.length; i += 0x8000) s += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
-    return btoa(s);
+    return window.__last(n);
   }, ms);
   const now = await played();
   if (now.pc === was.pc && now.received - was.received < 0.8 * ms) throw new Error(`${Math.round(now.received - was.received)} of ${ms} ms came in packets`);
@@ -112,6 +119,7 @@ const does = {
   },
   visit: ({ url }) => page.goto(url).then(() => true),
   hear: ({ ms }) => hear(ms),
+  last: ({ ms }) => page.evaluate(n => window.__last(n), ms * 48),
   played,
   eval: ({ js }) => page.evaluate(js),
   click: ({ testid }) => page.getByTestId(testid).click(),

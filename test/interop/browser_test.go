@@ -61,12 +61,13 @@ func (b *browser) do(cmd map[string]any, res any) error {
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(b.in, "%s\n", line); err != nil {
-		return fmt.Errorf("browser: %w\n%s", err, b.log.String())
+	_, err = fmt.Fprintf(b.in, "%s\n", line)
+	var answer []byte
+	if err == nil {
+		answer, err = b.out.ReadBytes('\n')
 	}
-	answer, err := b.out.ReadBytes('\n')
-	if err != nil {
-		return fmt.Errorf("browser: %w\n%s", err, b.log.String())
+	if err != nil { // it has ended, or ends: what it says last tells why
+		return fmt.Errorf("browser: %w: %w\n%s", err, b.cmd.Wait(), b.log.String())
 	}
 	var a struct {
 		OK    json.RawMessage `json:"ok"`
@@ -95,6 +96,16 @@ func (b *browser) open(url, name string) {
 func (b *browser) fresh(ms int) ([]int16, error) {
 	var s string
 	if err := b.do(map[string]any{"do": "hear", "ms": ms}, &s); err != nil {
+		return nil, err
+	}
+	raw, err := base64.StdEncoding.DecodeString(s)
+	return samples(raw), err
+}
+
+// last returns the last ms that were played.
+func (b *browser) last(ms int) ([]int16, error) {
+	var s string
+	if err := b.do(map[string]any{"do": "last", "ms": ms}, &s); err != nil {
 		return nil, err
 	}
 	raw, err := base64.StdEncoding.DecodeString(s)

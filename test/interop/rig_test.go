@@ -68,9 +68,9 @@ func startRig(t *testing.T, peers int) *rig {
 	return r
 }
 
-// startRigInside starts a rig and runs the test again in the namespace of what is tested:
-// there, inside is true.
-func startRigInside(t *testing.T, peers int) (r *rig, inside bool) {
+// startRigInside starts a rig, changes it where prepare says how, and runs the test again in the
+// namespace of what is tested: there, inside is true.
+func startRigInside(t *testing.T, peers int, prepare ...func(*rig)) (r *rig, inside bool) {
 	t.Helper()
 	if state := os.Getenv("PARLEY_RIG_INSIDE"); state != "" {
 		script, err := filepath.Abs(filepath.Join("rig", "rig.sh"))
@@ -80,6 +80,9 @@ func startRigInside(t *testing.T, peers int) (r *rig, inside bool) {
 		return &rig{t: t, script: script, state: state}, true
 	}
 	r = startRig(t, peers)
+	for _, change := range prepare {
+		change(r)
+	}
 	cmd := r.sut(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "10m")
 	cmd.Env = append(os.Environ(), "PARLEY_RIG_INSIDE="+r.state)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}

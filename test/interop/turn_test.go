@@ -71,6 +71,9 @@ func office(t *testing.T, rules ...string) string {
 	return name
 }
 
+// browsersOnly has the node use no relay itself, so that all that there are are of browsers.
+const browsersOnly = "PARLEY_TURN_NODE=false"
+
 // stopped is how many packets a rule with a counter has met.
 func stopped(t *testing.T, office string) int {
 	t.Helper()
@@ -174,7 +177,7 @@ func (b *browser) flows(w *way) bool {
 func TestBrowserWithoutUDP(t *testing.T) {
 	name := office(t, "meta l4proto udp counter drop")
 	n := startNodeWith(t, func(n *node) {
-		n.more = []string{fmt.Sprintf("PARLEY_TURN_URLS=turn:%s:%d?transport=tcp", outside, n.base+relayPort)}
+		n.more = []string{browsersOnly, fmt.Sprintf("PARLEY_TURN_URLS=turn:%s:%d?transport=tcp", outside, n.base+relayPort)}
 	})
 	relay := n.startRelay()
 	bot := n.startBot("tone", 1300)
@@ -227,7 +230,7 @@ func TestBrowserWithoutUDP(t *testing.T) {
 func TestBrowserWithUDPNeedsNoRelay(t *testing.T) {
 	name := office(t)
 	n := startNodeWith(t, func(n *node) {
-		n.more = []string{fmt.Sprintf("PARLEY_TURN_URLS=turn:%s:%d?transport=tcp", outside, n.base+relayPort)}
+		n.more = []string{browsersOnly, fmt.Sprintf("PARLEY_TURN_URLS=turn:%s:%d?transport=tcp", outside, n.base+relayPort)}
 	})
 	relay := n.startRelay()
 	n.startBot("tone", 1300)
@@ -254,7 +257,7 @@ func TestBrowserWithTLSAlone(t *testing.T) {
 	n := startNodeWith(t, func(n *node) {
 		port = n.base + relayTLSPort
 		name = office(t, "meta l4proto udp drop", fmt.Sprintf("tcp dport != { %d, %d } counter drop", n.base+1, port))
-		n.more = []string{fmt.Sprintf("PARLEY_TURN_URLS=turns:%s:%d?transport=tcp", outside, port)}
+		n.more = []string{browsersOnly, fmt.Sprintf("PARLEY_TURN_URLS=turns:%s:%d?transport=tcp", outside, port)}
 	})
 	// A page may be opened in spite of its certificate; a relay's has to be right.
 	ca, cert := certified(t, outside)

@@ -327,3 +327,71 @@ func TestRingingAtTheEnd(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The end is not held up by who does not answer, a device or a phone, nor by a room that doesn't.
+func TestEndIsNotHeldUp(t *testing.T) {
+	within := func(t *testing.T, stop func()) {
+		t.Helper()
+		began := time.Now()
+		stop()
+		if took := time.Since(began); took > stopTime+300*time.Millisecond {
+			t.Errorf("the end took %v", took)
+		}
+	}
+	t.Run("a device that rings", func(t *testing.T) {
+		s, _, stop := startJami(t, newRooms(), t.TempDir())
+		c := newCalled(t, 1)
+		p := place(t, s, c)
+		c.rings()
+		within(t, stop)
+		if err := p.ends(t); !errors.Is(err, ErrStopping) {
+			t.Error(err)
+		}
+	})
+	t.Run("a device that says nothing", func(t *testing.T) {
+		s, _, stop := startJami(t, newRooms(), t.TempDir())
+		c := newCalled(t, 1)
+		p := place(t, s, c)
+		c.invite = c.expect("INVITE")
+		within(t, stop)
+		if err := p.ends(t); !errors.Is(err, ErrStopping) {
+			t.Error(err)
+		}
+	})
+	t.Run("a device that takes the call then", func(t *testing.T) {
+		r := newRooms()
+		r.dumb = true
+		s, _, stop := startJami(t, r, t.TempDir())
+		c := newCalled(t, 1)
+		p := place(t, s, c)
+		c.rings()
+		c.reply(c.invite, "200 OK", offer)
+		c.expect("ACK")
+		within(t, stop)
+		p.ends(t)
+	})
+	t.Run("a phone, and a room that says nothing", func(t *testing.T) {
+		r := newRooms()
+		r.dumb = true
+		s, addr, stop := start(t, r, t.TempDir())
+		p := newPhone(t, addr)
+		err, ringing, _, _ := callsPhone(t, s, p)
+		p.answers(p.asked("INVITE"), "180 Ringing", "")
+		<-ringing
+		within(t, stop)
+		if err := <-err; !errors.Is(err, ErrStopping) {
+			t.Error(err)
+		}
+	})
+	t.Run("calls that go on", func(t *testing.T) {
+		r := newRooms()
+		s, addr, stop := start(t, r, t.TempDir())
+		p := newPhone(t, addr)
+		p.dial(r)
+		eventually(t, "the call", func() bool { return s.Calls() == 1 })
+		r.mu.Lock()
+		r.dumb = true
+		r.mu.Unlock()
+		within(t, stop)
+	})
+}

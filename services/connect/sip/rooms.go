@@ -38,6 +38,7 @@ type Change struct {
 	Source string // IP of the caller now
 	SDP    string
 	Answer bool
+	Was    string // the room's SDP that the far end has, where the leg is made again
 	Device string // long id of the device that took a call of ours
 
 	Signalled Signalled // of whom took a call of ours

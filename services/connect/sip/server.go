@@ -74,6 +74,8 @@ type Server struct {
 
 	ctx  context.Context // ends with Run
 	stop context.CancelFunc
+	last context.Context // ends stopTime after Run was told to end: nothing is waited for any more
+	cut  context.CancelFunc
 	wg   sync.WaitGroup // calls being set up and ended
 }
 
@@ -95,6 +97,7 @@ func New(cfg Config) (*Server, error) {
 	s.channels = newChannels(s.channelGone)
 	s.conns = newConns(dialogs.uses, func(x *guest, c *streamConn) { s.guests.leave(x, c, nil) })
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.last, s.cut = context.WithCancel(context.Background())
 	library(cfg.Log)
 	s.ua, err = sipgo.NewUA(sipgo.WithUserAgent("Parley"), sipgo.WithUserAgentDNSResolver(noNames), sipgo.WithUserAgenTLSConfig(cfg.TLSConf),
 		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerReadFilter(s.gate.slow(s.ctx)),
@@ -125,7 +128,15 @@ var library = func() func(*zap.Logger) {
 	}
 }()
 
-// Run serves until ctx ends, then hangs up on everybody, for at most a second.
+const (
+	// stopTime bounds all that is said to far ends, and to rooms, when the node stops: the process
+	// has 2.2 s, after which it is killed.
+	stopTime = 1200 * time.Millisecond
+	// stopCancel is how long those whom we call may take then to answer a CANCEL.
+	stopCancel = 600 * time.Millisecond
+)
+
+// Run serves until ctx ends, then hangs up on everybody, for at most [stopTime].
 func (s *Server) Run(ctx context.Context) error {
 	srv, err := sipgo.NewServer(s.ua)
 	if err != nil {
@@ -170,8 +181,13 @@ func (s *Server) Run(ctx context.Context) error {
 	case out = <-serve:
 		n--
 	}
-	s.rings.end()
+	defer s.cut()
+	defer time.AfterFunc(stopTime, s.cut).Stop()
+	var calls sync.WaitGroup
+	calls.Go(s.rings.end)
 	s.hangUpAll()
+	calls.Wait()
+	s.hangUpAll() // who took a call of ours meanwhile
 	s.stop()
 	for _, c := range []interface{ Close() error }{s.cfg.UDP, s.cfg.TCP, s.cfg.TLS} {
 		if c != nil {
@@ -210,7 +226,7 @@ func (s *Server) handlers() map[sip.RequestMethod]sipgo.RequestHandler {
 // hangUpAll ends every call of this node's end. The dialogs of a process that
 // is only started again stay: Run is not told to end then, it dies.
 func (s *Server) hangUpAll() {
-	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+	ctx, cancel := context.WithTimeout(s.last, time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 32)

@@ -46,6 +46,7 @@ type rooms struct {
 	unsure    atomic.Int64  // how often Confirm fails
 	confirmed chan string
 	left      chan string
+	dumb      bool // says nothing to who leaves, or negotiates
 	inChan    chan string
 }
 
@@ -98,12 +99,30 @@ func (r *rooms) Confirm(_ context.Context, _, id string) error {
 	return nil
 }
 
-func (r *rooms) Negotiate(_ context.Context, c Change) (string, error) {
+// silent waits for the end of ctx where the room says nothing.
+func (r *rooms) silent(ctx context.Context) error {
+	r.mu.Lock()
+	dumb := r.dumb
+	r.mu.Unlock()
+	if !dumb {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (r *rooms) Negotiate(ctx context.Context, c Change) (string, error) {
+	if err := r.silent(ctx); err != nil {
+		return "", err
+	}
 	r.sdps <- fmt.Sprintf("%v %s", c.Answer, c.SDP)
 	return "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\n", nil
 }
 
-func (r *rooms) Leave(_ context.Context, _, id, reason string) error {
+func (r *rooms) Leave(ctx context.Context, _, id, reason string) error {
+	if err := r.silent(ctx); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	delete(r.in, id)
 	r.mu.Unlock()

@@ -67,6 +67,7 @@ func (s *Server) invite(ctx context.Context, d *dialog, offer string, ringing fu
 	}
 	req.AppendHeader(sip.NewHeader("Content-Type", "application/sdp"))
 	req.SetBody([]byte(offer))
+	d.LocalSDP = offer
 	tx, err := s.client.TransactionRequest(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("INVITE: %w", err)
@@ -90,7 +91,7 @@ func (s *Server) invite(ctx context.Context, d *dialog, offer string, ringing fu
 			switch {
 			case !heard && over == nil: // it may be cancelled only now
 				s.cancel(req)
-				limit.Reset(cancelTime)
+				limit.Reset(s.cancelTime())
 			case !heard:
 				limit.Stop()
 			}
@@ -108,7 +109,9 @@ func (s *Server) invite(ctx context.Context, d *dialog, offer string, ringing fu
 			if heard {
 				s.cancel(req)
 			}
-			limit.Reset(cancelTime)
+			limit.Reset(s.cancelTime())
+		case <-s.last.Done():
+			return nil, context.Cause(ctx)
 		case <-limit.C:
 			if over == nil {
 				return nil, context.Cause(ctx)
@@ -116,6 +119,14 @@ func (s *Server) invite(ctx context.Context, d *dialog, offer string, ringing fu
 			return nil, errors.New("INVITE: no answer came")
 		}
 	}
+}
+
+// cancelTime is how long the answer to a CANCEL is waited for.
+func (s *Server) cancelTime() time.Duration {
+	if s.rings.ctx.Err() != nil { // the node stops
+		return stopCancel
+	}
+	return cancelTime
 }
 
 // cancel sends the CANCEL of an INVITE; the INVITE's own answer tells what came of it.
@@ -177,7 +188,7 @@ func (s *Server) acknowledge(ctx context.Context, d *dialog) error {
 
 // take lets who answered into the room.
 func (s *Server) take(d *dialog, res *sip.Response) error {
-	ctx, stop := context.WithTimeout(s.ctx, setupTime)
+	ctx, stop := context.WithTimeout(s.last, setupTime)
 	defer stop()
 	answer, err := offerIn(res)
 	if err == nil && answer == "" {
@@ -219,7 +230,7 @@ func (s *Server) take(d *dialog, res *sip.Response) error {
 
 // refuseTaken ends a call that was taken too late: ACK, then BYE (RFC 3261 §13.2.2.4).
 func (s *Server) refuseTaken(d *dialog, res *sip.Response) {
-	ctx, stop := context.WithTimeout(s.ctx, cancelTime)
+	ctx, stop := context.WithTimeout(s.last, cancelTime)
 	defer stop()
 	err := d.establish(res)
 	if err == nil {

@@ -42,6 +42,11 @@ func (a *addresses) all(bound netip.Addr, dual bool) []netip.Addr {
 	return out
 }
 
+// isLearned reports whether an address is not the machine's own, but one that was learned.
+func (a *addresses) isLearned(ip netip.Addr) bool {
+	return len(a.public) == 0 && slices.Contains(a.known(), ip) && !slices.Contains(a.own(netip.Addr{}, true), ip)
+}
+
 func (a *addresses) known() []netip.Addr {
 	if p := a.learned.Load(); p != nil {
 		return *p

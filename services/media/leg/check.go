@@ -33,7 +33,7 @@ func (p *port) check(pkt []byte, from netip.AddrPort, now int64) {
 		return
 	}
 	l.mu.Lock()
-	pwd, here, jami := l.st.Pwd, !l.closed && (p == l.port || p == l.rtcp), l.st.Jami
+	pwd, here, jami := l.st.Pwd, !l.closed && l.hasLocked(p), l.st.Jami
 	if jami && l.st.FarUfrag != string(c.Remote) {
 		here = false // the offer went to all devices of an account, and one has answered first
 	}
@@ -65,19 +65,22 @@ func (p *port) check(pkt []byte, from netip.AddrPort, now int64) {
 
 // valid notes an address from which an authentic check came to p. The first one, and
 // later each that is nominated, is where audio goes or, of a Jami peer's second
-// component, the reports.
+// component, the reports. One by a relay takes no place of one without that was nominated.
 func (l *Leg) valid(p *port, from netip.AddrPort, nominated bool) {
-	if r := l.remote.Load(); r != nil && *r == from {
+	if r := l.remote.Load(); r != nil && r.at == from && r.port == p {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	if l.closed || !l.hasLocked(p) {
 		return
 	}
-	remote, list := &l.st.Remote, &l.st.Valid
-	if p == l.rtcp {
-		remote, list = &l.st.RemoteRTCP, &l.st.ValidRTCP
+	component, remote, list, by := 0, &l.st.Remote, &l.st.Valid, &l.st.Relayed
+	if p.kind == kindRTCP {
+		component, remote, list, by = 1, &l.st.RemoteRTCP, &l.st.ValidRTCP, &l.st.RelayedRTCP
+	}
+	if p.relayed {
+		list = &l.relayed[component]
 	}
 	known := slices.Contains(*list, from)
 	if known && !nominated {
@@ -96,8 +99,11 @@ func (l *Leg) valid(p *port, from netip.AddrPort, nominated bool) {
 		p.byAddr[from] = l
 		p.mu.Unlock()
 	}
-	if nominated || !remote.IsValid() {
-		*remote = from
+	if nominated && !p.relayed {
+		l.direct[component] = true
+	}
+	if nominated && !(p.relayed && l.direct[component]) || !remote.IsValid() {
+		*remote, *by = from, p.relayed
 		if err := l.configureLocked(); err != nil {
 			l.h.logError("leg not moved", l.id, err)
 		}

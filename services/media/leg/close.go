@@ -22,7 +22,10 @@ func (h *Host) close(l *Leg, orderly bool, reason string) {
 	m := l.in.member
 	l.in.member = nil
 	l.in.mu.Unlock()
-	ports := []*port{l.port, l.rtcp}
+	relay, ports := l.relay, []*port{l.port, l.rtcp}
+	if relay != nil {
+		ports = append(ports, relay.ports[:]...)
+	}
 	tag, slot := l.st.Tag, l.st.Slot
 	l.mu.Unlock()
 	if m != nil {
@@ -36,6 +39,7 @@ func (h *Host) close(l *Leg, orderly bool, reason string) {
 	if orderly && l.port != nil {
 		l.goodbye()
 	}
+	h.relays.release(relay)
 	l.dtls.reset()
 	if l.room != nil {
 		h.Release(l.room)

@@ -72,8 +72,9 @@ type Host struct {
 	dirties map[*Leg]struct{}
 	wake    chan struct{}
 	addrs   addresses
-	clockW  [1 + 2*Pairs]*wire.Writer // clock goroutine
-	past    [dropReasons]uint64       // clock goroutine: drops already logged
+	relays  relays
+	clockW  [1 + 2*Pairs + 2*maxRelays]batch // clock goroutine
+	past    [dropReasons]uint64              // clock goroutine: drops already logged
 }
 
 // New takes the sockets over; nothing runs before [Host.Start].
@@ -109,6 +110,7 @@ func New(cfg Config) (*Host, error) {
 		if err := add(kindRTCP, fmt.Sprintf("rtcp%d", i), 0, cfg.RTCP[i]); err != nil {
 			return nil, err
 		}
+		h.rtcpPort(i).below = h.rtpPort(i)
 	}
 	for i := range sharedPairs { // where the Jami peers' checks come
 		for _, p := range []*port{h.rtpPort(i), h.rtcpPort(i)} {
@@ -121,9 +123,6 @@ func New(cfg Config) (*Host, error) {
 // rtpPort and rtcpPort return the sockets of a pair.
 func (h *Host) rtpPort(pair int) *port  { return h.ports[1+2*pair] }
 func (h *Host) rtcpPort(pair int) *port { return h.ports[2+2*pair] }
-
-// batchPort returns the index of the port that a room's batch i sends through.
-func (h *Host) batchPort(i int) int { return max(0, 2*i-1) }
 
 // maxBacklog bounds what is thrown away from one socket at the start.
 const maxBacklog = 1 << 17
@@ -183,6 +182,13 @@ func (h *Host) Leg(id string) (*Leg, bool) {
 	return l, ok
 }
 
+// Len returns how many legs there are.
+func (h *Host) Len() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.legs)
+}
+
 // Legs returns all legs.
 func (h *Host) Legs() []*Leg {
 	h.mu.Lock()
@@ -212,7 +218,9 @@ func (h *Host) shutdown(orderly bool) {
 	for _, l := range h.Legs() {
 		h.close(l, orderly, reasonShutdown)
 	}
+	h.relays.mu.Lock() // none begins any more
 	h.stop()
+	h.relays.mu.Unlock()
 	for _, p := range h.ports {
 		if err := p.sock.Close(); err != nil {
 			h.log.Debug("socket close", zap.String("socket", p.name), zap.Error(err))
@@ -263,12 +271,8 @@ func (h *Host) round(wall time.Time) {
 		h.silence(l, now)
 	}
 	h.trunks.Expire(now)
-	for i, w := range h.clockW {
-		if w != nil {
-			w.Flush()
-			h.ports[i].putWriter(w)
-			h.clockW[i] = nil
-		}
+	for i := range h.clockW {
+		h.clockW[i].flush()
 	}
 }
 
@@ -293,12 +297,7 @@ func (h *Host) silence(l *Leg, now int64) {
 
 // clockWriter returns the batch of the clock goroutine for a port, in this round.
 func (h *Host) clockWriter(p *port) *wire.Writer {
-	w := h.clockW[p.index]
-	if w == nil {
-		w = p.getWriter()
-		h.clockW[p.index] = w
-	}
-	return w
+	return h.clockW[p.index].writer(p)
 }
 
 // dirty has the leg's state written soon.

@@ -51,7 +51,9 @@ func (l *Leg) renewLocked(far *sdp.Remote) {
 		l.restartLocked()
 		l.port.forget(l)
 		l.rtcp.forget(l)
+		l.unrelayLocked()
 		st.Valid, st.ValidRTCP, st.Remote, st.RemoteRTCP = nil, nil, netip.AddrPort{}, netip.AddrPort{}
+		st.Relayed, st.RelayedRTCP, l.direct = false, false, [2]bool{}
 	}
 	k := newKeys(far.Crypto.Keys.Profile)
 	st.FarUfrag, st.In, st.Out = far.Ufrag, &far.Crypto.Keys, &k
@@ -65,15 +67,26 @@ func (l *Leg) restartLocked() {
 	l.h.ufrags.Store(l.st.Ufrag, l)
 }
 
-// candidates are where a Jami peer may send its checks; first is what the route to its
-// signalling starts from.
-func (l *Leg) candidates(first netip.AddrPort) []netip.AddrPort {
-	out := []netip.AddrPort{first}
-	sock := l.port.sock
+// candidatesLocked are where a Jami peer may send its checks; first is what the route to its
+// signalling starts from. The caller holds l.mu.
+func (l *Leg) candidatesLocked(first netip.AddrPort) []sdp.Candidate {
+	sock, rtcp := l.port.sock, l.rtcp.sock.Local().Port()
+	list := []netip.Addr{first.Addr()}
 	for _, a := range l.h.addrs.all(sock.Local().Addr(), sock.Dual()) {
-		if c := netip.AddrPortFrom(a, first.Port()); len(out) < maxCandidates && !slices.Contains(out, c) {
-			out = append(out, c)
+		if len(list) < maxCandidates && !slices.Contains(list, a) {
+			list = append(list, a)
 		}
+	}
+	out := make([]sdp.Candidate, 0, len(list)+1)
+	for _, a := range list {
+		c := sdp.Candidate{Type: sdp.Host, RTP: netip.AddrPortFrom(a, first.Port()), RTCP: netip.AddrPortFrom(a, rtcp)}
+		if l.h.addrs.isLearned(a) {
+			c.Type = sdp.ServerReflexive
+		}
+		out = append(out, c)
+	}
+	if l.relay != nil {
+		out = append(out, sdp.Candidate{Type: sdp.Relay, RTP: l.relay.pair[0].Addr(), RTCP: l.relay.pair[1].Addr()})
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package leg
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -39,10 +40,12 @@ type jamiPeer struct {
 	answered   [2]atomic.Int64 // checks
 	to         [2]netip.AddrPort
 	seq        uint16
-	controlled bool            // as which it checks
-	conflicts  atomic.Int64    // 487
-	checked    [2]atomic.Int64 // how often it was
-	answers    bool            // the checks of the node
+	controlled bool                           // as which it checks
+	conflicts  atomic.Int64                   // 487
+	checked    [2]atomic.Int64                // how often it was
+	answers    bool                           // the checks of the node
+	by         string                         // the type of the candidates that it sends to; "": host
+	deaf       func(from netip.AddrPort) bool // nothing comes from there
 }
 
 func newJamiPeer(t *testing.T) *jamiPeer {
@@ -82,7 +85,7 @@ func (p *jamiPeer) offer(withICE bool, keys srtp.Keys) string {
 		base64.StdEncoding.EncodeToString(append(append([]byte{}, keys.Key...), keys.Salt...)), cands)
 }
 
-var candidateRE = regexp.MustCompile(`a=candidate:\S+ ([12]) UDP \d+ (\S+) (\d+) typ host`)
+var candidateRE = regexp.MustCompile(`a=candidate:\S+ ([12]) UDP \d+ (\S+) (\d+) typ (\S+)`)
 
 // takes reads the answer.
 func (p *jamiPeer) takes(text string) {
@@ -100,6 +103,9 @@ func (p *jamiPeer) takes(text string) {
 	}
 	p.in.Store(in)
 	for _, m := range candidateRE.FindAllStringSubmatch(text, -1) {
+		if m[4] != cmp.Or(p.by, "host") {
+			continue
+		}
 		p.to[m[1][0]-'1'] = netip.MustParseAddrPort(m[2] + ":" + m[3])
 	}
 	if !p.to[0].IsValid() || !p.to[1].IsValid() || p.to[0] == p.to[1] {
@@ -135,9 +141,15 @@ func (p *jamiPeer) send(component int, b []byte) {
 func (p *jamiPeer) read(component int, c *net.UDPConn) {
 	buf := make([]byte, 2048)
 	for {
-		n, _, err := c.ReadFromUDPAddrPort(buf)
+		n, from, err := c.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			return
+		}
+		p.mu.Lock()
+		deaf := p.deaf != nil && p.deaf(from)
+		p.mu.Unlock()
+		if deaf {
+			continue
 		}
 		b := buf[:n]
 		var h wire.Header

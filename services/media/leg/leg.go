@@ -75,8 +75,10 @@ type State struct {
 	// Of a Jami peer: the same for its RTCP.
 	RemoteRTCP netip.AddrPort
 	ValidRTCP  []netip.AddrPort
-	Connected  bool
-	Suite      string // of the DTLS handshake
+	// Remote, or RemoteRTCP, is reached by a relay of ours, which ends with the process.
+	Relayed, RelayedRTCP bool
+	Connected            bool
+	Suite                string // of the DTLS handshake
 }
 
 // Leg is one participant's transport.
@@ -91,11 +93,14 @@ type Leg struct {
 	cname string
 	ssrc  uint32
 
-	mu     sync.Mutex
-	st     State
-	closed bool
-	joined bool // is, or is being made, a member
-	sends  bool // the member has a sink
+	mu      sync.Mutex
+	st      State
+	closed  bool
+	joined  bool                // is, or is being made, a member
+	sends   bool                // the member has a sink
+	relay   *relay              // of a Jami peer's leg, nil: none
+	relayed [2][]netip.AddrPort // as Valid and ValidRTCP, by the relay
+	direct  [2]bool             // a path without it was nominated
 
 	saving sync.Mutex
 
@@ -109,10 +114,16 @@ type Leg struct {
 	latched   atomic.Bool  // the far end's address is known
 	bye       atomic.Int64 // mix.Now of an RTCP BYE
 	media     atomic.Bool  // RTP or RTCP came, so a browser's handshake is over
-	remote    atomic.Pointer[netip.AddrPort]
+	remote    atomic.Pointer[hop]
 	probing   atomic.Pointer[probe] // of a Jami peer that leaves the controlling side to us
 	report    report
 	nextRTCP  int64 // clock goroutine
+}
+
+// hop is where packets go, and by which port.
+type hop struct {
+	port *port
+	at   netip.AddrPort
 }
 
 // ID returns the participant's id.

@@ -20,6 +20,7 @@ type outbound struct {
 	on      bool // there is an address, keys where needed, and the far end wants to hear
 	secure  bool
 	clear   bool // RTCP is not protected
+	port    *port
 	to      wire.Sockaddr
 	srtp    *srtp.Out
 	keys    srtp.Keys
@@ -70,7 +71,7 @@ func (l *Leg) WriteFrame(f *mix.Frame) {
 	l.slot.Timestamp.Store(uint64(o.ts))
 	l.slot.SentAt.Store(uint64(now))
 
-	w := l.room.writer(l.port)
+	w := l.room.writer(o.port)
 	b := w.Slot()
 	wire.PutHeader(b, o.pt, marker, uint16(o.index), o.ts, l.ssrc)
 	n := wire.HeaderSize + copy(b[wire.HeaderSize:], f.Payload)
@@ -87,9 +88,9 @@ func (l *Leg) WriteFrame(f *mix.Frame) {
 // l.mu.
 func (l *Leg) configureLocked() error {
 	st := &l.st
-	to, ok := l.port.sock.Sockaddr(st.Remote)
-	remote := st.Remote
-	l.remote.Store(&remote)
+	port, _ := l.outLocked()
+	to, ok := port.sock.Sockaddr(st.Remote)
+	l.remote.Store(&hop{port, st.Remote})
 	l.latched.Store(l.mayAddressLocked())
 
 	o := &l.out
@@ -103,6 +104,7 @@ func (l *Leg) configureLocked() error {
 		o.srtp, o.keys = s, *st.Out
 	}
 	o.secure, o.clear, o.pt, o.to = st.Secure, st.Jami, st.PT, to
+	o.port = port
 	o.on = ok && st.Negotiated && st.Far&sdp.Recv != 0 && l.maySendLocked()
 
 	in := &l.in

@@ -25,7 +25,7 @@ type Path struct {
 // kernel for a route: nothing of it is done before somebody asks.
 func (l *Leg) Path() Path {
 	l.mu.Lock()
-	st, port := l.st, l.port
+	st, port, relay := l.st, l.port, l.relay
 	l.mu.Unlock()
 	var p Path
 	p.Remote = unmapped(st.Remote)
@@ -34,7 +34,13 @@ func (l *Leg) Path() Path {
 		bound := port.sock.Local()
 		p.Local = netip.AddrPortFrom(l.h.addrs.toward(p.Remote.Addr(), bound.Addr().Unmap()), bound.Port())
 		if p.LocalType = "sdp"; ice {
-			p.LocalType = string(sdp.Host) // a lite agent has no others (RFC 8445 §2.5)
+			p.LocalType = string(sdp.Host) // to browsers we are a lite agent, which has no others (RFC 8445 §2.5)
+			if st.Jami && l.h.addrs.isLearned(p.Local.Addr()) {
+				p.LocalType = string(sdp.ServerReflexive)
+			}
+		}
+		if st.Relayed && relay != nil {
+			p.Local, p.LocalType = relay.pair[0].Addr(), string(sdp.Relay)
 		}
 	}
 	switch {

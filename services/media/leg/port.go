@@ -38,8 +38,10 @@ type port struct {
 	kind    kind
 	name    string
 	sock    *wire.Socket
-	index   int // in Host.ports
-	batch   int // index of the room's batch for it
+	index   int   // in Host.ports
+	batch   int   // index of the room's batch for it
+	below   *port // of RTCP: that of RTP
+	relayed bool  // it is of a relay
 	reader  *wire.Reader
 	reply   *wire.Writer // the reading goroutine's, for answers to checks; nil: none come here
 	writers sync.Pool    // *wire.Writer
@@ -183,8 +185,7 @@ func (p *port) legOfRTCP(from netip.AddrPort) *Leg {
 	if from.Port() == 0 {
 		return nil
 	}
-	rtp := p.h.ports[p.index-1] // the RTP port of the pair
-	return rtp.leg(netip.AddrPortFrom(from.Addr(), from.Port()-1))
+	return p.below.leg(netip.AddrPortFrom(from.Addr(), from.Port()-1))
 }
 
 // latched moves a leg from waiting to its address. The caller holds l.mu.
@@ -202,7 +203,7 @@ func (p *port) forgetLocked(l *Leg) {
 			delete(p.byAddr, a)
 		}
 	}
-	for _, a := range slices.Concat(l.st.Valid, l.st.ValidRTCP) {
+	for _, a := range slices.Concat(l.st.Valid, l.st.ValidRTCP, l.relayed[0], l.relayed[1]) {
 		if p.byAddr[a] == l {
 			delete(p.byAddr, a)
 		}

@@ -17,6 +17,9 @@ const (
 	probeFirst  = 20 * time.Millisecond
 	probeMost   = 500 * time.Millisecond
 	probeRounds = 11
+	// relayAfter is how long a path without a relay of ours is given before one by it is
+	// nominated: the first of a component that is answered is taken.
+	relayAfter = 250 * time.Millisecond
 )
 
 // probe sends checks to the candidates of a Jami peer, as the controlling side. A lite agent
@@ -26,6 +29,7 @@ const (
 // it, and nominates.
 type probe struct {
 	user, pwd string // the far end's
+	began     time.Time
 	stop      chan struct{}
 	once      sync.Once
 
@@ -35,7 +39,8 @@ type probe struct {
 }
 
 type target struct {
-	at netip.AddrPort
+	at   netip.AddrPort
+	port *port // by which it is checked
 	ice.Probe
 }
 
@@ -45,24 +50,29 @@ type asked struct {
 	pr        *probe
 	component int // 0, 1
 	at        netip.AddrPort
+	port      *port
 }
 
 // probe begins to check the candidates of a description with new ICE credentials.
 func (l *Leg) probe(far *sdp.Remote) {
 	l.mu.Lock()
-	pr := &probe{user: far.Ufrag + ":" + l.st.Ufrag, pwd: far.Pwd, stop: make(chan struct{})}
-	here, ports := l.st.Source.IsLoopback(), [2]*port{l.port, l.rtcp}
+	pr := &probe{user: far.Ufrag + ":" + l.st.Ufrag, pwd: far.Pwd, began: time.Now(), stop: make(chan struct{})}
+	here, ports, relay := l.st.Source.IsLoopback(), [2]*port{l.port, l.rtcp}, l.relay
 	before := l.probing.Swap(pr)
 	l.mu.Unlock()
 	before.end()
 	for i, list := range far.Candidates {
 		for _, at := range list {
-			if here || !at.Addr().IsLoopback() { // nobody is sent to this machine's own ports from elsewhere
-				pr.add(l, i, at)
+			if !here && at.Addr().IsLoopback() { // nobody is sent to this machine's own ports from elsewhere
+				continue
+			}
+			pr.add(l, ports[i], at)
+			if relay != nil {
+				relay.pair[i].Permit(at, func() { pr.add(l, relay.ports[i], at) })
 			}
 		}
 	}
-	l.h.wg.Go(func() { pr.run(l, ports) })
+	l.h.wg.Go(func() { pr.run(l) })
 }
 
 // end stops it; nil has nothing to stop.
@@ -72,28 +82,46 @@ func (pr *probe) end() {
 	}
 }
 
-// add adds an address to check; false: it is there, or there are too many, or that component
-// needs none any more.
-func (pr *probe) add(l *Leg, component int, at netip.AddrPort) (ice.Probe, bool) {
+// add adds an address to check, if it is not there; false: there are too many, or that component
+// needs no check any more.
+func (pr *probe) add(l *Leg, p *port, at netip.AddrPort) (ice.Probe, bool) {
+	component := p.component()
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
 	list := &pr.targets[component]
-	if pr.done[component] || len(*list) >= sdp.MaxCandidates+maxValid || slices.ContainsFunc(*list, func(t target) bool { return t.at == at }) {
+	if pr.done[component] {
 		return ice.Probe{}, false
 	}
-	t := target{at, ice.NewProbe(component + 1)}
+	if i := slices.IndexFunc(*list, func(t target) bool { return t.at == at && t.port == p }); i >= 0 {
+		return (*list)[i].Probe, true
+	}
+	if len(*list) >= 2*(sdp.MaxCandidates+maxValid) {
+		return ice.Probe{}, false
+	}
+	t := target{at, p, ice.NewProbe(component + 1)}
 	*list = append(*list, t)
-	l.h.asked.Store(t.TxID, asked{l, pr, component, at})
+	l.h.asked.Store(t.TxID, asked{l, pr, component, at, p})
 	return t.Probe, true
 }
 
+// component is the one whose packets come to a port, from 0 on.
+func (p *port) component() int {
+	if p.kind == kindRTCP {
+		return 1
+	}
+	return 0
+}
+
+// due reports whether checks by a port are to be sent already.
+func (pr *probe) due(p *port) bool { return !p.relayed || time.Since(pr.began) >= relayAfter }
+
 // run sends checks until both components have an answer. When they get none in time the far end
 // is left to its own.
-func (pr *probe) run(l *Leg, ports [2]*port) {
+func (pr *probe) run(l *Leg) {
 	defer pr.forget(l)
 	wait := probeFirst
 	for range probeRounds {
-		if !pr.send(ports) {
+		if !pr.send() {
 			return
 		}
 		t := time.NewTimer(wait)
@@ -108,26 +136,27 @@ func (pr *probe) run(l *Leg, ports [2]*port) {
 		}
 		wait = min(2*wait, probeMost)
 	}
-	if pr.send(ports) {
+	if pr.send() {
 		l.probing.CompareAndSwap(pr, nil)
 	}
 }
 
 // send sends a check for each address of a component that has no answer; false: both have.
-func (pr *probe) send(ports [2]*port) (waits bool) {
+func (pr *probe) send() (waits bool) {
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
-	for i, p := range ports {
+	for i, list := range pr.targets {
 		if pr.done[i] {
 			continue
 		}
 		waits = true
-		w := p.getWriter()
-		for _, t := range pr.targets[i] {
-			pr.queue(p, w, &t.Probe, t.at)
+		var b batch
+		for _, t := range list {
+			if pr.due(t.port) {
+				pr.queue(t.port, b.writer(t.port), &t.Probe, t.at)
+			}
 		}
-		w.Flush()
-		p.putWriter(w)
+		b.flush()
 	}
 	return waits
 }
@@ -156,7 +185,7 @@ func (pr *probe) forget(l *Leg) {
 func (p *port) answered(pkt []byte, txid [12]byte, from netip.AddrPort, now int64) {
 	v, _ := p.h.asked.Load(txid)
 	a, ok := v.(asked)
-	if !ok || a.at != from || p.kind == kindRTCP != (a.component == 1) || !ice.AuthenticAnswer(pkt, a.pr.pwd) {
+	if !ok || a.at != from || a.port != p || !ice.AuthenticAnswer(pkt, a.pr.pwd) {
 		p.h.drop(dropCheck)
 		return
 	}
@@ -174,17 +203,14 @@ func (p *port) answered(pkt []byte, txid [12]byte, from netip.AddrPort, now int6
 	}
 }
 
-// trigger checks the address that a check came from (RFC 8445 §7.3.1.4).
+// trigger checks the address that a check came from (RFC 8445 §7.3.1.4), also one that was checked
+// before: what was sent then may not have come through the far end's NAT, which lets it in now.
 func (p *port) trigger(l *Leg, from netip.AddrPort) {
 	pr := l.probing.Load()
 	if pr == nil {
 		return
 	}
-	component := 0
-	if p.kind == kindRTCP {
-		component = 1
-	}
-	if c, ok := pr.add(l, component, from); ok {
+	if c, ok := pr.add(l, p, from); ok && pr.due(p) {
 		pr.queue(p, p.reply, &c, from)
 	}
 }

@@ -16,7 +16,7 @@ type Room struct {
 	refs int // under Host.mu
 
 	// The room's goroutine alone, during a tick.
-	writers [1 + Pairs]*wire.Writer
+	writers [1 + Pairs + maxRelays]batch
 	at      int64
 }
 
@@ -65,23 +65,39 @@ func (r *Room) now() int64 {
 
 // writer returns the batch for a socket in this tick.
 func (r *Room) writer(p *port) *wire.Writer {
-	w := r.writers[p.batch]
-	if w == nil {
-		w = p.getWriter()
-		r.writers[p.batch] = w
+	return r.writers[p.batch].writer(p)
+}
+
+// batch is a writer of a port that something may be queued on.
+type batch struct {
+	p *port
+	w *wire.Writer // nil: nothing is
+}
+
+// writer returns the one for a port. Another port may have had the place, when it was a relay's.
+func (b *batch) writer(p *port) *wire.Writer {
+	if b.w != nil && b.p != p {
+		b.flush()
 	}
-	return w
+	if b.w == nil {
+		b.p, b.w = p, p.getWriter()
+	}
+	return b.w
+}
+
+func (b *batch) flush() {
+	if b.w == nil {
+		return
+	}
+	b.w.Flush()
+	b.p.putWriter(b.w)
+	b.p, b.w = nil, nil
 }
 
 // flush ends a tick: everything queued is sent.
 func (r *Room) flush() {
-	for i, w := range r.writers {
-		if w == nil {
-			continue
-		}
-		w.Flush()
-		r.h.ports[r.h.batchPort(i)].putWriter(w)
-		r.writers[i] = nil
+	for i := range r.writers {
+		r.writers[i].flush()
 	}
 	r.at = 0
 }

@@ -102,12 +102,13 @@ func (l *Leg) blocks(rs []rtcp.ReceptionReport) {
 // and BYE when the leg ends (RFC 3550 §6.1). w belongs to the caller.
 func (l *Leg) sendRTCP(writer func(*port) *wire.Writer, now time.Time, bye bool) {
 	l.mu.Lock()
-	port, to := l.port, l.st.Remote
+	port, second := l.outLocked()
+	to := l.st.Remote
 	switch {
 	case l.st.Jami:
-		port, to = l.rtcp, l.st.RemoteRTCP
+		port, to = second, l.st.RemoteRTCP
 	case !l.st.WebRTC && !l.st.Mux:
-		port, to = l.rtcp, l.st.ToldRTCP
+		port, to = second, l.st.ToldRTCP
 		if l.st.Remote != l.st.Told { // behind NAT: the usual neighbour of where RTP comes from
 			to = nextPort(l.st.Remote)
 		}

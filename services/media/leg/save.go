@@ -24,6 +24,12 @@ func (l *Leg) save() {
 	if closed {
 		return
 	}
+	if st.Relayed || st.RelayedRTCP { // what the next process could not send to is no leg of its
+		if err := l.h.cfg.Files.Delete(st.Tag); err != nil {
+			l.h.logError("leg state not removed", l.id, err)
+		}
+		return
+	}
 	if err := l.h.cfg.Files.Save(st.Tag, &st); err != nil {
 		l.h.logError("leg state not written; the leg would not outlive this process", l.id, err)
 	}

@@ -1,6 +1,7 @@
 package sdp
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -16,6 +17,35 @@ const (
 	PeerReflexive   CandidateType = "prflx"
 	Relay           CandidateType = "relay"
 )
+
+// preferences of the types (RFC 8445 §5.1.2.2), as pjnath has them.
+var preferences = map[CandidateType]uint32{Host: 126, PeerReflexive: 110, ServerReflexive: 100}
+
+// priority is that of the index-th candidate (RFC 8445 §5.1.2.1).
+func (t CandidateType) priority(index, component int) uint32 {
+	return preferences[t]<<24 | uint32(65535-index)<<8 | uint32(256-component)
+}
+
+// related is what RFC 8839 §5.1 wants after a type that is not of the host. What the relay or the
+// NAT sees of us is nobody's business.
+func (t CandidateType) related() string {
+	if t == Host {
+		return ""
+	}
+	return " raddr 0.0.0.0 rport 9"
+}
+
+// foundation is a letter for the type and the base address (§1.2 of connect-and-calls).
+func (c *Candidate) foundation() string {
+	letter, base := "H", c.RTP.Addr()
+	switch c.Type {
+	case ServerReflexive:
+		letter = "S"
+	case Relay:
+		letter = "R"
+	}
+	return fmt.Sprintf("%s%x", letter, base.Unmap().AsSlice())
+}
 
 // TypeOf is the type of the far end's candidate at an address: the one that its description
 // names (RFC 8839 §5.1), else peer-reflexive, as one is whose first sign is a check

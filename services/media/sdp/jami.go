@@ -2,7 +2,6 @@ package sdp
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -62,7 +61,7 @@ func (r *Remote) answerJami(l *Local) string {
 	var b strings.Builder
 	addr := l.Addr.Addr()
 	if len(l.Candidates) > 0 {
-		addr = l.Candidates[0].Addr()
+		addr = l.Candidates[0].RTP.Addr()
 	}
 	l.head(&b, addr)
 	fmt.Fprintf(&b, "c=IN %s %s\r\nt=0 0\r\n", family(addr), addr.Unmap())
@@ -102,7 +101,7 @@ func OfferJami(l *Local) string {
 	var b strings.Builder
 	addr := l.Addr.Addr()
 	if len(l.Candidates) > 0 {
-		addr = l.Candidates[0].Addr()
+		addr = l.Candidates[0].RTP.Addr()
 	}
 	l.head(&b, addr)
 	fmt.Fprintf(&b, "c=IN %s %s\r\nt=0 0\r\na=ice-ufrag:%s\r\na=ice-pwd:%s\r\n", family(addr), addr.Unmap(), l.Ufrag, l.Pwd)
@@ -120,21 +119,16 @@ func OfferJami(l *Local) string {
 // ptJamiOpus is the payload type that stock peers give to Opus.
 const ptJamiOpus = 104
 
-// components writes the host candidates of RTP and of RTCP, its second component.
+// components writes the candidates of RTP and of RTCP, its second component, as stock does:
+// without what is related.
 func (l *Local) components(b *strings.Builder, first int) {
 	for k := range 2 {
 		for i, c := range l.Candidates {
-			port := c.Port()
+			at := c.RTP
 			if k == 1 {
-				port = l.RTCPPort
+				at = c.RTCP
 			}
-			priority := 126<<24 | uint32(65535-i)<<8 | uint32(256-first-k) // RFC 8445 §5.1.2.1
-			fmt.Fprintf(b, "a=candidate:%s %d UDP %d %s %d typ host\r\n", foundation(c.Addr()), first+k, priority, c.Addr().Unmap(), port)
+			fmt.Fprintf(b, "a=candidate:%s %d UDP %d %s %d typ %s\r\n", c.foundation(), first+k, c.Type.priority(i, first+k), at.Addr().Unmap(), at.Port(), c.Type)
 		}
 	}
-}
-
-// foundation is the letter H and the base address (§1.2).
-func foundation(a netip.Addr) string {
-	return fmt.Sprintf("H%x", a.Unmap().AsSlice())
 }

@@ -51,9 +51,14 @@ func TestJamiCandidates(t *testing.T) {
 	}
 }
 
+func ours(t CandidateType, ip string, port uint16) Candidate {
+	a := netip.MustParseAddr(ip)
+	return Candidate{t, netip.AddrPortFrom(a, port), netip.AddrPortFrom(a, port+1)}
+}
+
 func jamiLocal() *Local {
 	return &Local{Session: 7, Version: 1, Addr: netip.MustParseAddrPort("192.0.2.1:40002"), RTCPPort: 40003, Dir: SendRecv, Ufrag: "ourfrag1", Pwd: "ourpasswordourpassword24",
-		Candidates: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:40002"), netip.MustParseAddrPort("[2001:db8::1]:40002")},
+		Candidates: []Candidate{ours(Host, "192.0.2.1", 40002), ours(Host, "2001:db8::1", 40002), ours(ServerReflexive, "198.51.100.1", 40002), ours(Relay, "203.0.113.1", 50000)},
 		Crypto:     &Crypto{Tag: "1", Keys: srtp.Keys{Profile: srtp.CM80, Key: make([]byte, 16), Salt: make([]byte, 14)}}}
 }
 
@@ -65,7 +70,8 @@ func TestJamiOffers(t *testing.T) {
 		{"audio", stockOffer, []string{"a=ice-ufrag:ourfrag1\r\na=ice-pwd:ourpasswordourpassword24\r\nm=audio 40002 RTP/SAVP 104 101\r\na=rtpmap:104 opus/48000/2\r\n",
 			"a=rtpmap:101 telephone-event/8000\r\n", "a=rtcp:40003 IN IP4 192.0.2.1\r\na=sendrecv\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:",
 			"a=candidate:Hc0000201 1 UDP 2130706431 192.0.2.1 40002 typ host\r\n", "a=candidate:Hc0000201 2 UDP 2130706430 192.0.2.1 40003 typ host\r\n",
-			" 2 UDP 2130706174 2001:db8::1 40003 typ host\r\n"}, []string{"rtcp-mux", "ptime", "fmtp:104", "ice-lite", "mid"}},
+			" 2 UDP 2130706174 2001:db8::1 40003 typ host\r\n",
+			"a=candidate:Sc6336401 1 UDP 1694498303 198.51.100.1 40002 typ srflx\r\n", "a=candidate:Rcb007101 2 UDP 16776446 203.0.113.1 50001 typ relay\r\n"}, []string{"rtcp-mux", "ptime", "fmtp:104", "ice-lite", "mid"}},
 		{"audio and video", stockVideo, []string{"m=audio 40002 RTP/SAVP 104 101\r\n", "m=video 0 RTP/SAVP 96\r\na=rtpmap:96 H264/90000\r\na=inactive\r\n"}, []string{" 3 UDP", "G722"}},
 		{"no new transport", stockHold, []string{"m=audio 40002 RTP/SAVP 104 101\r\n", "a=crypto:1"}, []string{"ice-", "candidate"}},
 	} {
@@ -123,7 +129,7 @@ func TestOwnJamiOffer(t *testing.T) {
 	l.Ufrag, l.Pwd = "ufrag123", pwd22
 	l.Crypto = &Crypto{Tag: "1", Keys: srtp.Keys{Profile: srtp.CM80, Key: make([]byte, 16), Salt: make([]byte, 14)}}
 	for i := range 8 {
-		l.Candidates = append(l.Candidates, netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 15: byte(i)}), 40002))
+		l.Candidates = append(l.Candidates, ours(Host, fmt.Sprintf("2001:db8:0:ffff:ffff:ffff:ffff:%x", i), 40002))
 	}
 	text := OfferJami(l)
 	r, err := Parse(text, Jami)

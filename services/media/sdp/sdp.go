@@ -120,6 +120,13 @@ func (r *Remote) DTMFClock() int {
 	return 8000
 }
 
+// Candidate is one of ours.
+type Candidate struct {
+	Type CandidateType
+	RTP  netip.AddrPort // of a browser: everything
+	RTCP netip.AddrPort // of a Jami peer
+}
+
 // Local is our side of the audio.
 type Local struct {
 	Session  uint64 // o= id, constant for a leg
@@ -130,8 +137,8 @@ type Local struct {
 	CName    string
 	Dir      Direction
 
-	Candidates  []netip.AddrPort // with ICE, the best first; for Jami those of RTP
-	Ufrag, Pwd  string           // for Jami empty: no new transport is answered
+	Candidates  []Candidate // with ICE, the best first
+	Ufrag, Pwd  string      // for Jami empty: no new transport is answered
 	Fingerprint Fingerprint
 	Crypto      *Crypto
 }

@@ -162,10 +162,10 @@ func TestBundleOnly(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	l := local()
-	l.Candidates = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort("[2001:db8::1]:40000")}
+	l.Candidates = []Candidate{ours(Host, "192.0.2.1", 40000), ours(Host, "2001:db8::1", 40000), ours(Relay, "203.0.113.1", 50000)}
 	l.Ufrag, l.Pwd, l.Fingerprint = "lu", "lp", Fingerprint{"sha-256", "AA"}
 	got := r.Answer(l)
-	for _, want := range []string{"a=group:BUNDLE a\r\n", "m=video 0 ", "a=ice-lite", "a=setup:passive", "a=extmap:3 ", "2001:db8::1 40000 typ host"} {
+	for _, want := range []string{"a=group:BUNDLE a\r\n", "m=video 0 ", "a=ice-lite", "a=setup:passive", "a=extmap:3 ", "2001:db8::1 40000 typ host\r\n", " 203.0.113.1 50000 typ relay raddr "} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}

@@ -25,7 +25,7 @@ func (r *Remote) Answer(l *Local) string {
 	var b strings.Builder
 	addr := l.Addr.Addr()
 	if r.Kind == Browser && len(l.Candidates) > 0 {
-		addr = l.Candidates[0].Addr()
+		addr = l.Candidates[0].RTP.Addr()
 	}
 	l.head(&b, addr)
 	if r.Kind != Browser {
@@ -68,12 +68,12 @@ func (r *Remote) audio(b *strings.Builder, l *Local, m line) {
 	if r.Kind == Browser {
 		port = 9
 		if len(l.Candidates) > 0 {
-			port = l.Candidates[0].Port()
+			port = l.Candidates[0].RTP.Port()
 		}
 	}
 	fmt.Fprintf(b, "m=audio %d %s %s\r\n", port, m.proto, pts)
 	if r.Kind == Browser && len(l.Candidates) > 0 {
-		a := l.Candidates[0].Addr()
+		a := l.Candidates[0].RTP.Addr()
 		fmt.Fprintf(b, "c=IN %s %s\r\n", family(a), a.Unmap())
 	}
 	if m.mid != "" {
@@ -108,14 +108,12 @@ func (r *Remote) audio(b *strings.Builder, l *Local, m line) {
 	}
 }
 
-// transport writes ICE and DTLS. As a lite agent we have host candidates only
-// (RFC 8445 §5.1.1); the first has the highest preference.
+// transport writes ICE and DTLS. The first candidate of each type has the highest preference.
 func (l *Local) transport(b *strings.Builder) {
 	fmt.Fprintf(b, "a=ice-ufrag:%s\r\na=ice-pwd:%s\r\na=fingerprint:%s %s\r\na=setup:passive\r\n",
 		l.Ufrag, l.Pwd, l.Fingerprint.Hash, l.Fingerprint.Digest)
 	for i, c := range l.Candidates {
-		priority := 126<<24 | uint32(65535-i)<<8 | 255 // RFC 8445 §5.1.2.1
-		fmt.Fprintf(b, "a=candidate:%d 1 udp %d %s %d typ host\r\n", i+1, priority, c.Addr().Unmap(), c.Port())
+		fmt.Fprintf(b, "a=candidate:%d 1 udp %d %s %d typ %s%s\r\n", i+1, c.Type.priority(i, 1), c.RTP.Addr().Unmap(), c.RTP.Port(), c.Type, c.Type.related())
 	}
 	b.WriteString("a=end-of-candidates\r\n")
 }

@@ -28,6 +28,13 @@ type Socket struct {
 	rc   syscall.RawConn
 	v6   bool
 	addr netip.AddrPort
+	via  func(b []byte, to netip.AddrPort) bool // instead of conn; nil: conn
+}
+
+// Via returns a socket of IPv4 whose datagrams send takes instead of the kernel, as those of a
+// relay. send copies b and does not wait; false: it dropped it. Nothing is read from it.
+func Via(addr netip.AddrPort, send func(b []byte, to netip.AddrPort) bool) *Socket {
+	return &Socket{addr: addr, via: send}
 }
 
 // New wraps a UDP socket and owns it from here on.
@@ -65,7 +72,12 @@ func (s *Socket) Local() netip.AddrPort { return s.addr }
 func (s *Socket) Dual() bool { return s.v6 }
 
 // Close closes the socket; reads that wait end.
-func (s *Socket) Close() error { return s.conn.Close() }
+func (s *Socket) Close() error {
+	if s.via != nil {
+		return nil // who sends closes
+	}
+	return s.conn.Close()
+}
 
 // Sockaddr converts ap for this socket; false when the socket's family cannot
 // reach it.

@@ -192,13 +192,26 @@ func (w *Writer) Flush() {
 		return
 	}
 	w.sent, w.bad = 0, 0
-	err := w.sock.rc.Write(w.write)
-	if err != nil {
+	if w.sock.via != nil {
+		w.hand()
+	} else if err := w.sock.rc.Write(w.write); err != nil {
 		w.bad = w.n - w.sent
 	}
 	w.Sent += uint64(w.sent)
 	w.Dropped += uint64(w.bad)
 	w.n = 0
+}
+
+// hand gives what is queued to who sends for the socket.
+func (w *Writer) hand() {
+	for i := range w.n {
+		off := i * SlotSize
+		if w.sock.via(w.bufs[off:off+int(w.iovs[i].Len)], addrPort(&w.names[i])) {
+			w.sent++
+		} else {
+			w.bad++
+		}
+	}
 }
 
 func (w *Writer) send(fd uintptr) bool {

@@ -217,3 +217,31 @@ func BenchmarkSend(b *testing.B) {
 		w.Queue(150, &sa)
 	}
 }
+
+// What is sent by a socket whose datagrams go another way is given to who sends, with where it
+// goes.
+func TestVia(t *testing.T) {
+	var got []string
+	s := Via(netip.MustParseAddrPort("192.0.2.9:5000"), func(b []byte, to netip.AddrPort) bool {
+		got = append(got, string(b)+" to "+to.String())
+		return string(b) != "b"
+	})
+	w := NewWriter(s)
+	to, ok := s.Sockaddr(netip.MustParseAddrPort("[::ffff:192.0.2.1]:7"))
+	if !ok {
+		t.Fatal("not reachable")
+	}
+	if _, ok := s.Sockaddr(netip.MustParseAddrPort("[2001:db8::1]:7")); ok {
+		t.Error("reaches IPv6")
+	}
+	for _, x := range []string{"a", "b"} {
+		w.Queue(copy(w.Slot(), x), &to)
+	}
+	w.Flush()
+	if len(got) != 2 || got[0] != "a to 192.0.2.1:7" || got[1] != "b to 192.0.2.1:7" || w.Sent != 1 || w.Dropped != 1 {
+		t.Errorf("%v, sent %d, dropped %d", got, w.Sent, w.Dropped)
+	}
+	if s.Local().Port() != 5000 || s.Dual() || s.Close() != nil {
+		t.Error(s.Local())
+	}
+}

@@ -10,12 +10,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pion/logging"
 	"github.com/pion/stun/v4"
 	"github.com/pion/turn/v5"
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/internal/limits"
+	"github.com/parley-jami/parley/internal/pionlog"
 )
 
 // endWithin bounds the end of all allocations.
@@ -73,7 +73,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	t := newTaken()
 	conf := turn.ServerConfig{
-		Realm: cfg.Realm, AuthHandler: s.authenticate, LoggerFactory: quiet{cfg.Log},
+		Realm: cfg.Realm, AuthHandler: s.authenticate, LoggerFactory: pionlog.Factory{Log: cfg.Log},
 		QuotaHandler: func(user, _ string, client net.Addr) bool { return s.book.reserve(user, client) },
 		EventHandler: turn.EventHandler{
 			OnAuth: func(client, server net.Addr, _, user, _, _ string, right bool) {
@@ -170,23 +170,3 @@ func (s *Server) sawWrong(client net.Addr) {
 		s.cfg.Log.Warn("wrong or expired credentials", zap.Uint64("total", n), zap.Stringer("last_from", client))
 	}
 }
-
-// quiet hands pion's warnings on as debug messages: they tell of what clients do, and a
-// client must not fill the log.
-type quiet struct{ log *zap.Logger }
-
-// NewLogger implements logging.LoggerFactory.
-func (q quiet) NewLogger(string) logging.LeveledLogger { return quietLogger{q.log.Sugar()} }
-
-type quietLogger struct{ log *zap.SugaredLogger }
-
-func (q quietLogger) Trace(string)                  {}
-func (q quietLogger) Tracef(string, ...any)         {}
-func (q quietLogger) Debug(string)                  {}
-func (q quietLogger) Debugf(string, ...any)         {}
-func (q quietLogger) Info(string)                   {}
-func (q quietLogger) Infof(string, ...any)          {}
-func (q quietLogger) Warn(msg string)               { q.log.Debug(msg) }
-func (q quietLogger) Warnf(format string, a ...any) { q.log.Debugf(format, a...) }
-func (q quietLogger) Error(msg string)              { q.log.Debug(msg) }
-func (q quietLogger) Errorf(f string, a ...any)     { q.log.Debugf(f, a...) }

@@ -37,5 +37,5 @@ func (l *Listener) candidates() ([]request.Candidate, error) {
 	add(request.Host, ice.PrefHost, "H", hosts)
 	public := slices.DeleteFunc(slices.Clone(l.o.Public), func(ip netip.Addr) bool { return slices.Contains(hosts, ip) })
 	add(request.ServerReflexive, ice.PrefSrflx, "S", public)
-	return out[:min(len(out), 2*ice.MaxAddresses+8)], nil // below what stock trims
+	return out[:min(len(out), 2*ice.MaxAddresses+8)], nil // with one of a relay below what stock trims
 }

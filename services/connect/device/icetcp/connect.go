@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"sync"
@@ -46,7 +47,7 @@ type attempt struct {
 type kind int
 
 const (
-	dialled   kind = iota // all candidates were tried
+	dialled   kind = iota // all candidates were tried, or one once more
 	opened                // in was opened to a candidate
 	valid                 // the peer answered our check on p
 	confirmed             // and we answered a check of the peer's on p
@@ -55,12 +56,20 @@ const (
 )
 
 type event struct {
-	kind  kind
-	p     *path
-	err   error
-	in    arrival
-	relay bool
+	kind kind
+	p    *path
+	err  error
+	in   arrival
+	to   *target // of opened
 }
+
+// target is a candidate of the peer's that is connected to.
+type target struct {
+	request.Candidate
+	try int
+}
+
+func (t *target) relay() bool { return t != nil && t.Type == request.Relay }
 
 // Connect returns the connection that both sides agreed on, or an error when ctx ends or no path
 // is found. It is called once.
@@ -89,13 +98,14 @@ func (a *Agent) Connect(ctx context.Context, remote request.Description) (*Conn,
 // race makes checks on all paths until one is selected.
 func (t *attempt) race(ctx context.Context, stop func()) (*path, error) {
 	defer stop()
+	t.permit()
 	t.dialAll(ctx)
 	var (
 		nominee     *path
 		waiting     []*path // valid, and not nominated
 		last        error
 		held, given <-chan time.Time
-		tried       bool
+		dialling    = 1
 		open        int
 	)
 	nominate := func() {
@@ -115,7 +125,7 @@ func (t *attempt) race(ctx context.Context, stop func()) (*path, error) {
 		}
 	}
 	for {
-		if tried && open == 0 && given == nil {
+		if dialling == 0 && open == 0 && given == nil {
 			given = time.After(passiveTime)
 		}
 		select {
@@ -139,17 +149,17 @@ func (t *attempt) race(ctx context.Context, stop func()) (*path, error) {
 			if !ok {
 				return nil, fmt.Errorf("%w: %w", ErrFailed, net.ErrClosed)
 			}
-			if t.begin(in, false) {
+			if t.begin(in, nil) {
 				open, given = open+1, nil
 			}
 		case e := <-t.events:
 			switch e.kind {
 			case opened:
-				if t.begin(e.in, e.relay) {
+				if t.begin(e.in, e.to) {
 					open, given = open+1, nil
 				}
 			case dialled:
-				tried = true
+				dialling--
 				if e.err != nil {
 					last = e.err
 				}
@@ -163,6 +173,9 @@ func (t *attempt) race(ctx context.Context, stop func()) (*path, error) {
 				return e.p, nil
 			case failed:
 				last = e.err
+				if t.again(ctx, e.p, e.err) {
+					dialling++
+				}
 				waiting = slices.DeleteFunc(waiting, func(p *path) bool { return p == e.p })
 				if open--; nominee == e.p {
 					nominee = nil
@@ -173,9 +186,28 @@ func (t *attempt) race(ctx context.Context, stop func()) (*path, error) {
 	}
 }
 
-// begin makes checks on a connection. What it tells goes to events.
-func (t *attempt) begin(in arrival, relay bool) bool {
-	p := &path{framed: in.f, s: t.s, relay: relay, hold: true}
+// again connects once more to a relay that ended the connection before an answer: it may have
+// no permission for us yet, and tells so by that (RFC 6062 §5.3).
+func (t *attempt) again(ctx context.Context, p *path, err error) bool {
+	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)
+	if !p.to.relay() || p.heard || !reset || p.to.try >= relayTries {
+		return false
+	}
+	next := target{p.to.Candidate, p.to.try + 1}
+	t.wg.Go(func() {
+		var err error
+		if pause(ctx, relayPause) {
+			err = t.dial(ctx, next)
+		}
+		t.events <- event{kind: dialled, err: err}
+	})
+	return true
+}
+
+// begin makes checks on a connection: one to a candidate of the peer's, or, with nil, one that came.
+// What it tells goes to events.
+func (t *attempt) begin(in arrival, to *target) bool {
+	p := &path{framed: in.f, s: t.s, to: to, relay: in.relay || to.relay(), hold: true}
 	if len(t.paths) >= maxPaths {
 		in.f.Close()
 		return false
@@ -227,7 +259,7 @@ func (t *attempt) dialAll(ctx context.Context) {
 				if !pause(ctx, time.Duration(i)*dialPace) {
 					return
 				}
-				if err := t.dial(ctx, c); err != nil {
+				if err := t.dial(ctx, target{c, 1}); err != nil {
 					mu.Lock()
 					last = err
 					mu.Unlock()
@@ -240,15 +272,15 @@ func (t *attempt) dialAll(ctx context.Context) {
 }
 
 // dial connects to one candidate. A relay may not have the permission for us yet.
-func (t *attempt) dial(ctx context.Context, c request.Candidate) error {
+func (t *attempt) dial(ctx context.Context, c target) error {
 	d := net.Dialer{Timeout: dialTime}
-	for try := 1; ; try++ {
+	for ; ; c.try++ {
 		conn, err := d.DialContext(ctx, "tcp", c.Addr.String())
 		if err == nil {
-			t.events <- event{kind: opened, in: arrival{f: newFramed(conn)}, relay: c.Type == request.Relay}
+			t.events <- event{kind: opened, in: arrival{f: newFramed(conn)}, to: &c}
 			return nil
 		}
-		again := c.Type == request.Relay && try < relayTries && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET))
+		again := c.relay() && c.try < relayTries && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET))
 		if !again || !pause(ctx, relayPause) {
 			return err
 		}

@@ -12,5 +12,7 @@
 //
 // The device that was asked for the connection is controlling. Both send their checks on
 // each TCP connection: who opened it first, the other one when that came. The
-// controlling side nominates once (RFC 8445 §8.1.1).
+// controlling side nominates once (RFC 8445 §8.1.1). Where there is a relay on a TURN server
+// (RFC 6062), peers are told of it too, and connect to it; in the connection that comes of it are
+// the same frames.
 package icetcp

@@ -96,6 +96,10 @@ func (f *framed) send(b []byte) error {
 
 func (f *framed) sendLocked(b []byte) error {
 	binary.BigEndian.PutUint16(f.head[:], uint16(len(b)))
+	if _, kernel := f.Conn.(*net.TCPConn); !kernel { // each of several buffers would be a packet
+		_, err := f.Conn.Write(append(f.head[:], b...))
+		return err
+	}
 	f.bufs[0], f.bufs[1] = f.head[:], b
 	out := net.Buffers(f.bufs[:])
 	_, err := out.WriteTo(f.Conn)

@@ -47,6 +47,7 @@ type Listener struct {
 
 	mu     sync.Mutex
 	agents map[string]*Agent // by ufrag
+	relay  Relay             // nil: there is none
 	open   map[net.Conn]struct{}
 	closed bool
 }
@@ -84,7 +85,7 @@ func (l *Listener) Serve(ctx context.Context) error {
 		switch {
 		case err == nil:
 			pause = 5 * time.Millisecond
-			l.take(c)
+			l.take(c, false)
 			continue
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -111,8 +112,9 @@ func (l *Listener) close() {
 	}
 }
 
-// take waits for the first check on a connection, if there is a place.
-func (l *Listener) take(c net.Conn) {
+// take waits for the first check on a connection, if there is a place. relayed: it came by way
+// of our relay.
+func (l *Listener) take(c net.Conn, relayed bool) {
 	var from netip.Addr
 	if t, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		from = t.AddrPort().Addr().Unmap()
@@ -132,7 +134,7 @@ func (l *Listener) take(c net.Conn) {
 	l.mu.Unlock()
 	l.wg.Go(func() {
 		defer l.places.Free(from)
-		err := l.claim(c)
+		err := l.claim(c, relayed)
 		l.mu.Lock()
 		delete(l.open, c)
 		l.mu.Unlock()
@@ -150,7 +152,7 @@ var (
 )
 
 // claim gives a connection to the agent that its first check is for.
-func (l *Listener) claim(c net.Conn) error {
+func (l *Listener) claim(c net.Conn, relayed bool) error {
 	if err := c.SetReadDeadline(time.Now().Add(claimTime)); err != nil {
 		return err
 	}
@@ -178,7 +180,7 @@ func (l *Listener) claim(c net.Conn) error {
 	if err := c.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	return a.arrive(arrival{f, m})
+	return a.arrive(arrival{f, m, relayed})
 }
 
 // Agent opens one connection. Its candidates are told to the peer, then Connect is called
@@ -188,6 +190,7 @@ type Agent struct {
 	controlling bool
 	local       request.Description
 	tie         uint64
+	relay       Relay // that local names; nil: none
 
 	mu      sync.Mutex
 	closed  bool
@@ -198,6 +201,7 @@ type Agent struct {
 type arrival struct {
 	f     *framed
 	first *stun.Message
+	relay bool // by way of our relay
 }
 
 // NewAgent makes an agent that peers can connect to until it is closed. controlling is the
@@ -207,11 +211,17 @@ func (l *Listener) NewAgent(controlling bool) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.mu.Lock()
+	relay := l.relay
+	l.mu.Unlock()
+	if relay != nil {
+		cands = append(cands, relayed(relay.Addr()))
+	}
 	var b [4 + 12 + 8]byte
 	if _, err := rand.Read(b[:]); err != nil {
 		return nil, err
 	}
-	a := &Agent{l: l, controlling: controlling, arrived: make(chan arrival, maxArrived),
+	a := &Agent{l: l, controlling: controlling, relay: relay, arrived: make(chan arrival, maxArrived),
 		local: request.Description{Ufrag: hex.EncodeToString(b[:4]), Pwd: hex.EncodeToString(b[4:16]), Candidates: cands}}
 	for _, x := range b[16:] {
 		a.tie = a.tie<<8 | uint64(x)

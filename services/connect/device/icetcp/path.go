@@ -17,8 +17,10 @@ const maxMessages = 64
 type path struct {
 	*framed
 	s     *ice.Side
-	relay bool // through a relay of the peer's
-	hold  bool // not to be nominated yet; of race's goroutine alone
+	to    *target // nil: the peer connected
+	relay bool    // through a relay, ours or the peer's
+	heard bool    // something came; of run's goroutine until it ended
+	hold  bool    // not to be nominated yet; of race's goroutine alone
 
 	mu        sync.Mutex
 	asked     [stun.TransactionIDSize]byte // our check
@@ -64,6 +66,7 @@ func (p *path) run(first *stun.Message, tell func(kind)) error {
 				return err
 			}
 		}
+		p.heard = true
 		switch {
 		case n > maxMessages:
 			return fmt.Errorf("%w: more checks than it takes", errFrame)
