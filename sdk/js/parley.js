@@ -4,7 +4,9 @@
 //   import { connect } from "@parley-jami/parley";
 //   const room = await connect({ creds: "echo.creds" });
 //   await room.join("Echo");
-//   for await (const f of await room.listen({ speakers: "s16le-48000" })) await room.say(f.format, f.data);
+//   for await (const f of await room.listen({ speakers: "s16le-24000" })) {
+//     if (f.speaker !== room.me) await room.say(f.format, f.data);
+//   }
 //
 // Commands are repeated while the node restarts one of its parts, with the same
 // idempotency key: each has one effect. Refusals are ParleyError, with a code.
