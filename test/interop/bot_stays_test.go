@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// The echo outlives media and the node: it comes back and says back what it hears.
-func TestEchoOutlivesTheNode(t *testing.T) {
+// The echo and the helper outlive media and the node: they come back and do their jobs.
+func TestBotsOutliveTheNode(t *testing.T) {
 	n := startNode(t)
 	dir := t.TempDir()
 	if out, err := exec.Command("go", "build", "-tags", "nolibopusfile", "-o", dir, "../../examples/echo").CombinedOutput(); err != nil {
@@ -23,6 +23,17 @@ func TestEchoOutlivesTheNode(t *testing.T) {
 	s.node = n // which is started again below
 	bot := start(t, filepath.Join(dir, "echo"), "-creds", creds, "-url", n.busURL())
 	s.await("Echo test")
+	h, helpers := n.stage(t, "helper", "chat")
+	h.node = n
+	start(t, "node", "../../examples/js/helper.js", helpers, n.busURL())
+	h.await("Helper")
+	answers := func(ask, answer string) {
+		t.Helper()
+		if _, err := h.room.Chat(t.Context(), ask); err != nil {
+			t.Fatal(err)
+		}
+		h.says(answer)
+	}
 	heard := func(after string) {
 		t.Helper()
 		s.enter()
@@ -33,6 +44,7 @@ func TestEchoOutlivesTheNode(t *testing.T) {
 		fmt.Printf("example: echo %s: heard %v later\n", after, time.Since(began).Round(100*time.Millisecond))
 	}
 	heard("at first")
+	answers("!help", "!who: who is here")
 	if err := syscall.Kill(n.pid("media"), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -42,6 +54,8 @@ func TestEchoOutlivesTheNode(t *testing.T) {
 	n.start()
 	s.await("Echo test")
 	heard("after the node was stopped and started")
+	h.await("Helper")
+	answers("!hands", "No hand is up")
 	if joins := strings.Count(bot.out.String(), "joined"); joins < 2 {
 		t.Errorf("it joined %d times", joins)
 	}

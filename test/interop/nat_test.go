@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -110,12 +111,12 @@ type natCell struct {
 }
 
 func (c *natCell) tell(i int, what string) {
-	fmt.Printf("nat: %-15s %-45s %5s to %-5s (%s), signalled by %s; is heard after %.2f s, hears after %.2f s\n", natKinds[i].name, what, c.local, c.remote, c.pair, c.signalled, c.heard.Seconds(), c.hears.Seconds())
+	fmt.Printf("nat: %-15s %-47s %5s to %-5s (%s), signalled by %s; is heard after %.2f s, hears after %.2f s\n", natKinds[i].name, what, c.local, c.remote, c.pair, c.signalled, c.heard.Seconds(), c.hears.Seconds())
 }
 
 // TestNATs: stock daemons behind each kind of NAT call the node, and browsers there join by the page,
-// with the node on the Internet; and stock daemons with the node behind a NAT. All are heard, and
-// hear; by way of a relay where nothing else brings them together.
+// with the node on the Internet, and with the node behind a NAT of which no port is mapped but that of
+// the page. All are heard, and hear; by way of a relay where nothing else brings them together.
 func TestNATs(t *testing.T) {
 	r, inside := startRigInside(t, len(natKinds), natRig)
 	if !inside {
@@ -138,7 +139,7 @@ func TestNATs(t *testing.T) {
 		peers[i] = r.peer(i + 1)
 		accs[i], _ = peers[i].account(fmt.Sprintf("peer%d", i+1), map[string]string{"Account.hostname": natDHT})
 	}
-	cells := make([][3]natCell, len(natKinds))
+	cells := make([][4]natCell, len(natKinds))
 	bot := n.startBot("tone", natBot)
 	for i := range natKinds {
 		cells[i][0] = n.stockCell(r, peers[i], accs[i], bot)
@@ -148,13 +149,16 @@ func TestNATs(t *testing.T) {
 	}
 	bot.room.Close()
 	n.stop()
-	behind(t, "rpsut", fmt.Sprintf("rn%d", len(natKinds)+1), 200, natKinds[restricted].chains)
+	page := fmt.Sprintf("pre { type nat hook prerouting priority -100; iifname eth0 tcp dport %d dnat to I; }", n.base+1)
+	behind(t, "rpsut", fmt.Sprintf("rn%d", len(natKinds)+1), 200, append(slices.Clone(natKinds[restricted].chains), page))
 	n.start()
 	announced()
 	bot = n.startBot("tone2", natBot)
 	for i := range natKinds {
 		cells[i][2] = n.stockCell(r, peers[i], accs[i], bot)
 		cells[i][2].tell(i, "stock; the node behind a port-restricted one")
+		cells[i][3] = n.browserCell(i, bot)
+		cells[i][3].tell(i, "browser; the node behind a port-restricted one")
 	}
 	fmt.Printf("nat: all took %.0f s\n", time.Since(began).Seconds())
 	relayed := func(i, k int, want bool) {
@@ -167,6 +171,7 @@ func TestNATs(t *testing.T) {
 		relayed(i, 0, i == 3)
 		relayed(i, 1, i == 3)
 		relayed(i, 2, i >= 2)
+		relayed(i, 3, true) // to browsers the node is a lite agent, which opens no NAT
 	}
 }
 
@@ -206,14 +211,44 @@ func (n *node) stockCell(r *rig, p *rigPeer, acc string, bot *bot) (c natCell) {
 	n.t.Helper()
 	hz := 400 + 170*float64(p.i)
 	r.speaks(p, hz, 60)
+	var call string
 	began := time.Now()
-	call := p.talkTo(acc, n.status().Account.ID, "")
+	for try := 1; call == ""; try++ {
+		began = time.Now()
+		if call = p.talksTo(acc, n.status().Account.ID); call == "" {
+			fmt.Printf("nat: peer %d finds nobody (%.1f s); it calls again\n", p.i, time.Since(began).Seconds())
+		}
+		if try == 4 {
+			n.t.Fatalf("peer %d finds nobody in %d calls", p.i, try)
+		}
+	}
 	heard := speaker{filepath.Join(r.state, fmt.Sprintf("p%d", p.i), "heard.raw")}
 	c.hears, c.heard = n.tones(fmt.Sprintf("peer %d", p.i), heard, bot, hz, began)
 	c.fill(n, fmt.Sprintf("peer%d", p.i))
 	p.call(nil, "call.hangUp", acc, call)
 	n.wait("it has left", 10*time.Second, func() bool { return !n.connected(fmt.Sprintf("peer%d", p.i), nil) })
 	return c
+}
+
+// talksTo calls and waits until they talk. It returns the call, or nothing when the daemon gave up: it
+// finds no device in the DHT now and then where its own way there has just taken another port.
+func (p *rigPeer) talksTo(acc, to string) (call string) {
+	p.t.Helper()
+	from := p.mark()
+	p.call(&call, "call.placeCallWithMedia", acc, to, []map[string]string{
+		{"MEDIA_TYPE": "MEDIA_TYPE_AUDIO", "ENABLED": "true", "MUTED": "false", "SOURCE": "", "LABEL": "audio_0"}})
+	failed := false
+	p.hasSignal(from, time.Minute, "they talk", func(e rigEvent) bool {
+		if e.name != "callStateChanged" || !has(e.args, call) {
+			return false
+		}
+		failed = has(e.args, "FAILURE")
+		return failed || has(e.args, "CURRENT")
+	})
+	if failed {
+		return ""
+	}
+	return call
 }
 
 // browserCell has a browser behind a NAT join the node's room by the page, and measures.

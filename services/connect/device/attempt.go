@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/parley-jami/parley/internal/trust"
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/device/icetcp"
@@ -37,9 +39,9 @@ func (m *Manager) newAgents(ctx context.Context, controlling, udp bool) (a agent
 		return a, err
 	}
 	if udp && m.cfg.UDP != nil {
-		if a.udp, err = m.cfg.UDP.NewAgent(ctx, controlling); err != nil {
-			a.tcp.Close()
-			return a, err
+		if a.udp, err = m.cfg.UDP.NewAgent(ctx, controlling); err != nil { // TCP may do
+			m.cfg.Log.Warn("UDP is not offered to a device", zap.Error(err))
+			a.udp = nil
 		}
 	}
 	return a, nil

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/parley-jami/parley/services/media/reach"
 )
 
 // addressesAge is how long the machine's list of addresses is believed.
@@ -40,6 +42,12 @@ func (a *addresses) all(bound netip.Addr, dual bool) []netip.Addr {
 		}
 	}
 	return out
+}
+
+// hidden reports whether nobody outside may know an address of this machine by which it is reached:
+// it has no public one itself, and the operator named none.
+func (a *addresses) hidden(bound netip.Addr, dual bool) bool {
+	return len(a.public) == 0 && !slices.ContainsFunc(a.own(bound, dual), reach.Public)
 }
 
 // isLearned reports whether an address is not the machine's own, but one that was learned.

@@ -65,7 +65,8 @@ func (p *port) check(pkt []byte, from netip.AddrPort, now int64) {
 
 // valid notes an address from which an authentic check came to p. The first one, and
 // later each that is nominated, is where audio goes or, of a Jami peer's second
-// component, the reports. One by a relay takes no place of one without that was nominated.
+// component, the reports. Of a Jami peer's, one by a relay takes no place of one without that was
+// nominated: it may be us who nominated both. A browser nominates what it uses.
 func (l *Leg) valid(p *port, from netip.AddrPort, nominated bool) {
 	if r := l.remote.Load(); r != nil && r.at == from && r.port == p {
 		return
@@ -102,7 +103,7 @@ func (l *Leg) valid(p *port, from netip.AddrPort, nominated bool) {
 	if nominated && !p.relayed {
 		l.direct[component] = true
 	}
-	if nominated && !(p.relayed && l.direct[component]) || !remote.IsValid() {
+	if nominated && !(p.relayed && l.direct[component] && l.st.Jami) || !remote.IsValid() {
 		*remote, *by = from, p.relayed
 		if err := l.configureLocked(); err != nil {
 			l.h.logError("leg not moved", l.id, err)

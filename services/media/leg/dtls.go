@@ -68,7 +68,7 @@ func (d *handshake) settle() {
 }
 
 // dtlsPacket takes a DTLS packet from an address that a check proved.
-func (l *Leg) dtlsPacket(pkt []byte, from netip.AddrPort) {
+func (l *Leg) dtlsPacket(p *port, pkt []byte, from netip.AddrPort) {
 	d := &l.dtls
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -77,7 +77,7 @@ func (l *Leg) dtlsPacket(pkt []byte, from netip.AddrPort) {
 			l.h.drop(dropHandshake)
 			return
 		}
-		conn := newMuxConn(l.port, from)
+		conn := newMuxConn(p, from)
 		if !l.h.shakes.take(conn, from.Addr(), conn.heard.Load()) {
 			l.h.drop(dropHandshake)
 			return
@@ -86,7 +86,7 @@ func (l *Leg) dtlsPacket(pkt []byte, from netip.AddrPort) {
 		l.h.wg.Go(func() { l.shake(conn) })
 	}
 	d.conn.note()
-	d.conn.from.Store(&from)
+	d.conn.to.Store(&hop{p, from})
 	if _, err := d.conn.buf.Write(pkt); err != nil {
 		l.h.drop(dropHandshake)
 	}
@@ -239,9 +239,8 @@ func fingerprintOf(c tls.Certificate) (string, error) {
 
 // muxConn is what pion/dtls sees of the shared socket.
 type muxConn struct {
-	p      *port
 	buf    *packetio.Buffer
-	from   atomic.Pointer[netip.AddrPort]
+	to     atomic.Pointer[hop]
 	heard  atomic.Int64 // mix.Now of the last packet
 	mute   atomic.Bool
 	once   sync.Once
@@ -252,9 +251,9 @@ type muxConn struct {
 const handshakePackets = 32
 
 func newMuxConn(p *port, from netip.AddrPort) *muxConn {
-	c := &muxConn{p: p, buf: packetio.NewBuffer(), closed: make(chan struct{})}
+	c := &muxConn{buf: packetio.NewBuffer(), closed: make(chan struct{})}
 	c.buf.SetLimitCount(handshakePackets)
-	c.from.Store(&from)
+	c.to.Store(&hop{p, from})
 	c.note()
 	return c
 }
@@ -273,22 +272,23 @@ func (c *muxConn) Write(b []byte) (int, error) {
 	if c.mute.Load() {
 		return len(b), nil
 	}
-	sa, ok := c.p.sock.Sockaddr(*c.from.Load())
-	w := c.p.getWriter()
+	to := c.to.Load()
+	sa, ok := to.port.sock.Sockaddr(to.at)
+	w := to.port.getWriter()
 	slot := w.Slot()
 	if !ok || len(b) > len(slot) {
-		c.p.putWriter(w)
+		to.port.putWriter(w)
 		return 0, net.ErrClosed
 	}
 	w.Queue(copy(slot, b), &sa)
 	w.Flush()
-	c.p.putWriter(w)
+	to.port.putWriter(w)
 	return len(b), nil
 }
 
 func (c *muxConn) Close() error                       { c.shut(); return nil }
-func (c *muxConn) LocalAddr() net.Addr                { return net.UDPAddrFromAddrPort(c.p.sock.Local()) }
-func (c *muxConn) RemoteAddr() net.Addr               { return net.UDPAddrFromAddrPort(*c.from.Load()) }
+func (c *muxConn) LocalAddr() net.Addr                { return net.UDPAddrFromAddrPort(c.to.Load().port.sock.Local()) }
+func (c *muxConn) RemoteAddr() net.Addr               { return net.UDPAddrFromAddrPort(c.to.Load().at) }
 func (c *muxConn) SetReadDeadline(t time.Time) error  { return c.buf.SetReadDeadline(t) }
 func (c *muxConn) SetDeadline(t time.Time) error      { return c.buf.SetReadDeadline(t) }
 func (c *muxConn) SetWriteDeadline(_ time.Time) error { return nil }

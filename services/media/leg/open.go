@@ -310,7 +310,7 @@ func (l *Leg) answer(offer string, far *sdp.Remote, remote netip.Addr) (Opened, 
 	}
 	l.mu.Lock()
 	l.st.Version++
-	if l.st.Jami && far.Ufrag != "" {
+	if l.st.WebRTC || l.st.Jami && far.Ufrag != "" {
 		l.relayLocked()
 	}
 	local := l.localLocked()
@@ -324,8 +324,11 @@ func (l *Leg) answer(offer string, far *sdp.Remote, remote netip.Addr) (Opened, 
 	text := l.st.Answer
 	l.mu.Unlock()
 	l.save()
-	if fresh {
+	switch {
+	case fresh:
 		l.probe(far)
+	case far.Kind == sdp.Browser:
+		l.permit(offer, remote)
 	}
 	return l.opened(text), nil
 }
@@ -420,6 +423,9 @@ func (l *Leg) localLocked() *sdp.Local {
 	if st.WebRTC {
 		for _, a := range l.h.addrs.all(bound.Addr(), l.port.sock.Dual()) {
 			s.Candidates = append(s.Candidates, sdp.Candidate{Type: sdp.Host, RTP: netip.AddrPortFrom(a, bound.Port())})
+		}
+		if l.relay != nil {
+			s.Candidates = append(s.Candidates, sdp.Candidate{Type: sdp.Relay, RTP: l.relay.pair[0].Addr()})
 		}
 		s.Ufrag, s.Pwd = st.Ufrag, st.Pwd
 		s.Fingerprint = sdp.Fingerprint{Hash: "sha-256", Digest: l.h.print}

@@ -117,7 +117,7 @@ func (p *port) packet(pkt []byte, from netip.AddrPort, now int64) {
 	case k == wire.Trunk && p.kind == kindBrowser:
 		p.h.trunkPacket(pkt, now)
 		return
-	case k == wire.Junk, k == wire.Trunk, k == wire.STUN && p.reply == nil, p.kind != kindBrowser && k == wire.DTLS, p.kind == kindRTCP && k != wire.RTCP && k != wire.STUN:
+	case k == wire.Junk, k == wire.Trunk, k == wire.STUN && p.reply == nil, k == wire.DTLS && p.kind != kindBrowser && !(p.relayed && p.kind == kindRTP), p.kind == kindRTCP && k != wire.RTCP && k != wire.STUN:
 		p.h.drop(dropJunk)
 		return
 	case k == wire.STUN:
@@ -140,7 +140,7 @@ func (p *port) packet(pkt []byte, from netip.AddrPort, now int64) {
 	}
 	switch k {
 	case wire.DTLS:
-		l.dtlsPacket(pkt, from)
+		l.dtlsPacket(p, pkt, from)
 	case wire.RTCP:
 		l.rtcpIn(pkt, now)
 	case wire.RTP:

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/services/media/mix"
+	"github.com/parley-jami/parley/services/media/sdp"
 	"github.com/parley-jami/parley/services/media/wire"
 )
 
@@ -35,7 +36,7 @@ type Allocation interface {
 }
 
 // relay is a pair of allocations, for RTP and RTCP, that Jami legs share as they share ports:
-// whose a packet is, its user fragment or its source tells.
+// whose a packet is, its user fragment or its source tells. Browsers have all on the first one.
 type relay struct {
 	pair  [2]Allocation
 	ports [2]*port
@@ -53,8 +54,8 @@ type relays struct {
 	used [maxRelays]bool
 }
 
-// Relay takes a pair of allocations over, of RTP and of RTCP: Jami legs that begin from now on
-// name it beside what they have. full is closed when another one is wanted, since this one is
+// Relay takes a pair of allocations over, of RTP and of RTCP: legs of Jami peers, and of browsers,
+// that begin from now on name it beside what they have. full is closed when another one is wanted, since this one is
 // lost, or has as many legs as it shall have.
 func (h *Host) Relay(rtp, rtcp Allocation) (full <-chan struct{}, err error) {
 	rs := &h.relays
@@ -175,13 +176,36 @@ func (rs *relays) release(r *relay) {
 	rs.endLocked(r)
 }
 
-// relayLocked has the leg take a relay where it has none, for a description with candidates. The
-// caller holds l.mu.
+// relayLocked has the leg take a relay where it has none, for a description with candidates. A
+// browser, which may have one of its own, needs it only where our ports may not be reached: as a lite
+// agent we open no NAT. The caller holds l.mu.
 func (l *Leg) relayLocked() {
-	if l.relay == nil && !l.closed {
-		l.relay = l.h.relays.take()
+	if l.relay != nil || l.closed || l.st.WebRTC && !l.h.addrs.hidden(l.port.sock.Local().Addr(), l.port.sock.Dual()) {
+		return
+	}
+	l.relay = l.h.relays.take()
+}
+
+// permit lets a browser in by the relay, from the addresses that its offer names, from where it
+// signals, which is often all that is known of it, and from a relay of its own on the same server.
+func (l *Leg) permit(offer string, remote netip.Addr) {
+	l.mu.Lock()
+	r := l.relay
+	l.mu.Unlock()
+	if r == nil {
+		return
+	}
+	from := append(sdp.Addresses(offer), r.pair[0].Addr()) // where its own relay is, which comes later, if it needs one
+	if remote.IsValid() {
+		from = append(from, netip.AddrPortFrom(remote.Unmap(), discard))
+	}
+	for _, at := range from {
+		r.pair[0].Permit(at, func() {})
 	}
 }
+
+// discard is the port for what has no effect (RFC 863).
+const discard = 9
 
 // unrelayLocked lets go of a relay. The caller holds l.mu.
 func (l *Leg) unrelayLocked() {

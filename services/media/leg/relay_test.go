@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/pion/webrtc/v3"
 )
 
 // fakeRelay is an allocation that is a socket of this machine.
@@ -293,5 +295,37 @@ func TestJamiIsCheckedAgain(t *testing.T) {
 	eventually(t, "both components are nominated", pr.over)
 	if took := time.Since(began); took > 200*time.Millisecond {
 		t.Errorf("after %v", took)
+	}
+}
+
+// A browser that reaches the relay alone is heard by way of it, DTLS and all.
+func TestBrowserByRelay(t *testing.T) {
+	n := newNode(t)
+	pair, _ := n.relayed(t)
+	other := jamiJoins(t, n, "b")
+	b := newBrowser(t, webrtc.RTPTransceiverDirectionSendrecv, false)
+	o, err := n.Open(Request{ID: "a", Room: "main", Epoch: 1, WebRTC: true, Offer: b.offer(t, nil), Remote: netip.MustParseAddr("127.0.0.1"), CanSpeak: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hidden strings.Builder
+	for line := range strings.Lines(o.SDP) {
+		if !strings.Contains(line, " typ host") {
+			hidden.WriteString(line)
+		}
+	}
+	if !strings.Contains(hidden.String(), " 127.0.0.1 "+strings.TrimPrefix(pair[0].Addr().String(), "127.0.0.1:")+" typ relay") {
+		t.Fatalf("no relay in\n%s", o.SDP)
+	}
+	b.answer(t, hidden.String())
+	b.speak(t)
+	eventually(t, "both hear", func() bool { other.speaks(1); return b.heard.Load() > 20 && other.heard.Load() > 20 })
+	if p := leg(t, n, "a").Path(); p.LocalType != "relay" || p.DTLS == "" {
+		t.Errorf("path %+v", p)
+	}
+	// A node that has a public address of its own needs none.
+	n.addrs.public = []netip.Addr{netip.MustParseAddr("203.0.113.7")}
+	if loopback := netip.MustParseAddr("127.0.0.1"); n.addrs.hidden(loopback, false) {
+		t.Error("hidden behind an address that the operator named")
 	}
 }

@@ -3,6 +3,7 @@ package sdp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -66,6 +67,21 @@ func TypeOf(description string, at netip.AddrPort) CandidateType {
 		}
 	}
 	return PeerReflexive
+}
+
+// Addresses are those of the candidates of a description that may be sent to, at most
+// [MaxCandidates].
+func Addresses(description string) (out []netip.AddrPort) {
+	for line := range strings.Lines(description) {
+		v, ok := strings.CutPrefix(line, "a=candidate:")
+		if !ok {
+			continue
+		}
+		if c, ok := parseCandidate(v); ok && c.at.Addr().IsGlobalUnicast() && c.at.Port() != 0 && len(out) < MaxCandidates && !slices.Contains(out, c.at) {
+			out = append(out, c.at)
+		}
+	}
+	return out
 }
 
 // candidate is one of UDP.

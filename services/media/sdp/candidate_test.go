@@ -1,6 +1,7 @@
 package sdp
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 )
@@ -41,4 +42,19 @@ func FuzzTypeOf(f *testing.F) {
 			t.Errorf("%q", got)
 		}
 	})
+}
+
+func TestAddresses(t *testing.T) {
+	text := "v=0\r\na=candidate:1 1 udp 1 192.0.2.1 5000 typ host\r\na=candidate:1 1 udp 1 192.0.2.1 5000 typ srflx\r\na=candidate:2 1 udp 1 x.local 5000 typ host\r\n" +
+		"a=candidate:3 1 tcp 1 192.0.2.2 9 typ host tcptype active\r\na=candidate:4 1 udp 1 127.0.0.1 5000 typ host\r\na=candidate:5 1 udp 1 2001:db8::1 5001 typ host\r\n"
+	got := Addresses(text)
+	if len(got) != 2 || got[0] != netip.MustParseAddrPort("192.0.2.1:5000") || got[1] != netip.MustParseAddrPort("[2001:db8::1]:5001") {
+		t.Errorf("%v", got)
+	}
+	for i := range 20 {
+		text += fmt.Sprintf("a=candidate:1 1 udp 1 192.0.2.9 %d typ host\r\n", 6000+i)
+	}
+	if got := Addresses(text); len(got) != MaxCandidates {
+		t.Errorf("%d", len(got))
+	}
 }

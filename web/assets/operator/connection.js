@@ -4,7 +4,7 @@ import { verdict } from "../room/roster.js";
 
 const EVERY_MS = 2000;
 const TYPE = { host: "host", srflx: "server reflexive", prflx: "peer reflexive", relay: "relay", sdp: "as its description says", latched: "from where its packets come" };
-const OVER = { channel: "Jami channel", websocket: "WebSocket", http: "HTTP", udp: "SIP over UDP", tcp: "SIP over TCP", tls: "SIP over TLS" };
+const OVER = { channel: "Jami channel", "channel/udp": "Jami channel by UDP", websocket: "WebSocket", http: "HTTP", udp: "SIP over UDP", tcp: "SIP over TCP", tls: "SIP over TLS" };
 
 const CONNECTING_MS = 15000; // longer, and it is not coming
 

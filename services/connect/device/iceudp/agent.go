@@ -24,7 +24,7 @@ import (
 const (
 	checkPace   = 20 * time.Millisecond  // between two checks (RFC 8445 §14.2: Ta is 50 ms, not below 5)
 	checkFirst  = 200 * time.Millisecond // between two of a pair
-	checkLater  = time.Second            // after the first checkOften of these
+	checkLater  = 2 * time.Second        // after the first checkOften of these; a check of the peer's is followed at once
 	checkOften  = 15
 	nominating  = 3 * time.Second // until a nomination counts as lost
 	answersKept = 5 * time.Second
@@ -32,8 +32,9 @@ const (
 
 // Bounds of an attempt.
 const (
-	maxPairs = 24 // of which the peer's candidates are 16
-	maxInbox = 64 // messages that wait for Connect
+	maxOffered = 12 // candidates of the peer, who may name anybody's address: each gets 29 checks in half a minute
+	maxPairs   = 24 // these, and from where it sends checks
+	maxInbox   = 64 // messages that wait for Connect
 )
 
 // Errors of an attempt.
@@ -171,12 +172,7 @@ func (a *Agent) Connect(ctx context.Context, remote request.Description) (*Conn,
 	side := a.side
 	side.Remote = remote
 	t := &attempt{a: a, s: &side, asked: map[transaction]ask{}}
-	for _, c := range remote.Candidates {
-		if c.TCPType == "" && ice.Usable(c.Addr.Addr(), a.p.o.Loopback) {
-			t.add(c.Addr, c.Priority)
-		}
-	}
-	slices.SortStableFunc(t.pairs, func(x, y *pair) int { return cmp.Compare(y.prio, x.prio) })
+	t.offered(remote.Candidates)
 	won, err := t.run(ctx)
 	ids := make([]transaction, 0, len(t.asked))
 	for id := range t.asked {
@@ -194,6 +190,16 @@ func (a *Agent) Connect(ctx context.Context, remote request.Description) (*Conn,
 		return nil, fmt.Errorf("%w: %w", ErrFailed, err)
 	}
 	return a.p.connected(a, t.s, won.addr)
+}
+
+// offered are the peer's candidates.
+func (t *attempt) offered(all []request.Candidate) {
+	for _, c := range all {
+		if len(t.pairs) < maxOffered && c.TCPType == "" && ice.Usable(c.Addr.Addr(), t.a.p.o.Loopback) {
+			t.add(c.Addr, c.Priority)
+		}
+	}
+	slices.SortStableFunc(t.pairs, func(x, y *pair) int { return cmp.Compare(y.prio, x.prio) })
 }
 
 // add adds a pair, if there is a place; nil: there is none.

@@ -511,3 +511,30 @@ func FuzzTake(f *testing.F) {
 		}
 	})
 }
+
+// TestManyCandidates: a peer that names a great many addresses has few of them written to.
+func TestManyCandidates(t *testing.T) {
+	d := request.Description{Ufrag: "nobody", Pwd: "x"}
+	for i := range byte(100) {
+		d.Candidates = append(d.Candidates, request.Candidate{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 1, i + 1}), 9), Priority: uint32(i)})
+	}
+	a := agent(t, listen(t, "127.0.0.1:0", Options{}), true)
+	s := a.side
+	x := &attempt{a: a, s: &s, asked: map[transaction]ask{}}
+	x.offered(d.Candidates)
+	if len(x.pairs) != maxOffered {
+		t.Errorf("%d addresses are written to", len(x.pairs))
+	}
+	// Each has its turn, and then not at once another one.
+	now := time.Now()
+	for range 10 * maxOffered {
+		if err := x.check(now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range x.pairs {
+		if p.checks != 1 {
+			t.Errorf("%d checks at once to %v", p.checks, p.addr)
+		}
+	}
+}

@@ -145,7 +145,10 @@ func (t *Transport) Serve(take func(ch uint16, data []byte) error) error {
 	}
 	for {
 		s, err := t.a.AcceptStream()
-		if err != nil {
+		if err != nil { // always io.EOF; the streams' readers know better
+			t.conn.Close()
+			t.once.Do(func() { close(t.over) })
+			t.wg.Wait()
 			t.fail(err)
 			break
 		}
@@ -153,7 +156,6 @@ func (t *Transport) Serve(take func(ch uint16, data []byte) error) error {
 			t.fail(err)
 		}
 	}
-	t.wg.Wait()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.end

@@ -287,6 +287,43 @@ func TestPeerGoes(t *testing.T) {
 	}
 }
 
+var errGone = errors.New("the path is gone")
+
+// goes is a path that fails when its end is closed from elsewhere.
+type goes struct{ net.Conn }
+
+func (c goes) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		err = errGone
+	}
+	return n, err
+}
+
+// TestReasonOfTheEnd: why the path failed is what the connection ends with.
+func TestReasonOfTheEnd(t *testing.T) {
+	x, y := datagrams(t, 0)
+	var wg sync.WaitGroup
+	var a, b *Transport
+	wg.Go(func() { a, _ = New(t.Context(), goes{x}, true) })
+	wg.Go(func() { b, _ = New(t.Context(), y, false) })
+	wg.Wait()
+	if a == nil || b == nil {
+		t.Fatal("no association")
+	}
+	one, two := start(a), start(b)
+	c := open(t, one, "sip")
+	x.Close()
+	if err := <-one.ended; !errors.Is(err, errGone) {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.ReadMessage(); !errors.Is(err, errGone) {
+		t.Errorf("%v", err)
+	}
+	two.Close()
+	<-two.ended
+}
+
 func TestNobodyAnswers(t *testing.T) {
 	x, y := datagrams(t, 0)
 	for _, client := range []bool{true, false} {
