@@ -367,7 +367,7 @@ func (c *membership) notify(to, typ, body string) {
 }
 
 // openTime is how long a device waits for a conversation that is being opened: connect waits a little longer.
-const openTime = 2 * time.Second
+const openTime = time.Second
 
 // serve serves it to a member's device.
 func (c *membership) serve(h *contract.GitHello, ch *packets) error {

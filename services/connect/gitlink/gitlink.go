@@ -34,8 +34,9 @@ const (
 	maxChannelsDevice = 32
 )
 
-// answerTime is how long the other process may think about a channel.
-const answerTime = 3 * time.Second
+// answerTime is how long the other process may think about a channel: the connection is not read meanwhile, and
+// has to answer a beacon within 3 s.
+const answerTime = 2 * time.Second
 
 // Errors of channels.
 var (
