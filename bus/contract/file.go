@@ -12,8 +12,13 @@ type FileOffer struct {
 	Path string   `json:"path"`           // below connect/files/out in the node's data
 	Name string   `json:"name,omitempty"` // as people see it; the last part of Path by default
 	To   []string `json:"to"`             // Jami Ids, at most 256
-	// Ref is where it is announced; without one the node makes one up, by which only who is
-	// told it gets the file.
+	// Conversation is where it is announced to all members; without it, and with one account in To,
+	// the one with that account, if there is one.
+	Conversation string `json:"conversation,omitempty"`
+	// Direct: it is announced nowhere.
+	Direct bool `json:"direct,omitempty"`
+	// Ref is where it was announced; without one, and without a conversation, the node makes one
+	// up, by which only who is told it gets the file.
 	Ref *FileRef `json:"ref,omitempty"`
 }
 
@@ -68,8 +73,9 @@ type FileTransfer struct {
 
 // Files is what an account offers, and what it gets and got since the process began.
 type Files struct {
-	Offered   []FileOffered  `json:"offered"`
-	Transfers []FileTransfer `json:"transfers"`
+	Offered   []FileOffered   `json:"offered"`
+	Announced []FileAnnounced `json:"announced"` // by members of conversations, the last 100
+	Transfers []FileTransfer  `json:"transfers"`
 }
 
 // The subjects of files. Their bytes do not cross the bus.

@@ -50,6 +50,12 @@ type MessageHeard struct {
 	ID     string `json:"id,omitempty"` // 16 hex digits, as the sender chose it; none: it is told each time it comes
 	Type   string `json:"type"`         // MIME type
 	Body   string `json:"body"`         // UTF-8, at most [MaxMessage] bytes
+	// Conversation and what follows are of one that came by a conversation, of which the sender is
+	// a member; others may be none.
+	Conversation string       `json:"conversation,omitempty"`
+	Commit       string       `json:"commit,omitempty"`
+	Sent         int64        `json:"sent,omitempty"` // unix seconds, by the sender's clock
+	File         *FileOffered `json:"file,omitempty"`
 }
 
 // The subjects of connections between devices.

@@ -45,7 +45,7 @@ var table = map[string]access{
 	},
 	"bus": {},
 	"identity": {
-		calls: []string{"bus.bot.grant", "bus.bot.revoke", "dht.put", "dht.get", "dht.cancel", "dht.listen", "dht.node", "peer.say"},
+		calls: []string{"bus.bot.grant", "bus.bot.revoke", "dht.put", "dht.get", "dht.cancel", "dht.listen", "dht.node", "peer.say", "conversation.start", "conversation.write"},
 		hears: []string{"dht.changed"},
 	},
 	"dht": {
@@ -57,7 +57,8 @@ var table = map[string]access{
 			"room.mute", "room.hand", "room.role", "room.kick", "room.lock", "room.chat", "room.history",
 			"identity.state", "identity.certificates", "contact.list", "account.set", "bot.list", "bot.revoke", "node.processes",
 			"device.list", "device.revoke", "contact.set", "request.list", "request.answer", "presence.list", "dht.stats", "room.connections", "room.call", "room.hangup", // of the operator's page
-			"identity.sign", "peer.send", "peer.find", "message.take"}, // of connections to devices
+			"identity.sign", "peer.send", "peer.find", "message.take", // of connections to devices
+			"conversation.write", "conversation.file", "conversation.files"}, // of files
 		hears: []string{"identity.changed", "identity.revoked", "contact.changed", "request.received", "presence.changed", "room.event", "peer.message"},
 	},
 	"media": {
@@ -66,8 +67,9 @@ var table = map[string]access{
 		stores: []store{leases("media")},
 	},
 	"swarm": {
-		calls: []string{"identity.state", "identity.sign", "identity.certificates", "contact.list"},
-		hears: []string{"identity.changed", "identity.revoked", "contact.changed"},
+		calls: []string{"identity.state", "identity.sign", "identity.certificates", "contact.list",
+			"peer.git", "notice.send", "message.take", "message.fetched", "presence.list"}, // of conversations with Jami accounts
+		hears: []string{"identity.changed", "identity.revoked", "contact.changed", "presence.changed", "conversation.notice"},
 	},
 	"conference": {
 		calls: []string{"identity.state", "bot.list", "media.leg.open", "media.leg.sdp", "media.leg.set", "media.leg.close", "media.info", "media.trunks",
@@ -83,7 +85,7 @@ var table = map[string]access{
 		calls: []string{"worker.list", "worker.drain", "room.create", "room.remove", "room.list", "room.get", "room.mute", "room.kick", "room.lock", "room.connections", "room.call", "room.hangup",
 			"room.join", "room.leave", "room.hand", "room.chat", "room.replay", // of bench and sim
 			"identity.state", "identity.certificates", "account.create", "account.request", "account.complete", "account.import", "account.join", "account.enrol", "account.retire", "account.crl", "device.link", "name.sign", "account.set", "archive.export", "archive.password",
-			"device.list", "device.rename", "device.revoke", "contact.list", "contact.set", "request.list", "request.answer", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status", "peer.reach", "presence.list", "message.send", "address.ask", "file.offer", "file.remove", "file.get", "file.cancel", "file.list",
+			"device.list", "device.rename", "device.revoke", "contact.list", "contact.set", "request.list", "request.answer", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status", "peer.reach", "presence.list", "message.send", "address.ask", "file.offer", "file.remove", "file.get", "file.cancel", "file.list", "conversation.list", "conversation.answer", "conversation.read",
 			"dht.put", "dht.get", "dht.cancel", "dht.listen", "dht.stats", "dht.ping", "dht.scan", "value.seal", "value.open"},
 		hears: []string{"room.event", "room.calling", "request.received", "contact.changed", "presence.changed", "message.received", "message.state", "address.learned", "file.transfer", "dht.changed"}, // of sim, call, account requests, contacts and addresses, message, file, and dht listen
 		says:  []string{"audio.say"},

@@ -69,12 +69,14 @@ func parseFileLink(s string) (*contract.FileGet, error) {
 
 func newFileSend(a *app) *cobra.Command {
 	var name, conversation, commit, tid string
+	var direct bool
 	cmd := &cobra.Command{
 		Use: "send ID PATH", Short: "Let an account have a file",
 		Long: `Copy a file into the node's data and let an account have it, and print the link by which
-"parley file get" on its node gets it. Nobody is told: the link is for you to pass on. A stock
-client gets the file where it is announced: by a commit of a conversation, which is named by
---conversation, --commit and --tid.`,
+"parley file get" on another node gets it. In the conversation with the account, where there is
+one, or in the one that --conversation names the file is announced, and all its members may have it.
+Otherwise, and with --direct, nobody is told: the link is for you to pass on. A file that another
+device announced is offered too by --conversation, --commit and --tid.`,
 		Args: takes("ID", "PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd)
@@ -91,8 +93,8 @@ client gets the file where it is announced: by a commit of a conversation, which
 				if err != nil {
 					return err
 				}
-				q := &contract.FileOffer{Path: filepath.Base(path), Name: name, To: []string{jamiID(args[0])}}
-				if conversation != "" || commit != "" || tid != "" {
+				q := &contract.FileOffer{Path: filepath.Base(path), Name: name, To: []string{jamiID(args[0])}, Conversation: conversation, Direct: direct}
+				if commit != "" || tid != "" {
 					q.Ref = &contract.FileRef{Conversation: conversation, Commit: commit, TID: tid}
 				}
 				x, err := call(ctx, s, contract.FileOfferCmd, q)
@@ -108,8 +110,9 @@ client gets the file where it is announced: by a commit of a conversation, which
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "how people see it (default: the last part of PATH)")
-	cmd.Flags().StringVar(&conversation, "conversation", "", "conversation that announces it")
-	cmd.Flags().StringVar(&commit, "commit", "", "commit that announces it")
+	cmd.Flags().BoolVar(&direct, "direct", false, "announce it nowhere")
+	cmd.Flags().StringVar(&conversation, "conversation", "", "conversation in which it is announced (default: the one with the account)")
+	cmd.Flags().StringVar(&commit, "commit", "", "commit that announced it already")
 	cmd.Flags().StringVar(&tid, "tid", "", "number that it has there")
 	return cmd
 }
@@ -214,7 +217,7 @@ func copyTo(from, to string) error {
 
 func newFileList(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "List what the account offers and gets",
+		Use: "list", Short: "List what the account offers and gets, and what members of conversations announced",
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.inNode(cmd, func(ctx context.Context, s *session) error {
@@ -223,12 +226,16 @@ func newFileList(a *app) *cobra.Command {
 					return err
 				}
 				return a.print(l, func(w io.Writer) {
-					if len(l.Offered)+len(l.Transfers) == 0 {
+					if len(l.Offered)+len(l.Announced)+len(l.Transfers) == 0 {
 						fmt.Fprintln(w, "no files")
 					}
 					for i := range l.Offered {
 						x := &l.Offered[i]
-						fmt.Fprintf(w, "offered    %s  %d bytes  to %s  %s\n", printable(x.Name), x.Size, strings.Join(x.To, ", "), fileLink(s.acc.ID, x))
+						fmt.Fprintf(w, "offered    %s  %d bytes  to %s  %s\n", printable(x.Name), x.Size, dash(strings.Join(x.To, ", ")), fileLink(s.acc.ID, x))
+					}
+					for i := range l.Announced {
+						x := &l.Announced[i]
+						fmt.Fprintf(w, "announced  %s  %d bytes  by %s  %s\n", printable(x.Name), x.Size, x.From, fileLink(x.From, &x.FileOffered))
 					}
 					for i := range l.Transfers {
 						fmt.Fprintln(w, fileText(&l.Transfers[i]))

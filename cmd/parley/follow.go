@@ -35,7 +35,11 @@ func (n news) text() string {
 		return fmt.Sprintf("request  %s  %s", n.Request.ID, dash(printable(n.Request.Name)))
 	case n.Message != nil:
 		m := n.Message
-		return fmt.Sprintf("from      %s  %s  %s", m.From, m.Type, printable(m.Body))
+		body := m.Body
+		if m.File != nil {
+			body = fileLink(m.From, m.File)
+		}
+		return fmt.Sprintf("from      %s  %s  %s", m.From, m.Type, printable(body))
 	}
 	state := "removed"
 	switch c := n.Contact; {

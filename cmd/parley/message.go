@@ -27,11 +27,13 @@ func newMessage(a *app) *cobra.Command {
 func newMessageSend(a *app) *cobra.Command {
 	var typ string
 	var wait time.Duration
+	var direct bool
 	cmd := &cobra.Command{
 		Use: "send ID TEXT", Short: "Write to all devices of an account",
-		Long: `Write to all devices of an account. TEXT is one argument, or - for standard input. The
-command waits until a device has confirmed the message, and at most --wait; who has no
-device online gets it when one appears within ten minutes.`,
+		Long: `Write to all devices of an account. TEXT is one argument, or - for standard input. To a contact
+with whom there is a conversation it is written there, and stays there; devices fetch it when they are
+online. To others, and with --direct, it is sent to the devices: who has no device online gets it when one
+appears within ten minutes. The command waits until a device has the message, and at most --wait.`,
 		Args: takes("ID", "TEXT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			body := args[1]
@@ -43,7 +45,7 @@ device online gets it when one appears within ten minutes.`,
 				body = strings.TrimSuffix(string(b), "\n")
 			}
 			return a.inNode(cmd, func(ctx context.Context, s *session) error {
-				st, err := sendMessage(ctx, s, &contract.MessageSend{To: jamiID(args[0]), Type: typ, Body: body}, wait)
+				st, err := sendMessage(ctx, s, &contract.MessageSend{To: jamiID(args[0]), Type: typ, Body: body, Direct: direct}, wait)
 				if err != nil {
 					return err
 				}
@@ -52,6 +54,7 @@ device online gets it when one appears within ten minutes.`,
 		},
 	}
 	cmd.Flags().StringVar(&typ, "type", "text/plain", "MIME type: a kind of text")
+	cmd.Flags().BoolVar(&direct, "direct", false, "past the conversation, to the devices alone")
 	cmd.Flags().DurationVar(&wait, "wait", messageWait, "how long to wait until it is confirmed")
 	return cmd
 }

@@ -40,13 +40,14 @@ func openDesk(dir string, limit int64, conn *bus.Conn, log *zap.Logger) (*desk, 
 	if d.offers, err = files.OpenOffers(folder, limit); err != nil {
 		return nil, errors.Join(err, folder.Close())
 	}
-	d.giver = files.NewGiver(d.offers, d.tell, log)
+	d.giver = files.NewGiver(d.offers, d.may, d.tell, log)
 	return d, nil
 }
 
-// fetchFrom says who opens channels.
-func (d *desk) fetchFrom(peers files.Opener) {
+// fetchFrom says who opens channels, and goes on with what was being fetched when the process ended.
+func (d *desk) fetchFrom(peers files.Opener) error {
 	d.fetcher = files.NewFetcher(d.folder, peers, d.limit, d.tell, d.log)
+	return d.fetcher.Resume()
 }
 
 func (d *desk) close() {
@@ -133,12 +134,54 @@ func (d *desk) offer(ctx context.Context, r *bus.Request[contract.FileOffer]) (*
 		}
 		x.To = append(x.To, id)
 	}
+	announce := r.Body.Ref == nil && !r.Body.Direct && (r.Body.Conversation != "" || len(x.To) == 1)
+	x.Members = announce
 	have, err := d.offers.Add(ctx, x)
 	if err != nil {
 		return nil, fileError(err)
 	}
+	if announce {
+		if have, err = d.announce(ctx, &r.Body, have); err != nil {
+			return nil, err
+		}
+	}
 	return offered(have), nil
 }
+
+// announce has a conversation tell of a file. Members may have it from the moment that they know of it: what it
+// is known by is noted before. Without a conversation with the account it is offered to that alone.
+func (d *desk) announce(ctx context.Context, q *contract.FileOffer, x *files.Offer) (*files.Offer, error) {
+	w := &contract.ConversationWrite{ID: q.Conversation, File: &contract.FileOffered{FileRef: contract.FileRef{TID: x.TID}, Name: x.Name, Size: x.Size, SHA3: x.SHA3}}
+	if q.Conversation == "" {
+		w.With = q.To[0]
+	}
+	p, err := bus.Call(ctx, d.conn.For(x.Account.String()), contract.ConversationPut, w)
+	var to *files.Ref
+	switch {
+	case err == nil:
+		to = &files.Ref{Conversation: p.Conversation, Commit: p.ID, TID: x.TID}
+	case q.Conversation == "" && (errors.Is(err, contract.ErrNotFound) || errors.Is(err, contract.ErrUnavailable)):
+	default:
+		_, rerr := d.offers.Remove(x.Account, x.Ref)
+		return nil, errors.Join(err, rerr)
+	}
+	x, err = d.offers.Settle(x, to)
+	return x, fileError(err)
+}
+
+// may implements [files.May]: the conversation says who may have a file, and what it is.
+func (d *desk) may(account jami.ID, peer channel.Peer, r files.Ref) (name, sha3 string, size int64, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), mayTime)
+	defer cancel()
+	f, err := bus.Call(ctx, d.conn.For(account.String()), contract.ConversationMay, &contract.FileAsked{FileRef: contract.FileRef(r), Peer: peer.Account.String(), Device: peer.DeviceLong})
+	if err != nil {
+		return "", "", 0, err
+	}
+	return f.Name, f.SHA3, f.Size, nil
+}
+
+// mayTime bounds that: the connection is not read meanwhile.
+const mayTime = 2 * time.Second
 
 func (d *desk) remove(_ context.Context, r *bus.Request[contract.FileRef]) (*contract.None, error) {
 	own, err := d.account(r.Param(0))
@@ -179,12 +222,17 @@ func (d *desk) cancel(_ context.Context, r *bus.Request[contract.FileID]) (*cont
 	return &contract.None{}, nil
 }
 
-func (d *desk) list(_ context.Context, r *bus.Request[contract.None]) (*contract.Files, error) {
+func (d *desk) list(ctx context.Context, r *bus.Request[contract.None]) (*contract.Files, error) {
 	own, err := d.account(r.Param(0))
 	if err != nil {
 		return nil, err
 	}
-	out := &contract.Files{Offered: []contract.FileOffered{}, Transfers: []contract.FileTransfer{}}
+	out := &contract.Files{Offered: []contract.FileOffered{}, Announced: []contract.FileAnnounced{}, Transfers: []contract.FileTransfer{}}
+	if said, err := bus.Call(ctx, d.conn.For(own.String()), contract.ConversationFiles, &contract.None{}); err != nil {
+		d.log.Info("files of conversations not listed", zap.Error(err))
+	} else {
+		out.Announced = said.Files
+	}
 	for _, x := range d.offers.List(own) {
 		out.Offered = append(out.Offered, *offered(x))
 	}
@@ -194,17 +242,23 @@ func (d *desk) list(_ context.Context, r *bus.Request[contract.None]) (*contract
 	return out, nil
 }
 
-var errNoDevice = errors.New("no device of the account is online (it is off, or in another network: setting dht.overlay), or none has the file")
+var errNoDevice = errors.New("no device of the account is online (it is off, or in another network: setting dht.overlay), or none has it")
 
 // Open implements [files.Opener]: on a connection that is there, else on a new one.
 func (d *devices) Open(ctx context.Context, account, of jami.ID, name func(own jami.LongID) string) (channel.Channel, error) {
 	ctx, cancel := context.WithTimeout(ctx, fileReach)
 	defer cancel()
+	return d.openOn(ctx, account, of, jami.LongID{}, func(own, _ jami.LongID) string { return name(own) })
+}
+
+// openOn opens a channel to a device of an account, or to any where only is zero: on a connection that is
+// there, else on a new one. Its name is made of the long ids of the node's device and of that one.
+func (d *devices) openOn(ctx context.Context, account, of jami.ID, only jami.LongID, name func(own, to jami.LongID) string) (channel.Channel, error) {
 	own, ok := d.manager.Device(account)
 	if !ok {
 		return nil, contract.ErrUnavailable.With("account %s is not ready to be connected with", account)
 	}
-	s := name(own)
+	meant := func(id jami.LongID) bool { return only == jami.LongID{} || only == id }
 	had := map[string]bool{}
 	var tries []func(context.Context) (channel.Channel, error)
 	for _, p := range d.manager.Connected(account, of) {
@@ -212,8 +266,13 @@ func (d *devices) Open(ctx context.Context, account, of jami.ID, name func(own j
 		if err != nil {
 			return nil, err
 		}
+		if !meant(long) {
+			continue
+		}
 		had[p.DeviceLong] = true
-		tries = append(tries, func(ctx context.Context) (channel.Channel, error) { return d.manager.OpenOn(ctx, account, long, s) })
+		tries = append(tries, func(ctx context.Context) (channel.Channel, error) {
+			return d.manager.OpenOn(ctx, account, long, name(own, long))
+		})
 	}
 	c, declined := first(ctx, tries)
 	if c != nil {
@@ -225,10 +284,12 @@ func (d *devices) Open(ctx context.Context, account, of jami.ID, name func(own j
 	}
 	tries = nil
 	for _, to := range chains {
-		if had[to.DeviceID.String()] && errors.Is(declined, mux.ErrDeclined) {
+		if !meant(to.DeviceID) || had[to.DeviceID.String()] && errors.Is(declined, mux.ErrDeclined) {
 			continue
 		}
-		tries = append(tries, func(ctx context.Context) (channel.Channel, error) { return d.manager.Dial(ctx, account, to, s, "") })
+		tries = append(tries, func(ctx context.Context) (channel.Channel, error) {
+			return d.manager.Dial(ctx, account, to, name(own, to.DeviceID), "")
+		})
 	}
 	if c, err = first(ctx, tries); c != nil {
 		return c, nil

@@ -33,6 +33,7 @@ import (
 	"github.com/parley-jami/parley/internal/turn"
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/files"
+	"github.com/parley-jami/parley/services/connect/gitlink"
 	"github.com/parley-jami/parley/services/connect/sip"
 	"github.com/parley-jami/parley/services/connect/texts"
 	"github.com/parley-jami/parley/services/connect/web"
@@ -201,13 +202,22 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 			return err
 		}
 		defer desk.close()
-		peers, err := s.buildDevices(ports, dir, conn, gates, map[string]channel.Handler{"sip": phones, texts.Scheme: inbox, files.Scheme: desk.giver})
+		run, err := s.env.RunDir()
 		if err != nil {
 			return err
 		}
-		desk.fetchFrom(peers)
+		links := gitlink.New(filepath.Join(run, contract.GitSocket), s.env.Log.Named("git"))
+		defer links.Close()
+		peers, err := s.buildDevices(ports, dir, conn, gates, map[string]channel.Handler{"sip": phones, texts.Scheme: inbox, files.Scheme: desk.giver, gitlink.Scheme: links})
+		if err != nil {
+			return err
+		}
+		if err := desk.fetchFrom(peers); err != nil {
+			return err
+		}
+		gits := &gits{links, peers}
 		teller := &teller{peers.manager, phones, s.env.Log.Named("texts")}
-		err = errors.Join(bus.Serve(svc, contract.PeerReach, peers.reach), bus.Serve(svc, contract.PeerSay, teller.say), desk.serve(svc))
+		err = errors.Join(bus.Serve(svc, contract.PeerReach, peers.reach), bus.Serve(svc, contract.PeerSay, teller.say), bus.Serve(svc, contract.PeerGitCmd, gits.fetch), desk.serve(svc))
 		if err != nil {
 			return err
 		}

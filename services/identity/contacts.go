@@ -139,7 +139,11 @@ func (s *hosted) contactSet(ctx context.Context, r *bus.Request[contract.Contact
 // asks to be one, the change is the answer.
 func (s *hosted) changeContact(ctx context.Context, id jami.ID, what account.Change) (*contract.Contact, error) {
 	what, request, now := s.answered(id, what)
-	c, err := s.acc.AnswerContact(id, what, request.ConversationID, now)
+	conversation := request.ConversationID
+	if conversation == "" {
+		conversation = s.conversationWith(ctx, id, what)
+	}
+	c, err := s.acc.AnswerContact(id, what, conversation, now)
 	switch {
 	case errors.Is(err, account.ErrContact):
 		return nil, contract.ErrExists.With("%s is a contact already", id)

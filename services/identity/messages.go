@@ -74,6 +74,9 @@ type written struct {
 	id        uint64
 	sent      int64 // unix seconds
 	typ, body string
+
+	conversation, commit string // of one that came by a conversation
+	file                 *contract.FileOffered
 }
 
 // take tells of a message, once, if the account takes messages of that sender.
@@ -84,18 +87,22 @@ func (b *inbox) take(ctx context.Context, w *written) (verdict, error) {
 		return verdictJunk, account.ErrOwnContact
 	case c.Blocked(): // meanwhile
 		return verdictDropped, errBlocked
+	case w.conversation != "": // of a member, then
 	case !c.Active() && !b.s.acc.Settings().Rendezvous:
 		return verdictDropped, errStranger
+	}
+	if isNotice(w.typ) && w.conversation == "" {
+		return b.notice(ctx, c.Active(), w)
 	}
 	id := messageDigest(w.from, w.id)
 	if b.store.Treated(id) { // sent again, since it was not confirmed in time
 		return verdictTaken, nil
 	}
-	if !c.Active() && !b.words.strangers.Allow() {
+	if !c.Active() && w.conversation == "" && !b.words.strangers.Allow() {
 		return verdictFull, errMany
 	}
 	e := &contract.Message{ID: jami.MessageID(w.id), From: w.from.String(), Device: w.device.String(), Contact: c.Active(),
-		Sent: w.sent, Received: b.s.now().Unix(), Type: w.typ, Body: w.body}
+		Sent: w.sent, Received: b.s.now().Unix(), Type: w.typ, Body: w.body, Conversation: w.conversation, Commit: w.commit, File: w.file}
 	if err := bus.Publish(ctx, b.s.conn, contract.MessageEvents, e, e.From); err != nil {
 		return verdictLater, err
 	}
@@ -130,7 +137,11 @@ func (s *hosted) messageTake(ctx context.Context, r *bus.Request[contract.Messag
 	case !b.words.writers.may(jami.ID(device[:20])):
 		return nil, contract.ErrSlowDown.With("the device writes too much at once")
 	}
-	what, err := b.take(ctx, &written{from: from, device: device, id: id, sent: s.now().Unix(), typ: q.Type, body: q.Body})
+	w := &written{from: from, device: device, id: id, sent: s.now().Unix(), typ: q.Type, body: q.Body, conversation: q.Conversation, commit: q.Commit, file: q.File}
+	if q.Conversation != "" {
+		w.sent = q.Sent
+	}
+	what, err := b.take(ctx, w)
 	b.count(what)
 	switch what {
 	case verdictTaken:
@@ -176,7 +187,7 @@ func newMessageID() (uint64, error) {
 	return binary.BigEndian.Uint64(b[:])%maxMessageID + 1, nil
 }
 
-func (s *hosted) messageSend(_ context.Context, r *bus.Request[contract.MessageSend]) (*contract.MessageQueued, error) {
+func (s *hosted) messageSend(ctx context.Context, r *bus.Request[contract.MessageSend]) (*contract.MessageQueued, error) {
 	to, err := jami.ParseID(r.Body.To)
 	if err != nil || to.IsZero() {
 		return nil, contract.ErrBadRequest.With("a Jami Id is 40 hex digits")
@@ -195,6 +206,11 @@ func (s *hosted) messageSend(_ context.Context, r *bus.Request[contract.MessageS
 	}
 	if err := s.mayWrite(to); err != nil {
 		return nil, err
+	}
+	if c, _ := s.acc.Contact(to); c.Active() && c.ConversationID != "" && typ == "text/plain" && !r.Body.Direct {
+		if q, err := s.commit(ctx, to, body); q != nil || err != nil {
+			return q, err
+		}
 	}
 	id, err := newMessageID()
 	if err != nil {

@@ -150,9 +150,20 @@ func TestAMessageOfAContact(t *testing.T) {
 	// Sent again, since the confirmation was late, it is confirmed again and not told.
 	alice.write(p.field, jami.ImMessage{ID: 77, Text: "Grüße", DataType: "text/plain"})
 	eventually(t, "confirmed again", func() bool { return len(alice.confirmations(p.field)) == 2 })
-	alice.write(p.field, jami.ImMessage{ID: 78, Text: "{}", DataType: "application/im-gitmessage-id"})
-	if m := next(t, "the next one", p.came); m.ID != jami.MessageID(78) || m.Type != "application/im-gitmessage-id" {
+	alice.write(p.field, jami.ImMessage{ID: 78, Text: "{}", DataType: "text/x-other"})
+	if m := next(t, "the next one", p.came); m.ID != jami.MessageID(78) || m.Type != "text/x-other" {
 		t.Errorf("%+v", m)
+	}
+	// What devices tell each other of conversations is for swarm.
+	notices := make(chan *contract.Notice, 8)
+	sub, err := bus.Subscribe(p.srv.Conn("swarm").For(p.cli.Account()), contract.NoticeEvents, func(_ context.Context, _ []string, n *contract.Notice) { notices <- n })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Stop()
+	alice.write(p.field, jami.ImMessage{ID: 79, Text: "{}", DataType: contract.NoticeCommit})
+	if n := next(t, "the notice", notices); n.From != alice.id() || n.Device != alice.chain.DeviceID.String() || n.Type != contract.NoticeCommit || n.Body != "{}" {
+		t.Errorf("%+v", n)
 	}
 	// Another's message of the same id is another one.
 	bob := newPeer(t, p.over, pool()[2], pool()[3])

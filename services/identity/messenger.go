@@ -55,6 +55,7 @@ type outMessage struct {
 	to    jami.ID
 	typ   string
 	body  string
+	quiet bool // nobody is told what becomes of it
 	began time.Time
 	done  map[jami.ID]bool // devices that have it
 }
@@ -199,7 +200,9 @@ func (m *messenger) deliver(ctx context.Context, l *lane, o *outMessage) {
 				zap.Int("tries", tries), zap.Bool("again", st.State == ""), zap.Error(err))
 		}
 		if st.State != "" {
-			m.tell(ctx, st)
+			if !o.quiet {
+				m.tell(ctx, st)
+			}
 			return
 		}
 		select {
@@ -258,7 +261,9 @@ func (m *messenger) try(ctx context.Context, l *lane, o *outMessage) error {
 		if o.done[d.DeviceShort] {
 			continue
 		}
-		m.await(d.DeviceShort, o)
+		if !o.quiet {
+			m.await(d.DeviceShort, o)
+		}
 		if _, err := s.post(ctx, d, jami.TypeImMessage, data); err != nil {
 			errs = append(errs, err)
 			continue
@@ -291,7 +296,7 @@ func (m *messenger) say(ctx context.Context, o *outMessage) {
 		}
 		o.done[short] = true
 		s.env.Log.Debug("message sent on a connection", zap.String("id", q.ID), zap.String("device", t.Device), zap.Bool("confirmed", t.Confirmed))
-		if t.Confirmed {
+		if t.Confirmed && !o.quiet {
 			m.tell(ctx, &contract.MessageState{ID: q.ID, To: q.To, State: contract.MessageDelivered, Device: t.Device})
 		}
 	}

@@ -49,8 +49,13 @@ func (b *inbox) request(ctx context.Context, v *jami.Value) (verdict, error) {
 
 // confirmed notes that a contact wants to be one, and tells it the same where it asked.
 func (b *inbox) confirmed(ctx context.Context, id jami.ID, c jami.Contact, r *jami.TrustRequest) (verdict, error) {
-	if !c.Confirmed {
-		if _, err := b.s.acc.ChangeContact(id, account.Confirm, b.s.now()); errors.Is(err, account.ErrNoContact) {
+	// The conversation is the one that who accepts says, also where another was offered (swarm §4.1).
+	conversation := ""
+	if r.ConversationID != c.ConversationID && (r.Confirm || c.ConversationID == "") {
+		conversation = r.ConversationID
+	}
+	if !c.Confirmed || conversation != "" {
+		if _, err := b.s.acc.AnswerContact(id, account.Confirm, conversation, b.s.now()); errors.Is(err, account.ErrNoContact) {
 			return verdictDropped, err // removed meanwhile
 		} else if err != nil {
 			return verdictLater, err

@@ -315,6 +315,8 @@ func (s *Service) serve(svc *bus.Service) error {
 		bus.Serve(svc, contract.PeerSend, of(s, (*hosted).peerSend)),
 		bus.Serve(svc, contract.PeerFind, of(s, (*hosted).peerFind)),
 		bus.Serve(svc, contract.MessageTake, of(s, (*hosted).messageTake)),
+		bus.Serve(svc, contract.NoticeSendCmd, of(s, (*hosted).noticeSend)),
+		bus.Serve(svc, contract.PostFetchedCmd, of(s, (*hosted).postFetched)),
 		bus.Serve(svc, contract.DHTSealCmd, of(s, (*hosted).sealValue)),
 		bus.Serve(svc, contract.DHTOpenCmd, of(s, (*hosted).openValue)),
 		bus.Serve(svc, contract.BotCreateCmd, ofMain(s, s.botCreate)),

@@ -12,6 +12,12 @@
 //
 //	DATA/swarm/ACCOUNT/rooms.json                     room to conversation
 //	DATA/swarm/ACCOUNT/conversations/CONVERSATION/    a Git repository
+//	DATA/swarm/ACCOUNT/members/                       conversations with Jami accounts
+//
+// Conversations with Jami accounts are written by all their members. It fetches them from
+// members' devices and serves them to these; connect has the channels, and brings them to
+// the socket DATA/run/channels.sock ([contract.GitSocket]). Identity tells it of contacts with
+// a conversation and of notices, and is told what members wrote.
 package swarm
 
 import (
@@ -55,23 +61,32 @@ type Service struct {
 	verify  chan struct{} // holds an element for each conversation that is being verified
 	posts   *prometheus.CounterVec
 	took    prometheus.Histogram
+	fetches *prometheus.CounterVec
 
 	gates   *gate.Set
 	authors *authors
 	main    string         // the node's main account
 	wg      sync.WaitGroup // of the conversations
 
-	mu    sync.Mutex
-	convs map[string]*conversation
+	git      *gitSocket
+	fetching chan struct{} // holds an element for each conversation that is being fetched
+
+	mu      sync.Mutex
+	convs   map[string]*conversation
+	members map[string]*memberships // by account; nil: none are followed any more
 }
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	s := &Service{env: env, log: env.Log, convs: map[string]*conversation{}, maxOpen: maxOpen, verify: make(chan struct{}, verifyAtOnce),
+	s := &Service{env: env, log: env.Log, convs: map[string]*conversation{}, members: map[string]*memberships{}, maxOpen: maxOpen, verify: make(chan struct{}, verifyAtOnce), fetching: make(chan struct{}, fetchAtOnce),
 		posts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_swarm_posts_total", Help: "Messages by result: an error code, or ok."}, []string{"result"}),
 		took:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "parley_swarm_post_seconds", Help: "From a post to its commit on the disk.", Buckets: prometheus.ExponentialBuckets(0.002, 2, 11)}),
 	}
-	for _, c := range []prometheus.Collector{s.posts, s.took} {
+	s.fetches = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_swarm_fetches_total", Help: "Conversations fetched from members, by result: ok, unreachable or refused."}, []string{"result"})
+	for _, r := range []string{fetchOK, fetchUnreachable, fetchRefused} {
+		s.fetches.WithLabelValues(r)
+	}
+	for _, c := range []prometheus.Collector{s.posts, s.took, s.fetches} {
 		if err := env.Registry.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
@@ -109,6 +124,7 @@ func (s *Service) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		stop()
+		s.endMembers()
 		s.wg.Wait()
 	}()
 	s.main, s.authors = acc.ID, newAuthors(work, c)
@@ -129,9 +145,23 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	}
 	defer svc.Stop()
-	if err := s.serve(work, svc); err != nil {
+	run, err := s.env.RunDir()
+	if err != nil {
 		return err
 	}
+	if s.git, err = listenGit(filepath.Join(run, contract.GitSocket), s.log.Named("git")); err != nil {
+		return err
+	}
+	s.git.serve = s.serveGit
+	s.wg.Go(func() { s.git.run(work) })
+	if err := errors.Join(s.serve(work, svc), s.serveMembers(svc)); err != nil {
+		return err
+	}
+	unfollow, err := s.followMembers(work, c)
+	if err != nil {
+		return err
+	}
+	defer unfollow()
 	if err := c.NATS().FlushTimeout(bus.DefaultTimeout); err != nil { // the bus knows now what is served here
 		return fmt.Errorf("bus: %w", err)
 	}

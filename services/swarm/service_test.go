@@ -33,6 +33,8 @@ type node struct {
 	conf *bus.Conn // asks as conference does
 	stop func()
 	open int // conversations at once; 0: as they are
+	id   *swarmtest.Identity
+	env  *host.Env
 
 	signing sync.RWMutex // held by a test: nothing is signed
 }
@@ -41,6 +43,7 @@ func startNode(t *testing.T) *node {
 	t.Helper()
 	n := &node{t: t, bus: bustest.Start(t)}
 	id := swarmtest.New(t)
+	n.id = id
 	c := n.bus.Conn("identity")
 	svc, err := bus.NewService(c, "identity", "1.0.0", "test")
 	if err != nil {
@@ -94,6 +97,7 @@ func (n *node) startDamaged() {
 func (n *node) run(up func(*host.Env) bool) {
 	n.t.Helper()
 	env := n.bus.Env("swarm")
+	n.env = env
 	s, err := swarm.New(env)
 	if err != nil {
 		n.t.Fatal(err)

@@ -3,6 +3,7 @@ package swarm
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,6 +54,13 @@ func (a *authors) rename(accounts []contract.Account) {
 		a.names[acc.ID], devices[acc.ID] = acc.Alias, acc.DeviceID
 	}
 	maps.DeleteFunc(a.known, func(id string, x *repo.Author) bool { return x.Device != devices[id] })
+}
+
+// accounts are those that the node has.
+func (a *authors) accounts() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Sorted(maps.Keys(a.names))
 }
 
 // of returns who commits for an account, and asks identity the first time.

@@ -98,7 +98,7 @@ func TestMessagesOverOpenDHT(t *testing.T) {
 	from = p.mark()
 	var st struct{ ID, State string }
 	began := time.Now()
-	n.ask(&st, "message", "send", aliceID, "Grüße", "--wait", "40s")
+	n.ask(&st, "message", "send", aliceID, "Grüße", "--direct", "--wait", "40s")
 	t.Logf("our message is %s after %s", st.State, time.Since(began).Round(10*time.Millisecond))
 	args := p.wait(from, time.Minute, "incomingAccountMessage", alice)
 	var payloads map[string]string
@@ -149,10 +149,13 @@ func TestMessagesOverOpenDHT(t *testing.T) {
 			t.Fatalf("the bot said %s", said)
 		}
 	}
+	n.ready("", 2, time.Minute) // alice has joined the conversation of the two
 	from = p.mark()
 	p.call(nil, "configuration.sendTextMessage", alice, own.ID, map[string]string{"text/plain": "hello bot"})
-	args = p.wait(from, time.Minute, "incomingAccountMessage", alice)
-	if err := json.Unmarshal(args[len(args)-1], &payloads); err != nil || !strings.Contains(payloads["text/plain"], `You wrote "hello bot"`) {
+	// It answers in that conversation.
+	args = p.wait(from, time.Minute, "messageReceived", alice)
+	var m map[string]string
+	if err := json.Unmarshal(args[len(args)-1], &m); err != nil || !strings.Contains(m["body"], `You wrote "hello bot"`) || m["author"] != own.ID {
 		t.Errorf("the bot answers %s, %v", args, err)
 	}
 	n.stop()

@@ -2,10 +2,13 @@ package files
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/parley-jami/parley/internal/atomicfile"
 	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/services/connect/channel"
 )
@@ -48,11 +52,11 @@ var (
 // Wish is a file that an account is to get.
 type Wish struct {
 	Ref
-	Account jami.ID // of the node
-	From    jami.ID // account that has it
-	Name    string  // as people see it
-	Size    int64   // bytes
-	SHA3    string  // SHA3-512, 128 hex digits
+	Account jami.ID `json:"account"` // of the node
+	From    jami.ID `json:"from"`    // account that has it
+	Name    string  `json:"name"`    // as people see it
+	Size    int64   `json:"size"`    // bytes
+	SHA3    string  `json:"sha3"`    // SHA3-512, 128 hex digits
 }
 
 // check refuses what cannot be fetched. limit is in bytes.
@@ -123,38 +127,94 @@ func (f *Fetcher) Close() {
 	f.wg.Wait()
 }
 
-// Start begins to get a file, and returns how that is called.
+// Start begins to get a file, and returns how that is called. It goes on where the process ends before it is
+// there, by [Fetcher.Resume].
 func (f *Fetcher) Start(w Wish) (string, error) {
-	if err := w.check(f.limit); err != nil {
-		return "", err
-	}
+	id := newID()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.startLocked(id, w); err != nil {
+		return "", err
+	}
+	if err := f.saveLocked(); err != nil { // it is fetched, and not again after a restart
+		f.log.Warn("what is fetched is not noted", zap.Error(err))
+	}
+	return id, nil
+}
+
+func (f *Fetcher) startLocked(id string, w Wish) error {
+	if err := w.check(f.limit); err != nil {
+		return err
+	}
 	if f.ctx.Err() != nil {
-		return "", errEnded
+		return errEnded
 	}
 	open := 0
 	for _, j := range f.jobs {
 		switch {
 		case j.p.State.Final():
 		case j.Account == w.Account && j.Ref == w.Ref:
-			return "", ErrRunning
+			return ErrRunning
 		default:
 			open++
 		}
 	}
 	if open >= maxGot+maxWaiting {
-		return "", ErrBusy
+		return ErrBusy
 	}
 	if i := slices.IndexFunc(f.jobs, func(j *job) bool { return j.p.State.Final() }); i >= 0 && len(f.jobs)-open >= maxPast {
 		f.jobs = slices.Delete(f.jobs, i, i+1)
 	}
 	j := &job{Wish: w, path: localName(w.Account, w.Ref, w.Name)}
-	j.p = Progress{Ref: w.Ref, ID: newID(), Account: w.Account, Peer: w.From, Name: w.Name, Size: w.Size, State: Waiting}
+	j.p = Progress{Ref: w.Ref, ID: id, Account: w.Account, Peer: w.From, Name: w.Name, Size: w.Size, State: Waiting}
 	j.ctx, j.cancel = context.WithCancelCause(f.ctx)
 	f.jobs = append(f.jobs, j)
 	f.wg.Go(func() { f.run(j) })
-	return j.p.ID, nil
+	return nil
+}
+
+// kept is one as it is kept for the next process.
+type kept struct {
+	ID string `json:"id"`
+	Wish
+}
+
+// saveLocked writes down what is being fetched.
+func (f *Fetcher) saveLocked() error {
+	all := []kept{}
+	for _, j := range f.jobs {
+		if !j.p.State.Final() {
+			all = append(all, kept{j.p.ID, j.Wish})
+		}
+	}
+	b, err := json.MarshalIndent(all, "", "  ")
+	if err == nil {
+		err = atomicfile.Write(filepath.Join(f.folder.dir, "wishes.json"), b, 0o600)
+	}
+	return diskError(err)
+}
+
+// Resume goes on with what was being fetched when the process before ended, under the same ids.
+func (f *Fetcher) Resume() error {
+	b, err := os.ReadFile(filepath.Join(f.folder.dir, "wishes.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var all []kept
+	if err == nil {
+		err = json.Unmarshal(b, &all)
+	}
+	if err != nil {
+		return fmt.Errorf("list of files that are fetched: %w; remove it to begin a new one", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range all {
+		if err := f.startLocked(w.ID, w.Wish); err != nil {
+			f.log.Warn("file is not fetched any more", zap.String("id", w.ID), zap.Error(err))
+		}
+	}
+	return nil
 }
 
 // Cancel ends a fetch; false: there is none of that name that goes on. What there is of the file is removed.
@@ -201,9 +261,18 @@ func (f *Fetcher) run(j *job) {
 		f.change(j, func(p *Progress) { p.State, p.Err = Cancelled, err })
 	case err == nil:
 		f.change(j, func(p *Progress) { p.State, p.Bytes, p.Path = Done, j.Size, f.folder.path(j.path) })
+	case f.ctx.Err() != nil:
+		return // the next process goes on
 	default:
 		f.change(j, func(p *Progress) { p.State, p.Err = Failed, err })
 	}
+	f.mu.Lock()
+	if f.ctx.Err() == nil || err == nil {
+		if err := f.saveLocked(); err != nil {
+			f.log.Warn("what is fetched is not noted", zap.Error(err))
+		}
+	}
+	f.mu.Unlock()
 	f.log.Info("file fetched", zap.Stringer("account", j.Account), zap.Stringer("from", j.From), zap.String("id", j.p.ID), zap.String("state", string(j.p.State)),
 		zap.Int64("bytes", j.Size), zap.Error(err))
 }

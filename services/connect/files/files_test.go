@@ -54,7 +54,7 @@ func newSide(t *testing.T) *side {
 	if s.offers, err = OpenOffers(folder, limit); err != nil {
 		t.Fatal(err)
 	}
-	s.giver = NewGiver(s.offers, func(p Progress) { s.told <- p }, zap.NewNop())
+	s.giver = NewGiver(s.offers, nil, func(p Progress) { s.told <- p }, zap.NewNop())
 	t.Cleanup(func() {
 		s.giver.Close()
 		folder.Close()

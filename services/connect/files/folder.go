@@ -78,6 +78,15 @@ func (f *Folder) give(path string, limit int64) (*os.File, fs.FileInfo, error) {
 	return nil, nil, errors.Join(err, file.Close())
 }
 
+// had opens a file that was got, whole.
+func (f *Folder) had(path string, size int64) (*os.File, error) {
+	info, err := f.in.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() != size {
+		return nil, errors.Join(ErrNoFile, err)
+	}
+	return f.in.Open(path)
+}
+
 // localName is where a file that was got is kept, below "in": a name of ids alone.
 func localName(account jami.ID, r Ref, name string) string {
 	s := account.String() + "/" + r.String()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/parley-jami/parley/internal/atomicfile"
 	"github.com/parley-jami/parley/internal/jami"
+	"github.com/parley-jami/parley/services/connect/channel"
 )
 
 // Bounds of what is offered.
@@ -36,6 +37,10 @@ var (
 	ErrChanged = errors.New("the file is not the one that was offered: it has changed")
 )
 
+// May says whether a device may have a file of a conversation, and what that says of it: name,
+// SHA3-512 and size in bytes. It answers soon.
+type May func(account jami.ID, peer channel.Peer, r Ref) (name, sha3 string, size int64, err error)
+
 // Offer is a file that accounts may have.
 type Offer struct {
 	Ref
@@ -46,6 +51,20 @@ type Offer struct {
 	SHA3     string    `json:"sha3"`    // SHA3-512, 128 hex digits
 	Modified time.Time `json:"modified"`
 	To       []jami.ID `json:"to"` // accounts
+	// Members: the conversation says who may have it. Until it has announced the file it is known by its number
+	// alone.
+	Members bool `json:"members,omitempty"`
+}
+
+// check refuses what cannot be offered.
+func (x *Offer) check() error {
+	if x.Members && x.Conversation == "" && x.Commit == "" {
+		if !isNumber(x.TID) {
+			return fmt.Errorf("%w: number %.30q", ErrName, x.TID)
+		}
+		return nil
+	}
+	return x.Check()
 }
 
 type offerKey struct {
@@ -81,7 +100,7 @@ func OpenOffers(folder *Folder, limit int64) (*Offers, error) {
 		return nil, fmt.Errorf("list of offered files: %w; remove it to begin a new one", err)
 	}
 	for _, x := range all {
-		if x == nil || x.Check() != nil {
+		if x == nil || x.check() != nil {
 			return nil, fmt.Errorf("list of offered files: %s is damaged; remove it to begin a new one", o.file)
 		}
 		o.by[offerKey{x.Account, x.Ref}] = x
@@ -97,12 +116,14 @@ func (o *Offers) Add(ctx context.Context, x Offer) (*Offer, error) {
 		x.Name = filepath.Base(x.Path)
 	}
 	if x.Ref == (Ref{}) {
-		x.Ref = newRef()
+		if x.Ref = newRef(); x.Members {
+			x.Ref = Ref{TID: x.Ref.TID}
+		}
 	}
-	if err := errors.Join(x.Check(), CheckName(x.Name)); err != nil {
+	if err := errors.Join(x.check(), CheckName(x.Name)); err != nil {
 		return nil, err
 	}
-	if len(x.To) == 0 || len(x.To) > maxMembers {
+	if len(x.To) == 0 && !x.Members || len(x.To) > maxMembers {
 		return nil, fmt.Errorf("%w: a file is offered to 1 to %d accounts", ErrName, maxMembers)
 	}
 	select {
@@ -178,13 +199,58 @@ func (o *Offers) List(account jami.ID) []*Offer {
 	return out
 }
 
-// open opens a file for an account to which it is offered.
-func (o *Offers) open(account, to jami.ID, r Ref) (*Offer, *os.File, error) {
+// Settle gives a file that members may have the reference by which it was announced; nil: it was not,
+// and is offered to accounts alone.
+func (o *Offers) Settle(x *Offer, r *Ref) (*Offer, error) {
+	next := *x
+	if r != nil {
+		next.Ref = *r
+	} else {
+		next.Ref, next.Members = newRef(), false
+	}
 	o.mu.Lock()
-	x := o.by[offerKey{account, r}]
-	o.mu.Unlock()
-	if x == nil || !slices.Contains(x.To, to) { // who may not have it learns nothing about it
+	defer o.mu.Unlock()
+	was, is := offerKey{x.Account, x.Ref}, offerKey{x.Account, next.Ref}
+	if o.by[is] != nil {
+		return nil, ErrOffered
+	}
+	delete(o.by, was)
+	o.by[is] = &next
+	if err := o.saveLocked(); err != nil {
+		delete(o.by, is)
+		o.by[was] = x
+		return nil, err
+	}
+	return &next, nil
+}
+
+// find returns an offer; one that is not announced yet, as far as is known here, by its number.
+func (o *Offers) find(account jami.ID, r Ref) *Offer {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if x := o.by[offerKey{account, r}]; x != nil {
+		return x
+	}
+	return o.by[offerKey{account, Ref{TID: r.TID}}]
+}
+
+// open opens a file for a device to which it is offered.
+func (o *Offers) open(account jami.ID, to channel.Peer, r Ref, may May) (*Offer, *os.File, error) {
+	x := o.find(account, r)
+	if x == nil && may == nil || x != nil && !x.Members && !slices.Contains(x.To, to.Account) { // who may not have it learns nothing about it
 		return nil, nil, ErrRefused
+	}
+	if x == nil || x.Members {
+		name, sum, size, err := may(account, to, r)
+		switch {
+		case err != nil:
+			return nil, nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		case x == nil: // it may be here, since the account got it
+			file, err := o.folder.had(localName(account, r, name), size)
+			return &Offer{Ref: r, Account: account, Name: name, Size: size, SHA3: sum}, file, err
+		case sum != x.SHA3:
+			return nil, nil, ErrChanged
+		}
 	}
 	file, info, err := o.folder.give(x.Path, o.limit)
 	if err != nil {
@@ -193,7 +259,9 @@ func (o *Offers) open(account, to jami.ID, r Ref) (*Offer, *os.File, error) {
 	if !x.same(info) {
 		return nil, nil, errors.Join(ErrChanged, file.Close())
 	}
-	return x, file, nil
+	out := *x
+	out.Ref = r
+	return &out, file, nil
 }
 
 func (o *Offers) saveLocked() error {

@@ -24,14 +24,16 @@ const (
 // concurrent use.
 type Giver struct {
 	offers *Offers
+	may    May
 	tell   func(Progress) // may not wait
 	log    *zap.Logger
 	open   *channel.Set
 }
 
-// NewGiver returns a giver, which is told on of what goes on. It works until Close.
-func NewGiver(o *Offers, tell func(Progress), log *zap.Logger) *Giver {
-	return &Giver{offers: o, tell: tell, log: log, open: channel.NewSet(maxGiven, maxGivenDevice)}
+// NewGiver returns a giver, which is told on of what goes on. may is asked of files of conversations; nil:
+// there are none. It works until Close.
+func NewGiver(o *Offers, may May, tell func(Progress), log *zap.Logger) *Giver {
+	return &Giver{offers: o, may: may, tell: tell, log: log, open: channel.NewSet(maxGiven, maxGivenDevice)}
 }
 
 // Close ends all that is being given and waits.
@@ -47,7 +49,7 @@ func (g *Giver) Accept(account jami.ID, c channel.Channel) error {
 	if q.Device.String() != peer.DeviceLong {
 		return fmt.Errorf("%w: the channel is of another device", ErrRefused)
 	}
-	x, file, err := g.offers.open(account, peer.Account, q.Ref)
+	x, file, err := g.offers.open(account, peer, q.Ref, g.may)
 	if err != nil {
 		g.log.Info("file not given", zap.Stringer("account", account), zap.Stringer("jami_id", peer.Account), zap.Error(err))
 		return err

@@ -122,8 +122,8 @@ func (a *Account) ChangeContact(id jami.ID, what Change, now time.Time) (jami.Co
 	return a.AnswerContact(id, what, "", now)
 }
 
-// AnswerContact is [Account.ChangeContact] where the account asked to be a contact, and
-// offered a conversation: who is accepted gets that.
+// AnswerContact is [Account.ChangeContact] where there is a conversation: that of who asked to be
+// a contact and is accepted, of who is added, or what who accepted says that it is.
 func (a *Account) AnswerContact(id jami.ID, what Change, conversation string, now time.Time) (jami.Contact, error) {
 	if id == a.Chain.JamiID || id.IsZero() {
 		return jami.Contact{}, ErrOwnContact
@@ -156,7 +156,7 @@ func (a *Account) writeContacts(all []*contactChange) {
 		old, had := contacts[c.id]
 		c.done = true
 		c.next, c.err = changed(old, had, c.what, c.now)
-		if c.what == Accept && c.conversation != "" {
+		if c.conversation != "" && (c.what == Accept || c.what == Add || c.what == Confirm) {
 			c.next.ConversationID = c.conversation
 		}
 		if c.err == nil && !had && len(contacts) >= maxContacts {

@@ -26,9 +26,9 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// MaxSize bounds a raw commit, in bytes: a body of 8192 bytes that JSON escapes
-// sixfold, with a generous header.
-const MaxSize = 64 << 10
+// MaxSize bounds a raw commit, in bytes. The node's own have 64 KiB at most, a body of 8192
+// bytes that JSON escapes sixfold; stock daemons set their texts no bound.
+const MaxSize = 1 << 20
 
 // maxParents is what a merge has (swarm §2.2).
 const maxParents = 2

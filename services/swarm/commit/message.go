@@ -13,6 +13,26 @@ import (
 const (
 	TypeInitial = "initial"
 	TypeText    = "text/plain"
+	TypeMember  = "member"
+	TypeFile    = "application/data-transfer+json"
+)
+
+// Types that others write.
+const (
+	TypeVote    = "vote"
+	TypeProfile = "application/update-profile"
+	TypeEdited  = "application/edited-message"
+)
+
+// Keys of members and of files.
+const (
+	KeyAction  = "action"
+	KeyURI     = "uri"
+	KeyInvited = "invited"
+	KeyTID     = "tid"
+	KeyFile    = "displayName"
+	KeySize    = "totalSize"
+	KeySHA3    = "sha3sum"
 )
 
 // Keys of a message. Those with the prefix are Parley's own: a room's guests have

@@ -42,6 +42,9 @@ const mainRef = "refs/heads/main"
 // some hundred messages, what those who join late ask for.
 const cacheSize = 1 << 20
 
+// MaxObject bounds an object, in bytes: the picture of a conversation is in its profile.
+const MaxObject = 2 << 20
+
 // Bounds of a commit's tree, folders included, and of the trees kept in memory.
 const (
 	maxFiles = 4096
@@ -165,7 +168,7 @@ func (r *Repo) object(typ plumbing.ObjectType, h plumbing.Hash) ([]byte, error) 
 	if err != nil {
 		return nil, r.damaged("object %s: %v", h, err)
 	}
-	if o.Size() > commit.MaxSize {
+	if o.Size() > MaxObject {
 		return nil, r.damaged("object %s: %d bytes", h, o.Size())
 	}
 	rd, err := o.Reader()

@@ -105,6 +105,9 @@ func (k *Checker) Check(c *commit.Commit, signed []byte, tree, old *Tree) (commi
 // account checked too. It returns the author's Jami Id.
 func (k *Checker) author(c *commit.Commit, signed []byte, tree *Tree) (string, error) {
 	device := "devices/" + c.Device + ".crt"
+	if _, banned := tree.Blobs["banned/"+device]; banned { // stock lets it add its certificate again
+		return "", fmt.Errorf("%w: device %s is banned", ErrInvalid, c.Device)
+	}
 	dev, err := k.certs(tree, device)
 	if err != nil {
 		return "", err

@@ -30,6 +30,7 @@ type Conn struct {
 func newConn(p *path) *Conn {
 	c := &Conn{framed: p.framed, s: p.s}
 	c.s.Remote.Candidates, c.s.Local.Candidates = nil, nil // of no use any more
+	c.linger(0)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.timer = time.AfterFunc(keepAlivePause(), c.keep)
@@ -98,6 +99,14 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
+// linger has a process that is killed reset the connection (0 s): a stock device passes over the end of a stream, and
+// would find out with its next keep-alive. An orderly end is none of that (-1 s).
+func (c *Conn) linger(seconds int) {
+	if t, ok := c.framed.Conn.(interface{ SetLinger(int) error }); ok {
+		t.SetLinger(seconds) //nolint:errcheck // then it ends as any
+	}
+}
+
 // Close closes the connection.
 func (c *Conn) Close() error {
 	c.mu.Lock()
@@ -106,6 +115,7 @@ func (c *Conn) Close() error {
 		c.timer = nil
 	}
 	c.mu.Unlock()
+	c.linger(-1)
 	return c.Conn.Close()
 }
 
