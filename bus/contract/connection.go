@@ -2,12 +2,12 @@ package contract
 
 // Signalled is what a participant's signalling came over when it joined.
 type Signalled struct {
-	// Over is "channel" (of a connection to a Jami device), "websocket", "http" (WHIP, WHEP),
+	// Over is "channel" (of a connection to a Jami device by TCP), "channel/udp" (the same by UDP), "websocket", "http" (WHIP, WHEP),
 	// "udp", "tcp" or "tls" (SIP).
 	Over   string `json:"over"`
 	Local  string `json:"local,omitempty"`  // address and port; empty: not known
 	Remote string `json:"remote,omitempty"` // the same; of a proxy where there is one
-	TLS    string `json:"tls,omitempty"`    // "TLS 1.3"; empty: not protected here
+	TLS    string `json:"tls,omitempty"`    // "TLS 1.3", "DTLS 1.2"; empty: not protected here
 	Suite  string `json:"suite,omitempty"`  // cipher suite by its IANA name
 }
 

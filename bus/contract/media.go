@@ -30,6 +30,7 @@ type LegOpen struct {
 	Epoch     uint64    `json:"epoch"` // of the room's actor
 	Transport Transport `json:"transport"`
 	Offer     string    `json:"offer,omitempty"`    // SDP; empty: the media process makes the offer (rtp, jami)
+	Was       string    `json:"was,omitempty"`      // SDP of the leg before: SRTP goes on with the keys that it names, where they fit (rtp)
 	Remote    string    `json:"remote,omitempty"`   // IP that the signalling came from
 	Unproved  bool      `json:"unproved,omitempty"` // Remote may be forged: nothing is sent before LegSet says Proved
 	CanSpeak  bool      `json:"can_speak"`
@@ -131,7 +132,7 @@ type WorkerInfo struct {
 	Started string `json:"started"`
 }
 
-// WorkerBeat says that a worker is there; it comes once a second.
+// WorkerBeat says that a worker is there; it comes every 400 ms.
 type WorkerBeat struct {
 	Worker  string  `json:"worker"`
 	Started string  `json:"started"`
@@ -156,7 +157,13 @@ type Workers struct {
 type Worker struct {
 	WorkerBeat
 	Alive bool     `json:"alive"` // it beats
+	Drain bool     `json:"drain"` // it gets no more legs, and those that it has go elsewhere
 	Rooms []string `json:"rooms"` // that have somebody there
+}
+
+// Drain empties a worker. Undo: it takes legs again.
+type Drain struct {
+	Undo bool `json:"undo,omitempty"`
 }
 
 // TrunksSet joins a room with the same room at other workers: trunks to those that are not

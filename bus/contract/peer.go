@@ -29,6 +29,9 @@ type PeerReached struct {
 	Device    string `json:"device"` // long id, 64 hex
 	Connected bool   `json:"connected"`
 	Address   string `json:"address,omitempty"` // of the device's end
+	Over      string `json:"over,omitempty"`    // "tcp" or "udp"
+	TLS       string `json:"tls,omitempty"`     // "TLS 1.3"; by UDP "DTLS 1.2"
+	Suite     string `json:"suite,omitempty"`   // cipher suite by its IANA name
 	TookMs    int64  `json:"took_ms"`
 	Error     string `json:"error,omitempty"`
 }

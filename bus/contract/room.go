@@ -147,8 +147,9 @@ type Joined struct {
 
 // Negotiate brings a new offer or a late answer for the caller's leg.
 type Negotiate struct {
-	SDP    string `json:"sdp"`
+	SDP    string `json:"sdp"` // empty: the node makes the offer, for a Jami peer whose leg is lost or moves
 	Answer bool   `json:"answer,omitempty"`
+	Was    string `json:"was,omitempty"`    // the node's SDP that the far end has: a leg that is made anew goes on with its SRTP keys, as phones are that take no others
 	Source string `json:"source,omitempty"` // IP that the signalling comes from now
 	Device string `json:"device,omitempty"` // long id of the Jami device that took a call of ours, 64 hex
 
@@ -292,6 +293,7 @@ var (
 	RoomCreateCmd = command[RoomCreate, Room]("conference", "room.create", "{account}.conference.create", "make a room", "")
 	RoomRemoveCmd = command[RoomRef, None]("conference", "room.remove", "{account}.conference.remove", "end a room and forget it; its chat stays in Git", "")
 	WorkerList    = query[None, Workers]("conference", "worker.list", "{account}.conference.workers", "the media workers", "")
+	WorkerDrain   = command[Drain, Worker]("conference", "worker.drain", "{account}.conference.workers.{worker}.drain", "have a media worker's participants go to others", "")
 	RoomListCmd   = query[None, RoomList]("conference", "room.list", "{account}.conference.list", "all rooms with their participants", "")
 	RoomFaceCmd   = query[RoomRef, RoomFace]("conference", "room.face", "{account}.conference.face", "what a stranger may know", "")
 	RoomSIPSecret = query[SIPSecret, SIPSecret]("conference", "room.sip", "{account}.conference.{room}.sip", "the digest secret of a room", "")

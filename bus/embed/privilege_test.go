@@ -116,6 +116,7 @@ var reach = map[string]struct{ send, receive string }{
 	"room.calling":          {"connect", "cli"},
 	"room.list":             {"connect cli", "conference"},
 	"worker.list":           {"cli", "conference"},
+	"worker.drain":          {"cli", "conference"},
 	"room.face":             {"connect", "conference"},
 	"room.sip":              {"connect", "conference"},
 	"room.negotiate":        {"connect", "conference"},

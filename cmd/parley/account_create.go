@@ -32,7 +32,12 @@ The account has an authority of its own, whose key is in its archive, unless you
                         certificate first, then those above it
 
 "parley ca" makes and keeps an authority where you have none.`,
-		Args: takes(),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return usagef("%s takes no arguments; a name goes after --alias: --alias %q", cmd.CommandPath(), args[0])
+			}
+			return takes()(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			given := 0
 			for _, s := range []string{ca, csr, certificate} {

@@ -48,15 +48,15 @@ func reached(l *contract.PeerReaches) error {
 	case len(l.Devices) == 0 && l.Missing == 0:
 		return &codedError{exitNotFound, errors.New("no device of the account is announced: it is off, or in another network (setting dht.overlay)")}
 	}
-	return &codedError{exitUnavailable, errors.New("no device was reached: look at jami.listen, which has to be open to them over TCP, and at jami.public behind a NAT; loopback addresses are not offered")}
+	return &codedError{exitUnavailable, errors.New("no device was reached: look at jami.listen, which has to be open to them over TCP (to other nodes over UDP as well), and at jami.public behind a NAT; loopback addresses are not offered")}
 }
 
 func showReached(w io.Writer, l *contract.PeerReaches) {
 	if len(l.Devices) > 0 {
-		fmt.Fprintln(w, "DEVICE\tREACHED\tTOOK\tADDRESS\tERROR")
+		fmt.Fprintln(w, "DEVICE\tREACHED\tTOOK\tADDRESS\tBY\tERROR")
 	}
 	for _, d := range l.Devices {
-		fmt.Fprintf(w, "%s\t%v\t%v\t%s\t%s\n", d.Device, d.Connected, time.Duration(d.TookMs)*time.Millisecond, cmp.Or(d.Address, "-"), d.Error)
+		fmt.Fprintf(w, "%s\t%v\t%v\t%s\t%s\t%s\n", d.Device, d.Connected, time.Duration(d.TookMs)*time.Millisecond, cmp.Or(d.Address, "-"), cmp.Or(words(d.Over, d.TLS, d.Suite), "-"), d.Error)
 	}
 	if l.Missing > 0 {
 		fmt.Fprintf(w, "%d announced without certificates\n", l.Missing)

@@ -127,7 +127,7 @@ func callText(p *contract.CallProgress) string {
 	if p.Status != 0 {
 		text += fmt.Sprintf("  %d", p.Status)
 	}
-	if p.Reason != "" {
+	if p.Reason != "" && p.State != contract.CallRefused && p.State != contract.CallFailed { // those are the error
 		text += "  " + printable(p.Reason)
 	}
 	return text

@@ -84,7 +84,7 @@ func sendMessage(ctx context.Context, s *session, m *contract.MessageSend, wait 
 			}
 		case <-ctx.Done():
 			if last == nil {
-				return nil, contract.ErrTimeout.With("%s has no device online; the node goes on trying for ten minutes", m.To)
+				return nil, contract.ErrTimeout.With("no device of %s is online: it is off, or in another network (setting dht.overlay); the node goes on trying for ten minutes", m.To)
 			}
 			return last, nil
 		}

@@ -93,7 +93,7 @@ func TestPresenceAndMessagesBetweenNodes(t *testing.T) {
 	back.until("alice reads the answer", func(n news) bool { return n.Message != nil && n.Message.From == bobID && n.Message.Body == "zurück" })
 	ends(t, a.env, "", exitUsage, "", "message", "send", bobID)
 	ends(t, a.env, "", exitUsage, "40 hex digits", "message", "send", "bob", "hi")
-	ends(t, a.env, "", exitUnavailable, "no device online", "message", "send", strings.Repeat("1", 40), "hi", "--wait", "1s")
+	ends(t, a.env, "", exitUnavailable, "in another network (setting dht.overlay)", "message", "send", strings.Repeat("1", 40), "hi", "--wait", "1s")
 
 	ends(t, a.env, "", exitOK, "127.0.0.1", "account", "addresses", bobID)
 	ends(t, a.env, "", exitRefused, "no contact", "account", "addresses", strings.Repeat("1", 40))

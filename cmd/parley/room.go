@@ -127,6 +127,9 @@ func showParticipants(w io.Writer, ps []contract.Participant, total int) {
 	fmt.Fprintln(w, "ID\tNAME\tKIND\tROLE\tAUDIO\tTRANSPORT\tCODEC")
 	for _, p := range ps {
 		var audio []string
+		if !p.Connected {
+			audio = append(audio, "connecting")
+		}
 		if p.Muted {
 			audio = append(audio, "muted")
 		}

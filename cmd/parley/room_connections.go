@@ -47,7 +47,7 @@ func showConnections(w io.Writer, all []contract.Connection) {
 			}
 			if p.Protocol != "bus" {
 				q := &c.Quality
-				fmt.Fprintf(w, "  cipher\t%s\n", cmp.Or(q.Cipher, "none: in clear"))
+				fmt.Fprintf(w, "  cipher\t%s\n", cipher(c))
 				fmt.Fprintf(w, "  loss\t%.1f %% here, %.1f %% there\n", q.LostPct, q.FarLostPct)
 				fmt.Fprintf(w, "  jitter\t%.0f ms\n", q.JitterMs)
 				fmt.Fprintf(w, "  round trip\t%s\n", known(q.RTTMs))
@@ -61,6 +61,18 @@ func showConnections(w io.Writer, all []contract.Connection) {
 			fmt.Fprintf(w, "  signalling\t%s ← %s\n", line, s.Remote)
 		}
 	}
+}
+
+// cipher says what protects the audio. Only plain RTP is known to be in clear before the connection
+// stands.
+func cipher(c *contract.Connection) string {
+	switch {
+	case c.Quality.Cipher != "":
+		return c.Quality.Cipher
+	case c.Connected || c.Transport == string(contract.TransportRTP):
+		return "none: in clear"
+	}
+	return "not agreed yet"
 }
 
 // path is a candidate pair as it is read: ours, theirs.

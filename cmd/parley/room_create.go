@@ -99,6 +99,9 @@ func (a *app) printCreated(r *contract.Room, links contract.RoomLinks, pin strin
 		if generated {
 			fmt.Fprintf(w, "PIN\t%s\n", pin)
 		}
+		if r.HasPIN {
+			fmt.Fprintf(w, "phones\tuser %s, password the PIN\n", r.Name)
+		}
 		showLinks(w, links)
 	})
 }

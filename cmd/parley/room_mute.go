@@ -15,8 +15,16 @@ func newRoomMute(a *app, mute bool) *cobra.Command {
 	if !mute {
 		verb, done, short = "unmute", "unmuted", "Let a muted participant speak again"
 	}
+	long := short + ". PARTICIPANT is an id, or a name that only one has."
+	if mute {
+		long += `
+
+It holds while the participant is in the room. Who comes anew, by reloading the page for
+instance, is a new participant and is not muted. To prevent that, lock the room ("parley
+room lock"), or let newcomers be listeners ("parley room create --role listener").`
+	}
 	return &cobra.Command{
-		Use: verb + " ROOM PARTICIPANT", Short: short, Long: short + ". PARTICIPANT is an id, or a name that only one has.",
+		Use: verb + " ROOM PARTICIPANT", Short: short, Long: long,
 		Args: takes("ROOM", "PARTICIPANT"), ValidArgsFunction: completeRooms(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.inRoom(cmd, args[0], func(ctx context.Context, s *session) error {

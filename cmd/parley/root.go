@@ -25,7 +25,7 @@ reachable by anyone at any time, where browsers, SIP phones and bots meet in a r
 	f.StringVar(&a.config, "config", "", "configuration file (default: $PARLEY_CONFIG, else none)")
 	f.BoolVar(&a.json, "json", false, "print JSON")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show what is done on the bus")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
+	root.SetFlagErrorFunc(flagError)
 	group(root)
 	root.AddCommand(
 		newUp(a), newJoin(a), newRun(a), newStatus(a), newReady(a), newWorker(a), newRoom(a), newCall(a), newAccount(a), newMessage(a), newFile(a), newBot(a), newNames(a), newJAMS(a), newCA(a), newDHT(a), newConfig(a), newVersion(a), newExitCodes(),
@@ -47,13 +47,19 @@ func group(cmd *cobra.Command) {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
-		hint := ""
-		cmd.SuggestionsMinimumDistance = 2
-		if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-			hint = "; did you mean " + strings.Join(s, " or ") + "?"
-		}
-		return usagef("%s has no command %q%s", cmd.CommandPath(), args[0], hint)
+		return usagef("%s has no command %q%s", cmd.CommandPath(), args[0], didYouMean(cmd, args[0], ""))
 	}
+}
+
+// didYouMean is what to add to the complaint about a word: the commands of cmd that are like it,
+// each after a prefix.
+func didYouMean(cmd *cobra.Command, word, prefix string) string {
+	cmd.SuggestionsMinimumDistance = 2
+	s := cmd.SuggestionsFor(word)
+	if len(s) == 0 {
+		return ""
+	}
+	return "; did you mean " + prefix + strings.Join(s[:min(len(s), mostHints)], " or "+prefix) + "?"
 }
 
 // takes says which arguments a command wants, by the words of its use line.

@@ -219,7 +219,7 @@ func (st *status) show(w io.Writer) {
 		fmt.Fprintf(w, "\nroom %s (%d)\n", r.Name, r.Total)
 		var ps []contract.Participant
 		for _, p := range r.Participants {
-			ps = append(ps, contract.Participant{ID: p.ID, Name: p.Name, Kind: p.Kind, JamiID: p.JamiID, Role: p.Role, Muted: p.Muted, Speaking: p.Speaking, Transport: p.Transport, Codec: p.Codec})
+			ps = append(ps, contract.Participant{ID: p.ID, Name: p.Name, Kind: p.Kind, JamiID: p.JamiID, Role: p.Role, Muted: p.Muted, Speaking: p.Speaking, Transport: p.Transport, Codec: p.Codec, Connected: p.Connected})
 		}
 		showParticipants(w, ps, r.Total)
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +16,7 @@ import (
 func newWorker(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "worker", Short: "The media processes that mix, here and on other machines"}
 	group(cmd)
-	cmd.AddCommand(newWorkerList(a))
+	cmd.AddCommand(newWorkerList(a), newWorkerDrain(a))
 	return cmd
 }
 
@@ -33,8 +35,11 @@ any more is shown as gone until the node starts again.`,
 					fmt.Fprintln(w, "WORKER\tSTATE\tLEGS\tCORES\tMEMORY\tADDRESS\tROOMS")
 					for _, x := range l.Workers {
 						state := "up"
-						if !x.Alive {
+						switch {
+						case !x.Alive:
 							state = "gone"
+						case x.Drain:
+							state = "drained"
 						}
 						legs := fmt.Sprint(x.Legs)
 						if x.MaxLegs > 0 {
@@ -46,4 +51,54 @@ any more is shown as gone until the node starts again.`,
 			})
 		},
 	}
+}
+
+// drainLook is how often a drain that is waited for is looked at.
+const drainLook = 500 * time.Millisecond
+
+func newWorkerDrain(a *app) *cobra.Command {
+	var undo, nowait bool
+	cmd := &cobra.Command{
+		Use: "drain WORKER", Short: "Have a worker's participants go to the others", Args: takes("WORKER"),
+		Long: `Have a worker's participants go to the others, and send nobody to it any more, also after the
+node starts again. Each negotiates its sound anew: browsers and Jami apps by themselves, phones by re-INVITE;
+what they had goes on until the new one is there. The command ends when the worker has nobody
+left, and it may then be stopped. Where no other worker has room, nobody is moved.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.inNode(cmd, func(ctx context.Context, s *session) error {
+				w, err := call(ctx, s, contract.WorkerDrain, &contract.Drain{Undo: undo}, args[0])
+				if err != nil {
+					return err
+				}
+				tick := time.NewTicker(drainLook)
+				defer tick.Stop()
+				for !undo && !nowait && w.Alive && w.Legs > 0 {
+					select {
+					case <-ctx.Done():
+						return ctx.Err()
+					case <-tick.C:
+					}
+					l, err := call(ctx, s, contract.WorkerList, &contract.None{})
+					if err != nil {
+						return err
+					}
+					i := slices.IndexFunc(l.Workers, func(x contract.Worker) bool { return x.Worker == args[0] })
+					if i < 0 {
+						break // conference was started anew and has not heard of it
+					}
+					w = &l.Workers[i]
+				}
+				return a.print(w, func(out io.Writer) {
+					if undo {
+						fmt.Fprintf(out, "%s takes participants again\n", printable(w.Worker))
+					} else {
+						fmt.Fprintf(out, "%s is drained, %d participants are left\n", printable(w.Worker), w.Legs)
+					}
+				})
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&undo, "undo", false, "let it take participants again")
+	cmd.Flags().BoolVar(&nowait, "no-wait", false, "do not wait until nobody is left")
+	return cmd
 }

@@ -51,7 +51,9 @@ func run(ctx context.Context, creds, url, file string) error {
 	defer room.Close()
 	log.Printf("connected to %s; joins as soon as no other copy plays there", room.Name)
 	a := &announcer{room: room, file: file, format: fmt.Sprint("s16le-", rate), sound: wav.Bytes(pcm), chunk: rate}
-	return room.Lead(ctx, 6*time.Second, a.serve)
+	return room.Lead(ctx, 6*time.Second, func(ctx context.Context) error {
+		return room.Stay(ctx, "Announcer", a.serve) // which leaves while the lease is held: the next copy joins anew
+	})
 }
 
 type announcer struct {
@@ -64,16 +66,7 @@ type announcer struct {
 }
 
 // serve runs in the one copy that holds the lease.
-func (a *announcer) serve(ctx context.Context) error {
-	joined, err := a.room.Join(ctx, "Announcer")
-	if err != nil {
-		return err
-	}
-	defer func() { // while the lease is held: the next copy joins anew
-		if err := a.room.Leave(); err != nil {
-			log.Print(err)
-		}
-	}()
+func (a *announcer) serve(ctx context.Context, joined *contract.Joined) error {
 	log.Printf("joined %s as %q; plays %s to who joins", a.room.Name, "Announcer", a.file)
 	a.silent = func() {}
 	return a.room.Events(ctx, joined.Seq+1, func(e contract.RoomEvent) {

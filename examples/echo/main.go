@@ -44,10 +44,11 @@ func echo(ctx context.Context, creds, url string) error {
 		return err
 	}
 	defer room.Close()
-	if _, err := room.Join(ctx, "Echo test"); err != nil {
-		return err
-	}
-	defer leave(room)
+	return room.Stay(ctx, "Echo test", func(ctx context.Context, _ *contract.Joined) error { return sayBack(ctx, room) })
+}
+
+// sayBack says back what is heard, until ctx ends or the node is away.
+func sayBack(ctx context.Context, room *parley.Room) error {
 	audio, err := room.Listen(ctx, contract.Listen{Speakers: format}, 0)
 	if err != nil {
 		return err
@@ -107,10 +108,4 @@ func (e *echoer) say(ctx context.Context, pcm []byte) error {
 		pcm, e.refused, e.until = pcm[n:], refused, time.Now().Add(queued)
 	}
 	return nil
-}
-
-func leave(room *parley.Room) {
-	if err := room.Leave(); err != nil {
-		log.Print(err)
-	}
 }

@@ -26,15 +26,11 @@ const answers = {
   },
 };
 
-await room.lead(async (signal) => {
-  const { seq } = await room.join("Helper");
+// It leaves while the lease is held: the next copy joins anew.
+await room.lead((signal) => room.stay("Helper", async ({ seq }, signal) => {
   console.log(`joined ${room.name} as "Helper"; greets who joins, and answers !who, !hands and !help in the chat`);
-  try {
-    await help(seq, signal);
-  } finally {
-    await room.leave(); // while the lease is held: the next copy joins anew
-  }
-}, { signal: stop.signal });
+  await help(seq, signal);
+}, { signal }), { signal: stop.signal });
 await room.close();
 
 async function help(seq, signal) {

@@ -43,10 +43,11 @@ func moderate(ctx context.Context, creds, url string, loudest int) error {
 		return err
 	}
 	defer room.Close()
-	if _, err := room.Join(ctx, "Moderator"); err != nil {
-		return err
-	}
-	defer leave(room)
+	return room.Stay(ctx, "Moderator", func(ctx context.Context, _ *contract.Joined) error { return watch(ctx, room, loudest) })
+}
+
+// watch mutes who shouts, until ctx ends or the node is away.
+func watch(ctx context.Context, room *parley.Room, loudest int) error {
 	// The levels are in the headers; Opus as received is the cheapest that carries them.
 	audio, err := room.Listen(ctx, contract.Listen{Speakers: contract.FormatOpus}, 0)
 	if err != nil {
@@ -105,10 +106,4 @@ func (m *meter) shouts(seq uint64, loud bool) bool {
 		}
 	}
 	return m.count > limit
-}
-
-func leave(room *parley.Room) {
-	if err := room.Leave(); err != nil {
-		log.Print(err)
-	}
 }

@@ -38,7 +38,7 @@ func main() {
 	}
 }
 
-func record(ctx context.Context, creds, url, dir string) (err error) {
+func record(ctx context.Context, creds, url, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -47,10 +47,11 @@ func record(ctx context.Context, creds, url, dir string) (err error) {
 		return err
 	}
 	defer room.Close()
-	if _, err := room.Join(ctx, "Recorder"); err != nil {
-		return err
-	}
-	defer leave(room)
+	return room.Stay(ctx, "Recorder", func(ctx context.Context, _ *contract.Joined) error { return write(ctx, room, dir) })
+}
+
+// write writes what is heard, to new files, until ctx ends or the node is away.
+func write(ctx context.Context, room *parley.Room, dir string) (err error) {
 	audio, err := room.Listen(ctx, contract.Listen{Mix: contract.FormatOpus, Speakers: contract.FormatOpus}, 500)
 	if err != nil {
 		return err
@@ -107,10 +108,4 @@ func (t *track) write(f parley.Frame) error {
 	t.n++
 	at := uint32(f.Wall.Sub(t.began)/(20*time.Millisecond)) * 960
 	return t.ogg.WriteRTP(&rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: t.n, Timestamp: at}, Payload: f.Data})
-}
-
-func leave(room *parley.Room) {
-	if err := room.Leave(); err != nil {
-		log.Print(err)
-	}
 }

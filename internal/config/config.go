@@ -101,7 +101,8 @@ type Jami struct {
 	Listen string   `koanf:"listen" default:":4225" check:"addr or off" doc:"TCP address to which Jami devices connect"`
 	Public []string `koanf:"public" check:"ip" doc:"addresses to name to devices, beside those that the node sees; its port is the one of jami.listen"`
 
-	MaxFile int `koanf:"max_file" default:"1024" range:"1-2047" doc:"MiB of a file that is given to Jami devices or got from them"`
+	UDP     string `koanf:"udp" default:"on" enum:"on,off" doc:"offer other nodes connections by UDP too (ICE, DTLS, SCTP), at the port of jami.listen, for where TCP does not get through; the STUN servers of media.stun are asked under which address it is seen"`
+	MaxFile int    `koanf:"max_file" default:"1024" range:"1-2047" doc:"MiB of a file that is given to Jami devices or got from them"`
 }
 
 // Rooms configures rooms.

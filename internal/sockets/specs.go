@@ -18,8 +18,10 @@ const (
 	SIPTCP  = "sip-tcp"
 	SIPTLS  = "sip-tls"
 	Devices = "devices" // TCP: connections to Jami devices
-	pairs   = (config.MediaPorts - 2) / 2
-	maxPort = 1<<16 - 1
+
+	DevicesUDP = "devices-udp" // the same by UDP, to other nodes
+	pairs      = (config.MediaPorts - 2) / 2
+	maxPort    = 1<<16 - 1
 )
 
 // RTPPairs is how many pairs of RTP and RTCP ports there are.
@@ -65,6 +67,9 @@ func ConnectSpecs(c *config.Config) []Spec {
 		{Name: SIPTCP, Network: "tcp", Addr: c.SIP.Listen, Setting: "sip.listen"},
 		{Name: SIPTLS, Network: "tcp", Addr: c.SIP.TLSListen, Setting: "sip.tls_listen"},
 		{Name: Devices, Network: "tcp", Addr: c.Jami.Listen, Setting: "jami.listen"},
+	}
+	if c.Jami.UDP == "on" {
+		all = append(all, Spec{Name: DevicesUDP, Network: "udp", Addr: c.Jami.Listen, Setting: "jami.listen"})
 	}
 	out := all[:0]
 	for _, s := range all {

@@ -85,11 +85,9 @@ func Call[Q, A any](ctx context.Context, r *Room, cmd contract.Command[Q, A], q 
 	for {
 		a := new(A)
 		err := r.request(ctx, m, a)
-		again := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
-			errors.Is(err, contract.ErrUnavailable) || errors.Is(err, contract.ErrTimeout) || errors.Is(err, contract.ErrBusy)
 		if err == nil {
 			return a, nil
-		} else if !again || ctx.Err() != nil {
+		} else if !away(err) || ctx.Err() != nil {
 			return nil, fmt.Errorf("%s: %w", cmd.Name, err)
 		}
 		time.Sleep(100 * time.Millisecond)

@@ -27,6 +27,7 @@ type room struct {
 	busy   int // how many commands are refused first
 	asked  int
 	keys   map[string]bool
+	joins  int
 }
 
 // start runs a bus, the room and a bot in it.
@@ -44,6 +45,15 @@ func start(t *testing.T) (*room, *parley.Room, *bustest.Server) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			return &contract.Joined{Seq: uint64(len(r.events))}, nil
+		}),
+		bus.Serve(svc, contract.RoomJoin, func(_ context.Context, q *bus.Request[contract.Join]) (*contract.Joined, error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.joins++
+			return &contract.Joined{Participant: contract.Participant{ID: q.Param(2)}, Seq: uint64(len(r.events))}, nil
+		}),
+		bus.Serve(svc, contract.RoomLeave, func(context.Context, *bus.Request[contract.Leave]) (*contract.None, error) {
+			return &contract.None{}, nil
 		}),
 		bus.Serve(svc, contract.RoomReplay, func(_ context.Context, q *bus.Request[contract.Replay]) (*contract.Replayed, error) {
 			r.mu.Lock()

@@ -4,7 +4,9 @@
 //   import { connect } from "@parley-jami/parley";
 //   const room = await connect({ creds: "echo.creds" });
 //   await room.join("Echo");
-//   for await (const f of await room.listen({ speakers: "s16le-48000" })) await room.say(f.format, f.data);
+//   for await (const f of await room.listen({ speakers: "s16le-24000" })) {
+//     if (f.speaker !== room.me) await room.say(f.format, f.data);
+//   }
 //
 // Commands are repeated while the node restarts one of its parts, with the same
 // idempotency key: each has one effect. Refusals are ParleyError, with a code.
@@ -14,7 +16,10 @@ import { connect as dial, credsAuthenticator, headers, nuid, Empty, Events } fro
 const commandMs = 10_000; // how long a command is repeated
 const tryMs = 2_000; // how long each try waits
 const pauseMs = 100; // between two
-const again = new Set(["unavailable", "timeout", "busy"]);
+const stayMs = [200, 5_000]; // before the first try to come back, and at most: twice as long each time
+const goodMs = 30_000; // a stay so long was none that failed at once
+// NATS says "503" when nobody serves, "TIMEOUT" when nobody answers.
+const again = new Set(["unavailable", "timeout", "busy", "503", "TIMEOUT"]);
 
 /** A refusal of the node: code is stable, message says what to do. */
 export class ParleyError extends Error {
@@ -82,8 +87,7 @@ export class Room {
       try {
         return await this.#request(`${this.prefix}cmd.${this.me}.${command}`, JSON.stringify(body), h, Math.min(tryMs, ms));
       } catch (e) {
-        // NATS says "503" when nobody serves, "TIMEOUT" when nobody answers.
-        if (!(again.has(e.code) || e.code === "503" || e.code === "TIMEOUT") || Date.now() >= end || signal?.aborted) throw e;
+        if (!again.has(e.code) || Date.now() >= end || signal?.aborted) throw e;
       }
       await pause(pauseMs, signal);
     }
@@ -229,6 +233,63 @@ export class Room {
   /** Drops what is queued: the bot falls silent at once. */
   clear() {
     return this.#request(`${this.prefix}audio.say.${this.me}`, Empty, this.#headers("Clear", "1"), tryMs);
+  }
+
+  /**
+   * Joins, name being what people see, runs fn(joined, signal) and leaves when it ends. When the node
+   * or a part of it was away, or has put the bot out as it restarted, it joins again and runs fn again:
+   * the signal comes when the bot is not in the room any more. Other errors of fn end it, a refusal to
+   * join does, and so does a moderator who puts the bot out ("gone").
+   */
+  async stay(name, fn, { signal } = {}) {
+    try {
+      for (let wait = stayMs[0]; ; wait = Math.min(2 * wait, stayMs[1])) {
+        const began = Date.now();
+        const { back, result } = await this.#stay(name, fn, signal);
+        if (!back || signal?.aborted) return result;
+        if (Date.now() - began > goodMs) wait = stayMs[0];
+        await pause(wait, signal);
+        if (signal?.aborted) return undefined;
+      }
+    } finally {
+      await this.call("leave", {}, { ms: tryMs }).catch(() => {}); // the node is away, and then the bot is out soon
+    }
+  }
+
+  // One stay; back: it ended for what may pass.
+  async #stay(name, fn, signal) {
+    let joined;
+    try {
+      joined = await this.join(name);
+    } catch (e) {
+      if (again.has(e.code)) return { back: true };
+      throw e;
+    }
+    const stop = new AbortController();
+    const over = () => stop.abort();
+    signal?.addEventListener("abort", over);
+    if (signal?.aborted) over();
+    let out, failed;
+    const watch = (async () => {
+      for await (const e of this.events({ from: joined.seq + 1, signal: stop.signal })) {
+        if (e.type === "left" && e.participant?.id === this.me) { out = e.reason; return; }
+      }
+    })().catch((e) => { failed = e; }).finally(over);
+    try {
+      const result = await fn(joined, stop.signal);
+      if (out === undefined && !failed) return { result };
+    } catch (e) {
+      if (e.code === "not_found" || e.code === "gone") await Promise.race([watch, pause(tryMs, stop.signal)]); // of the bot's seat, if the event says so
+      if (out === undefined && !again.has(e.code)) throw e;
+      failed = undefined;
+    } finally {
+      over();
+      signal?.removeEventListener("abort", over);
+      await watch;
+    }
+    if (failed && !again.has(failed.code)) throw failed;
+    if (out === "kicked") throw new ParleyError({ code: "gone", message: "a moderator has put the bot out of the room", retry: false });
+    return { back: true };
   }
 
   /**

@@ -184,7 +184,7 @@ func (s *Service) listen(ctx context.Context, r *bus.Request[contract.Listen]) (
 	if q.TTLMs == 0 {
 		q.TTLMs = 10_000
 	}
-	if q.TTLMs < 1000 || q.TTLMs > 60_000 {
+	if q.TTLMs < minWish.Milliseconds() || q.TTLMs > 60_000 {
 		return nil, contract.ErrBadRequest.With("ttl_ms is 1000 to 60000")
 	}
 	set, err := ask(ctx, s, name, func(l *live) (seat, error) {
@@ -207,5 +207,41 @@ func (s *Service) listen(ctx context.Context, r *bus.Request[contract.Listen]) (
 		}
 		return nil, err
 	}
+	err = s.rooms.Tell(name, func(_ context.Context, l *live) {
+		l.wishes[id] = wish{q, s.now().Add(time.Duration(q.TTLMs) * time.Millisecond)}
+	})
+	if err != nil {
+		return nil, refusal(err)
+	}
 	return &q, nil
 }
+
+// wish is what a bot wants to hear, and until when: a leg of its that is made anew, by the room's
+// own order, begins with it.
+type wish struct {
+	contract.Listen
+	until time.Time
+}
+
+// openBot carries out the order to make a bot's leg anew.
+func (s *Service) openBot(ctx context.Context, o order) error {
+	_, err := bus.Call(ctx, s.bus, contract.MediaLegOpen, &contract.LegOpen{Leg: o.Leg, Room: o.room, Epoch: o.epoch,
+		Transport: contract.TransportBus, CanSpeak: o.CanSpeak, Muted: o.Muted}, o.Worker)
+	if err != nil {
+		return err
+	}
+	w, err := ask(ctx, s, o.room, func(l *live) (wish, error) { return l.wishes[o.Leg], nil })
+	if err != nil {
+		return err
+	}
+	left := w.until.Sub(s.now())
+	if left < minWish {
+		return nil // the bot will ask again by itself
+	}
+	w.TTLMs = left.Milliseconds()
+	_, err = bus.Call(ctx, s.bus, contract.MediaLegSet, &contract.LegSet{Leg: o.Leg, Epoch: o.epoch, Listen: &w.Listen}, o.Worker)
+	return err
+}
+
+// minWish is the shortest time for which a bot may want to hear something.
+const minWish = time.Second

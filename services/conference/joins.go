@@ -72,8 +72,10 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 	if q.Leg != room.TransportBus && s.halfOpen.Load() >= maxHalfOpen {
 		return nil, contract.ErrBusy.With("too many callers whose audio has not come yet; try again")
 	}
-	if err := s.orders.quiet(ctx, id); err != nil {
-		return nil, err
+	for _, q := range []*orders{s.orders, s.formers} {
+		if err := q.quiet(ctx, id); err != nil {
+			return nil, err
+		}
 	}
 	t, err := ask(ctx, s, name, func(l *live) (seat, error) {
 		if q.Called && !s.mayCall(l, j.By) {
@@ -84,7 +86,7 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 	if err != nil {
 		return nil, err
 	}
-	opened, err := s.openLeg(ctx, name, t, j)
+	opened, err := s.openLeg(ctx, name, t, j, "")
 	for tries := 0; errors.Is(err, contract.ErrBusy) && tries < maxWorkers; tries++ { // its last beat does not tell yet
 		s.workers.refused(t.worker)
 		next, none := ask(ctx, s, name, func(l *live) (string, error) { return l.place("", t.Member.Leg == room.TransportBus) })
@@ -92,7 +94,7 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 			break // why this one refused says more
 		}
 		t.worker = next
-		opened, err = s.openLeg(ctx, name, t, j)
+		opened, err = s.openLeg(ctx, name, t, j, "")
 	}
 	if err != nil {
 		s.giveBack(name, id, t, err)
@@ -211,13 +213,13 @@ func (l *live) admit(q room.Request, source string) (seat, error) {
 // are, for one worker alone tells the bus what is heard.
 func (l *live) place(own string, bot bool) (string, error) {
 	w := l.s.workers
-	if own != "" && w.alive(own) {
+	if own != "" && w.keeps(own) {
 		return own, nil
 	}
 	if bot {
 		at := ""
 		l.r.Each(func(m *room.Member) {
-			if m.Leg == room.TransportBus && w.alive(m.Worker) {
+			if m.Leg == room.TransportBus && w.keeps(m.Worker) {
 				at = m.Worker
 			}
 		})
@@ -230,7 +232,7 @@ func (l *live) place(own string, bot bool) (string, error) {
 
 // openLeg has media make the leg. Who comes back with another offer has another
 // end: the old leg is closed first.
-func (s *Service) openLeg(ctx context.Context, name string, t seat, j *contract.Join) (*contract.LegOpened, error) {
+func (s *Service) openLeg(ctx context.Context, name string, t seat, j *contract.Join, was string) (*contract.LegOpened, error) {
 	ctx, cancel := context.WithTimeout(ctx, legTime)
 	defer cancel()
 	m := &t.Member
@@ -241,7 +243,7 @@ func (s *Service) openLeg(ctx context.Context, name string, t seat, j *contract.
 		}
 	}
 	return bus.Call(ctx, s.bus, contract.MediaLegOpen, &contract.LegOpen{Leg: m.ID, Room: name, Epoch: t.epoch,
-		Transport: contract.Transport(m.Leg), Offer: j.Offer, Remote: m.Source, Unproved: j.Unproved, CanSpeak: m.CanSpeak(), Muted: m.Muted}, t.worker)
+		Transport: contract.Transport(m.Leg), Offer: j.Offer, Was: was, Remote: m.Source, Unproved: j.Unproved, CanSpeak: m.CanSpeak(), Muted: m.Muted}, t.worker)
 }
 
 // giveBack gives the seat back after media failed. A leg that may have come into
@@ -266,7 +268,7 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 	if d := r.Body.Device; d != "" && !deviceRE.MatchString(d) {
 		return nil, contract.ErrBadRequest.With("a device is 64 hex digits")
 	}
-	if len(r.Body.SDP) > maxSDP || r.Body.SDP == "" {
+	if len(r.Body.SDP) > maxSDP || len(r.Body.Was) > maxSDP || r.Body.SDP == "" && r.Body.Answer {
 		return nil, contract.ErrBadRequest.With("an SDP has 1 to %d bytes", maxSDP)
 	}
 	t, err := ask(ctx, s, name, func(l *live) (seat, error) {
@@ -276,6 +278,9 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		m, ok := l.r.Member(id)
 		if !ok {
 			return seat{}, contract.ErrNotFound.With("you are not in the room; join")
+		}
+		if r.Body.SDP == "" && m.Leg != string(contract.TransportJami) {
+			return seat{}, contract.ErrBadRequest.With("an SDP has 1 to %d bytes; the node makes an offer for Jami peers alone", maxSDP)
 		}
 		if r.Body.Source != "" {
 			m.Source = r.Body.Source
@@ -293,6 +298,9 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		return s.taken(ctx, name, id, t, &r.Body)
 	}
 	fresh := t.Member.Missing() || t.worker != t.Member.Worker
+	if r.Body.SDP == "" && !fresh {
+		return nil, contract.ErrBadRequest.With("the leg is there: the node makes an offer only for one that is lost or moves")
+	}
 	if !fresh || r.Body.Answer {
 		opened, err = bus.Call(ctx, s.bus, contract.MediaLegSDP, &contract.LegSDP{Leg: id, Epoch: t.epoch, SDP: r.Body.SDP, Answer: r.Body.Answer, Remote: r.Body.Source}, t.Member.Worker)
 		fresh = errors.Is(err, contract.ErrNotFound) || errors.Is(err, contract.ErrGone)
@@ -301,7 +309,7 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		}
 	}
 	if fresh {
-		opened, err = s.openLeg(ctx, name, t, &contract.Join{Offer: r.Body.SDP})
+		opened, err = s.openLeg(ctx, name, t, &contract.Join{Offer: r.Body.SDP}, r.Body.Was)
 	}
 	if err != nil {
 		return nil, err

@@ -50,6 +50,7 @@ type live struct {
 	conversed  chan struct{}   // closed when that ended
 	chats      map[string]*bucket
 	calls      map[string]calling // who is called and has not answered
+	wishes     map[string]wish    // of bots
 
 	orderly bool // the last life ended in order
 	born    time.Time
@@ -68,7 +69,7 @@ func (s *Service) load(_ context.Context, name string) (*live, error) {
 		return nil, refusal(err)
 	}
 	l := &live{s: s, name: name, r: room.New(set), pins: guard.New(), log: s.log.With(zap.String("room", name)),
-		quality: map[string]*quality{}, chats: map[string]*bucket{}, calls: map[string]calling{}, born: s.now(), asker: context.Background(), confirmed: new(confirmCounter)}
+		quality: map[string]*quality{}, chats: map[string]*bucket{}, calls: map[string]calling{}, wishes: map[string]wish{}, born: s.now(), asker: context.Background(), confirmed: new(confirmCounter)}
 	if l.j, err = s.dir.Journal(name, l.replayRecord); err != nil {
 		return nil, refusal(err)
 	}
@@ -126,7 +127,11 @@ func (l *live) commit() (mark uint64, err error) {
 	}
 	l.publish()
 	for _, ord := range o.Orders {
-		l.s.orders.put(l.name, l.r.Epoch(), ord)
+		q := l.s.orders
+		if ord.Former {
+			q = l.s.formers
+		}
+		q.put(l.name, l.r.Epoch(), ord)
 	}
 	l.spread()
 	if !l.removed && !l.stale {
@@ -149,6 +154,7 @@ func (l *live) tell(e room.Event) {
 	case room.Left:
 		l.metric(e.Member.Kind, -1)
 		delete(l.quality, e.Member.ID)
+		delete(l.wishes, e.Member.ID)
 		l.log.Info("left", zap.String("participant", e.Member.ID), zap.String("name", e.Member.Name),
 			zap.String("reason", e.Reason), zap.String("by", e.By), zap.Int("participants", l.r.Len()))
 	case room.Setting:

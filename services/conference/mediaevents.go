@@ -60,8 +60,8 @@ func (s *Service) hearMedia() error {
 				s.trunks.started(b.Worker)
 			}
 		}),
-		hear(s, contract.MediaLeg, func(_ []string, e *contract.LegChange) {
-			s.toRoom(e.Room, func(l *live) { l.r.LegState(s.now(), e.Leg, e.State) })
+		hear(s, contract.MediaLeg, func(params []string, e *contract.LegChange) {
+			s.toRoom(e.Room, func(l *live) { l.r.LegState(s.now(), params[1], e.Leg, e.State) })
 		}),
 		hear(s, contract.MediaVoice, func(_ []string, e *contract.VoiceChange) {
 			s.toRoom(e.Room, func(l *live) { l.r.Heard(s.now(), e.Leg, e.Speaking) })
@@ -138,17 +138,17 @@ func (s *Service) stats(e *contract.LegStats) {
 		by[l.Room] = append(by[l.Room], l)
 	}
 	for name, legs := range by {
-		s.toRoom(name, func(l *live) { l.measured(legs) })
+		s.toRoom(name, func(l *live) { l.measured(e.Worker, legs) })
 	}
 }
 
 // measured tells the room of the quality of its legs. The event is neither kept nor
 // repeated: Seq 0.
-func (l *live) measured(legs []contract.LegInfo) {
+func (l *live) measured(worker string, legs []contract.LegInfo) {
 	now := l.s.now()
 	show := map[string]contract.LegQuality{}
 	for i := range legs {
-		if !l.r.Stats(now, leg(&legs[i])) {
+		if !l.r.Stats(now, worker, leg(&legs[i])) {
 			continue
 		}
 		q := l.quality[legs[i].Leg]
@@ -193,9 +193,7 @@ func (s *Service) sendOrder(ctx context.Context, o order) error {
 			&contract.LegSet{Leg: o.Leg, Epoch: o.epoch, CanSpeak: &o.CanSpeak, Muted: &o.Muted}, o.Worker)
 		return err
 	case room.LegOpen:
-		_, err := bus.Call(ctx, s.bus, contract.MediaLegOpen, &contract.LegOpen{Leg: o.Leg, Room: o.room, Epoch: o.epoch,
-			Transport: contract.TransportBus, CanSpeak: o.CanSpeak, Muted: o.Muted}, o.Worker)
-		return err
+		return s.openBot(ctx, o)
 	default:
 		_, err := bus.Call(ctx, s.bus, contract.MediaLegClose, &contract.LegClose{Leg: o.Leg, Epoch: o.epoch, Reason: o.Reason}, o.Worker)
 		return err

@@ -24,6 +24,9 @@ import (
 // drainTime bounds each step of an orderly end; host allows 4 s for all.
 const drainTime = time.Second
 
+// lookTime is how often it is looked whether a media worker is gone.
+const lookTime = 200 * time.Millisecond
+
 // Service is the conference process.
 type Service struct {
 	// fixed after New
@@ -33,19 +36,22 @@ type Service struct {
 	bots    bots
 	workers *workers
 	orders  *orders
+	drainMu sync.Mutex // held while the drained workers change
+	formers *orders    // that end legs which go on at another worker
 	trunks  *trunks
 	now     func() time.Time
 	// botGrace is room.BotGrace; tests are less patient.
 	botGrace time.Duration
 
 	// fixed after the start of Run
-	ctx   context.Context //nolint:containedctx // of what the process does in the background
-	bus   *bus.Conn
-	feed  *bus.Feed
-	dir   *store.Dir
-	rooms *actor.Registry[*live]
-	svc   *bus.Service
-	subs  []*bus.Subscription
+	ctx         context.Context //nolint:containedctx // of what the process does in the background
+	bus         *bus.Conn
+	feed        *bus.Feed
+	dir         *store.Dir
+	drainedFile string
+	rooms       *actor.Registry[*live]
+	svc         *bus.Service
+	subs        []*bus.Subscription
 
 	// atomic
 	accounts atomic.Pointer[map[string]contract.Account] // of the node, by id
@@ -64,6 +70,7 @@ func New(env *host.Env) (host.Runner, error) {
 	s := &Service{env: env, log: env.Log, metrics: newMetrics(env.Registry), now: time.Now, botGrace: room.BotGrace, exist: map[string]error{}}
 	s.workers = newWorkers(env.Config.Media.Worker, s.now)
 	s.orders = newOrders(s.log, s.metrics, s.sendOrder)
+	s.formers = newOrders(s.log, s.metrics, s.sendOrder)
 	s.trunks = newTrunks(s.workers, s.log, s.sendTrunks)
 	return s, nil
 }
@@ -78,6 +85,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.dir.Close()) }()
+	if err := s.loadDrained(filepath.Join(base, "drained.json")); err != nil {
+		return err
+	}
 	c, _, err := s.env.ConnectAccount(ctx)
 	if err != nil {
 		return err
@@ -116,6 +126,7 @@ func (s *Service) serve(ctx context.Context) error {
 	}()
 	s.bus.OnReconnect(s.busBack)
 	s.spawn(s.orders.run)
+	s.spawn(s.formers.run)
 	s.spawn(s.trunks.run)
 	s.spawn(s.watchBots)
 	s.spawn(s.tick)
@@ -146,6 +157,7 @@ func (s *Service) handle(svc *bus.Service) error {
 		bus.Serve(svc, contract.RoomCreateCmd, s.create),
 		bus.Serve(svc, contract.RoomRemoveCmd, s.remove),
 		bus.Serve(svc, contract.WorkerList, s.listWorkers),
+		bus.Serve(svc, contract.WorkerDrain, s.drainWorker),
 		bus.Serve(svc, contract.RoomFaceCmd, s.face),
 		bus.Serve(svc, contract.RoomSIPSecret, s.sipSecret),
 		bus.Serve(svc, contract.RoomJoin, s.join),
@@ -224,15 +236,23 @@ func (s *Service) busBack() {
 
 // tick wakes the rooms once a second until ctx ends.
 func (s *Service) tick(ctx context.Context) {
-	t := time.NewTicker(time.Second)
+	t, look := time.NewTicker(time.Second), time.NewTicker(lookTime)
 	defer t.Stop()
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-look.C: // who is at a machine that is gone hears nothing
+			if gone, heir := s.workers.died(); len(gone) > 0 {
+				s.log.Warn("media workers are gone; their participants go to another", zap.Strings("workers", gone), zap.String("to", heir))
+				s.bury(gone, heir)
+			}
+			continue
 		case <-t.C:
 		}
 		gone, heir := s.workers.dead()
+		draining := s.workers.drains()
 		for _, n := range s.names() {
 			if s.known(n) != nil {
 				continue
@@ -244,6 +264,7 @@ func (s *Service) tick(ctx context.Context) {
 						l.r.Moved(now, w, heir)
 					}
 				}
+				l.drain(now, draining)
 				l.tick(now)
 				l.converse()
 			})
@@ -251,6 +272,17 @@ func (s *Service) tick(ctx context.Context) {
 				s.metrics.dropped.Inc()
 			}
 		}
+	}
+}
+
+// bury has all rooms know that workers are gone.
+func (s *Service) bury(gone []string, heir string) {
+	for _, n := range s.names() {
+		s.toRoom(n, func(l *live) {
+			for _, w := range gone {
+				l.r.Moved(s.now(), w, heir)
+			}
+		})
 	}
 }
 
@@ -272,6 +304,7 @@ func (s *Service) drain() {
 		}
 	}
 	s.orders.drain(ctx)
+	s.formers.drain(ctx)
 }
 
 // closeRooms ends the actors.

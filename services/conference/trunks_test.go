@@ -3,12 +3,14 @@
 package conference
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 )
 
@@ -209,5 +211,65 @@ func TestManyWorkers(t *testing.T) {
 	})
 	if hubs != 5 {
 		t.Errorf("%d hubs", hubs)
+	}
+}
+
+// TestDrain: who is at a drained worker negotiates anew and is at another one; the old leg ends when the
+// new one is connected. A drained worker gets nobody, also after a restart of conference.
+func TestDrain(t *testing.T) {
+	w := newWorld(t)
+	w.join("main", "a")
+	m2 := startMedia(t, w.bus, "m2")
+	w.until("both beat", func() bool { return w.conf.s.workers.alive("m1") && w.conf.s.workers.alive("m2") })
+	if _, err := call(w, contract.WorkerDrain, &contract.Drain{}, "m9"); !errors.Is(err, contract.ErrNotFound) {
+		t.Errorf("a worker that is not there: %v", err)
+	}
+	if got := must(w, contract.WorkerDrain, &contract.Drain{}, "m1"); !got.Drain || !got.Alive {
+		t.Errorf("%+v", got)
+	}
+	if e := w.wait(contract.EventMedia, "a"); e.Reason != "moved" {
+		t.Errorf("told %q", e.Reason)
+	}
+	must(w, contract.RoomNegotiate, &contract.Negotiate{SDP: "another offer"}, "main", "a")
+	has := func(m *fakeMedia) bool { _, ok := m.leg("a"); return ok }
+	if !has(w.media) || !has(m2) {
+		t.Errorf("the leg is at m1: %t, at m2: %t", has(w.media), has(m2))
+	}
+	check(t, bus.Publish(context.Background(), m2.c, contract.MediaLeg, &contract.LegChange{Leg: "a", Room: "main", State: "connected"}, "m2"))
+	w.until("the old leg ends", func() bool { return !has(w.media) })
+	w.stop()
+	w.start()
+	w.until("m2 is heard of again", func() bool { return w.conf.s.workers.alive("m2") })
+	w.join("main", "b")
+	if _, ok := w.media.leg("b"); ok {
+		t.Error("b is at the drained worker")
+	}
+	must(w, contract.WorkerDrain, &contract.Drain{}, "m2")
+	if _, err := call(w, contract.RoomJoin, browser("c"), "main", "c"); !errors.Is(err, contract.ErrBusy) {
+		t.Errorf("with all workers drained: %v", err)
+	}
+	must(w, contract.WorkerDrain, &contract.Drain{Undo: true}, "m1")
+	w.join("main", "c")
+}
+
+// TestOfferOfTheNode: a Jami peer whose leg moves gets an offer of the node's, and only then.
+func TestOfferOfTheNode(t *testing.T) {
+	w := newWorld(t)
+	j := browser("jami")
+	j.Kind, j.Transport = contract.KindJami, contract.TransportJami
+	must(w, contract.RoomJoin, j, "main", "jami")
+	ask := &contract.Negotiate{}
+	if _, err := call(w, contract.RoomNegotiate, ask, "main", "jami"); !errors.Is(err, contract.ErrBadRequest) {
+		t.Errorf("for a leg that is there: %v", err)
+	}
+	w.media.restart()
+	w.wait(contract.EventMedia, "jami")
+	must(w, contract.RoomNegotiate, ask, "main", "jami")
+	if q := w.media.asked["jami"]; q.Offer != "" || q.Transport != contract.TransportJami {
+		t.Errorf("asked for %+v", q)
+	}
+	w.join("main", "a")
+	if _, err := call(w, contract.RoomNegotiate, ask, "main", "a"); !errors.Is(err, contract.ErrBadRequest) {
+		t.Errorf("for a browser: %v", err)
 	}
 }

@@ -19,9 +19,6 @@ import (
 )
 
 const (
-	// deadAfter is when the rooms of a silent worker move to another one; it is
-	// longer than a worker takes to start again.
-	deadAfter = 8 * time.Second
 	// compareEvery mends what a lost event left behind.
 	compareEvery = 30 * time.Second
 	compareRetry = 250 * time.Millisecond
@@ -36,8 +33,9 @@ type workers struct {
 	home string // the worker of this node: tried when no beat has come yet
 	now  func() time.Time
 
-	mu sync.Mutex
-	by map[string]*worker
+	mu      sync.Mutex
+	by      map[string]*worker
+	drained map[string]bool // by the operator
 }
 
 type worker struct {
@@ -45,13 +43,14 @@ type worker struct {
 	started   string
 	trunk     contract.TrunkPeer // how others reach it
 	last      contract.WorkerBeat
+	mourned   bool // that it is silent was acted upon
 	comparing bool
 	repeat    bool // compare again when that is done
 	compared  time.Time
 }
 
 func newWorkers(home string, now func() time.Time) *workers {
-	return &workers{home: home, now: now, by: map[string]*worker{}}
+	return &workers{home: home, now: now, by: map[string]*worker{}, drained: map[string]bool{}}
 }
 
 // beat notes a beat and reports whether the worker's legs have to be compared: it
@@ -70,7 +69,7 @@ func (w *workers) beat(b *contract.WorkerBeat) (due, joins bool) {
 	end := contract.TrunkPeer{Worker: b.Worker, Started: b.Started, Key: b.TrunkKey, Address: b.TrunkAddress}
 	joins = !samePeer(end, x.trunk) || now.Sub(x.Seen) > placement.Alive
 	x.Worker = placement.Worker{Name: b.Worker, Legs: b.Legs, MaxLegs: b.MaxLegs, CPU: b.CPU, Seen: now}
-	x.started, x.trunk, x.last = b.Started, end, *b
+	x.started, x.trunk, x.last, x.mourned = b.Started, end, *b, false
 	return due, joins
 }
 
@@ -93,7 +92,7 @@ func (s *Service) listWorkers(ctx context.Context, _ *bus.Request[contract.None]
 		if x.last.Worker == "" {
 			continue // never heard of
 		}
-		out.Workers = append(out.Workers, contract.Worker{WorkerBeat: x.last, Alive: s.now().Sub(x.Seen) <= placement.Alive, Rooms: append([]string{}, rooms[name]...)})
+		out.Workers = append(out.Workers, contract.Worker{WorkerBeat: x.last, Alive: s.now().Sub(x.Seen) <= placement.Alive, Drain: s.workers.drained[name], Rooms: append([]string{}, rooms[name]...)})
 	}
 	slices.SortFunc(out.Workers, func(a, b contract.Worker) int { return strings.Compare(a.Worker, b.Worker) })
 	return out, nil
@@ -114,7 +113,10 @@ func (w *workers) choose(at []string) (string, error) {
 	defer w.mu.Unlock()
 	list := make([]placement.Worker, 0, len(w.by))
 	alive := 0
-	for _, x := range w.by {
+	for name, x := range w.by {
+		if w.drained[name] {
+			continue
+		}
 		list = append(list, x.Worker)
 		if w.now().Sub(x.Seen) <= placement.Alive {
 			alive++
@@ -127,6 +129,8 @@ func (w *workers) choose(at []string) (string, error) {
 		return got, nil
 	case alive > 0:
 		return "", contract.ErrBusy.With("each of the %d media workers has as many legs as it may (media.max_legs); add a worker", alive)
+	case w.drained[w.home]:
+		return "", contract.ErrBusy.With("the media workers that are left take nobody (worker drain)")
 	case len(at) > 0:
 		return at[0], nil
 	}
@@ -154,18 +158,37 @@ func (w *workers) refused(name string) {
 	w.mu.Unlock()
 }
 
-// dead returns the workers that have been silent for long, and who takes over;
-// "" when nobody can.
+// died returns the workers that have fallen silent since it was asked last, and who takes over; none
+// while nobody can.
+func (w *workers) died() (gone []string, heir string) {
+	all, heir := w.dead()
+	if heir == "" {
+		return nil, ""
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range all {
+		if x := w.by[name]; !x.mourned {
+			x.mourned = true
+			gone = append(gone, name)
+		}
+	}
+	return gone, heir
+}
+
+// dead returns the workers that are silent, and who takes over; "" when nobody can.
 func (w *workers) dead() (gone []string, heir string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := w.now()
 	list := make([]placement.Worker, 0, len(w.by))
 	for name, x := range w.by {
-		if now.Sub(x.Seen) > deadAfter {
+		if now.Sub(x.Seen) > placement.Alive {
 			gone = append(gone, name)
 		}
-		list = append(list, x.Worker)
+		if !w.drained[name] {
+			list = append(list, x.Worker)
+		}
 	}
 	return gone, placement.Choose(now, list)
 }

@@ -212,7 +212,7 @@ func (c *calls) reach(ctx context.Context, account, of jami.ID, fn func(channel.
 		if missing > 0 {
 			return contract.ErrUnreachable.With("nobody of %s can be reached: the certificates of its %d devices are not in the DHT now", of, missing)
 		}
-		return contract.ErrUnreachable.With("nobody of %s can be reached: no device of it is online", of)
+		return contract.ErrUnreachable.With("nobody of %s can be reached: no device of it is online: it is off, or in another network (setting dht.overlay)", of)
 	}
 }
 

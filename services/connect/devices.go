@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
@@ -22,6 +23,7 @@ import (
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/device"
 	"github.com/parley-jami/parley/services/connect/device/icetcp"
+	"github.com/parley-jami/parley/services/connect/device/iceudp"
 	"github.com/parley-jami/parley/services/connect/device/secure"
 )
 
@@ -39,27 +41,40 @@ type devices struct {
 	log     *zap.Logger
 	manager *device.Manager
 	port    *icetcp.Listener
+	udp     *iceudp.Port // nil: off
 	treated *device.Treated
 	changed chan struct{}      // holds an element when the accounts are to be looked at
 	relays  *turnclient.Client // nil: no TURN server is to be used
 }
 
-// openDevices opens the port for devices; nil: it is off.
-func (s *Service) openDevices() (net.Listener, error) {
-	c := s.env.Config.Jami
-	if c.Listen == "" {
-		return nil, nil
-	}
-	l, err := sockets.TCP(sockets.Devices, c.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("%w (setting jami.listen)", err)
-	}
-	s.listens("jami", l.Addr())
-	return l, nil
+// devicePorts are the sockets for devices.
+type devicePorts struct {
+	tcp net.Listener // nil: both are off
+	udp *net.UDPConn // nil: off
 }
 
-// buildDevices makes what serves the port. handlers take the channels that devices open.
-func (s *Service) buildDevices(l net.Listener, dir string, conn *bus.Conn, gates *gate.Set, handlers map[string]channel.Handler) (*devices, error) {
+// openDevices opens the ports for devices.
+func (s *Service) openDevices() (p devicePorts, err error) {
+	c := s.env.Config.Jami
+	if c.Listen == "" {
+		return p, nil
+	}
+	if p.tcp, err = sockets.TCP(sockets.Devices, c.Listen); err != nil {
+		return p, fmt.Errorf("%w (setting jami.listen)", err)
+	}
+	s.listens("jami", p.tcp.Addr())
+	if c.UDP != "on" {
+		return p, nil
+	}
+	if p.udp, err = sockets.UDP(sockets.DevicesUDP, c.Listen); err != nil {
+		return p, errors.Join(fmt.Errorf("%w (settings jami.listen, jami.udp)", err), p.tcp.Close())
+	}
+	s.listens("jami/udp", p.udp.LocalAddr())
+	return p, nil
+}
+
+// buildDevices makes what serves the ports. handlers take the channels that devices open.
+func (s *Service) buildDevices(ports devicePorts, dir string, conn *bus.Conn, gates *gate.Set, handlers map[string]channel.Handler) (*devices, error) {
 	var public []netip.Addr
 	for _, p := range s.env.Config.Jami.Public {
 		ip, err := netip.ParseAddr(p)
@@ -76,17 +91,25 @@ func (s *Service) buildDevices(l net.Listener, dir string, conn *bus.Conn, gates
 	if s.relays != nil && s.env.Config.TURN.Node {
 		d.relays = turnclient.New(turnclient.Config{List: s.relays, Name: "parley-connect", Log: s.env.Log.Named("relay"), Metrics: turnclient.NewMetrics(s.env.Registry)})
 	}
-	d.port = icetcp.NewListener(l, icetcp.Options{Public: public, Log: d.log})
-	d.manager = device.New(device.Config{Listener: d.port, Overlay: sender{conn}, Treated: treated, Handlers: handlers, Log: d.log,
-		Metrics: device.NewMetrics(s.env.Registry)})
+	metrics := device.NewMetrics(s.env.Registry)
+	d.port = icetcp.NewListener(ports.tcp, icetcp.Options{Public: public, Log: d.log})
+	if ports.udp != nil {
+		d.udp = iceudp.NewPort(ports.udp, iceudp.Options{Public: public, STUN: s.env.Config.Media.STUN, Log: d.log, Stray: metrics.Stray})
+	}
+	d.manager = device.New(device.Config{Listener: d.port, UDP: d.udp, Overlay: sender{conn}, Treated: treated, Handlers: handlers, Log: d.log, Metrics: metrics})
 	return d, nil
 }
 
 // run serves until ctx ends.
 func (d *devices) run(ctx context.Context) error {
 	serving, stop := context.WithCancel(ctx)
+	ports, serving := errgroup.WithContext(serving)
+	ports.Go(func() error { return d.port.Serve(serving) })
+	if d.udp != nil {
+		ports.Go(func() error { return d.udp.Serve(serving) })
+	}
 	served := make(chan error, 1)
-	go func() { served <- d.port.Serve(serving) }()
+	go func() { served <- ports.Wait() }()
 	var relaying sync.WaitGroup
 	if d.relays != nil {
 		relaying.Go(func() { d.relay(serving) })
@@ -334,7 +357,8 @@ func (d *devices) reach(ctx context.Context, r *bus.Request[contract.PeerAccount
 		if err != nil {
 			x.Error = err.Error()
 		} else {
-			x.Address = c.RemoteAddr().String()
+			p := c.Peer()
+			x.Address, x.Over, x.TLS, x.Suite = c.RemoteAddr().String(), p.Over, p.TLS, p.Suite
 			if err := c.Close(); err != nil {
 				d.log.Debug("channel", zap.Error(err))
 			}

@@ -194,7 +194,7 @@ func (d *desk) list(_ context.Context, r *bus.Request[contract.None]) (*contract
 	return out, nil
 }
 
-var errNoDevice = errors.New("no device of the account is online, or none has the file")
+var errNoDevice = errors.New("no device of the account is online (it is off, or in another network: setting dht.overlay), or none has the file")
 
 // Open implements [files.Opener]: on a connection that is there, else on a new one.
 func (d *devices) Open(ctx context.Context, account, of jami.ID, name func(own jami.LongID) string) (channel.Channel, error) {

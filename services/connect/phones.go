@@ -164,7 +164,7 @@ func signalled(s sip.Signalled) *contract.Signalled {
 }
 
 func (p phones) Negotiate(ctx context.Context, c sip.Change) (string, error) {
-	n, err := bus.Call(ctx, p.bus, contract.RoomNegotiate, &contract.Negotiate{SDP: c.SDP, Answer: c.Answer, Source: c.Source, Device: c.Device, Signalled: signalled(c.Signalled)}, c.Room, c.ID)
+	n, err := bus.Call(ctx, p.bus, contract.RoomNegotiate, &contract.Negotiate{SDP: c.SDP, Answer: c.Answer, Was: c.Was, Source: c.Source, Device: c.Device, Signalled: signalled(c.Signalled)}, c.Room, c.ID)
 	if err != nil {
 		return "", err
 	}

@@ -76,13 +76,13 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	port, err := s.openDevices()
+	ports, err := s.openDevices()
 	if err != nil {
 		return err
 	}
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return page.Run(ctx) })
-	parts.Go(func() error { return s.join(ctx, page, sipConf, port, dir) })
+	parts.Go(func() error { return s.join(ctx, page, sipConf, ports, dir) })
 	s.mapPorts(ctx, parts)
 	err = parts.Wait()
 	if conn := s.node.conn.Load(); conn != nil {
@@ -111,7 +111,7 @@ func (s *Service) mapPorts(ctx context.Context, parts *errgroup.Group) {
 }
 
 // join connects to the bus and serves what needs it.
-func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config, port net.Listener, dir string) error {
+func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config, ports devicePorts, dir string) error {
 	conn, err := s.env.Connect(ctx)
 	if err != nil {
 		return err
@@ -193,7 +193,7 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 	}
 	defer placed.Stop()
 	parts, ctx := errgroup.WithContext(ctx)
-	if port != nil {
+	if ports.tcp != nil {
 		inbox := texts.NewInbox(calls.text, s.env.Log.Named("texts"))
 		defer inbox.Close()
 		desk, err := openDesk(dir, int64(s.env.Config.Jami.MaxFile)<<20, conn, s.env.Log.Named("files"))
@@ -201,7 +201,7 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 			return err
 		}
 		defer desk.close()
-		peers, err := s.buildDevices(port, dir, conn, gates, map[string]channel.Handler{"sip": phones, texts.Scheme: inbox, files.Scheme: desk.giver})
+		peers, err := s.buildDevices(ports, dir, conn, gates, map[string]channel.Handler{"sip": phones, texts.Scheme: inbox, files.Scheme: desk.giver})
 		if err != nil {
 			return err
 		}

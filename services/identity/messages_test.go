@@ -8,6 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/bustest"
 	"github.com/parley-jami/parley/bus/contract"
@@ -389,13 +393,20 @@ func (p *peer) packed(id uint64) []byte {
 
 // Who has no device online gets what was written when one appears, or not at all.
 func TestAMessageWaitsForADevice(t *testing.T) {
-	p := newPost(t)
+	seen, logs := observer.New(zap.DebugLevel)
+	p := newPost(t, func(s *Service) { s.env.Log = zap.New(seen) })
 	alice := newPeer(t, p.over, pool()[0], pool()[1])
 	id, err := p.send(contract.MessageSend{To: alice.id(), Body: "hi"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "tried", func() bool { return p.metric("parley_identity_sent_total", sentMessage) > 1 })
+	tries := func(l zapcore.Level) int {
+		return logs.FilterMessageSnippet("not reached all devices").FilterLevelExact(l).Len()
+	}
+	eventually(t, "tried three times", func() bool { return tries(zap.InfoLevel)+tries(zap.DebugLevel) > 2 })
+	if n := tries(zap.InfoLevel); n != 1 {
+		t.Errorf("told %d times at info", n)
+	}
 	alice.publish()
 	if s := next(t, "sent", p.states); s.ID != id || s.State != contract.MessageSent || s.Devices != 1 {
 		t.Errorf("%+v", s)

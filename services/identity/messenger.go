@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"golang.org/x/time/rate"
 
 	"github.com/parley-jami/parley/bus"
@@ -194,7 +195,7 @@ func (m *messenger) deliver(ctx context.Context, l *lane, o *outMessage) {
 			st.State, st.Why = contract.MessageFailed, err.Error()
 		}
 		if err != nil {
-			s.env.Log.Info("message has not reached all devices", zap.String("account", s.id()), zap.Stringer("to", o.to), zap.Int("devices", len(o.done)),
+			s.env.Log.Log(tryLevel(tries, st.State == ""), "message has not reached all devices", zap.String("account", s.id()), zap.Stringer("to", o.to), zap.Int("devices", len(o.done)),
 				zap.Int("tries", tries), zap.Bool("again", st.State == ""), zap.Error(err))
 		}
 		if st.State != "" {
@@ -208,6 +209,15 @@ func (m *messenger) deliver(ctx context.Context, l *lane, o *outMessage) {
 			wait = min(2*wait, retryMost)
 		}
 	}
+}
+
+// tryLevel is the level of a try that failed: what is tried again and again is told when it begins
+// and when it is given up.
+func tryLevel(tries int, again bool) zapcore.Level {
+	if tries > 1 && again {
+		return zap.DebugLevel
+	}
+	return zap.InfoLevel
 }
 
 func (m *messenger) tell(ctx context.Context, st *contract.MessageState) {

@@ -194,12 +194,13 @@ func (o *outbox) tried(id jami.ID, w *outgoing, err error) {
 	}
 	w.wait = min(max(2*w.wait, o.b.s.pause), retryMost)
 	w.due = time.Now().Add(w.wait)
-	o.b.s.env.Log.Info("message to a contact has not reached all of its devices", zap.String("account", o.b.s.id()), zap.Stringer("contact", id),
-		zap.String("kind", w.kind), zap.Int("tries", w.tries), zap.Bool("again", w.tries < sendTries), zap.Error(err))
+	again := w.tries < sendTries
+	o.b.s.env.Log.Log(tryLevel(w.tries, again), "message to a contact has not reached all of its devices", zap.String("account", o.b.s.id()), zap.Stringer("contact", id),
+		zap.String("kind", w.kind), zap.Int("tries", w.tries), zap.Bool("again", again), zap.Error(err))
 }
 
 // errNoDevice says that no device of the account is announced.
-var errNoDevice = errors.New("it has no device online")
+var errNoDevice = errors.New("no device of it is online: it is off, or in another network (setting dht.overlay)")
 
 // deliver sends a contact what it is to get, to all of its devices (§3.8).
 func (o *outbox) deliver(ctx context.Context, id jami.ID, kind string) error {

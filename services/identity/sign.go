@@ -23,8 +23,9 @@ type use struct {
 // needed. Nobody uses the account key over the bus: what it signs (receipts, device
 // certificates) identity signs itself, when they are made.
 var policy = map[string][]use{
-	"swarm":   {{contract.KeyDevice, "pkcs1", "SHA-512"}},                                       // commits (swarm §1.8)
-	"connect": {{contract.KeyDevice, "pss", "SHA-384"}, {contract.KeyDevice, "pss", "SHA-512"}}, // TLS 1.3 (connect-and-calls §1.5)
+	"swarm": {{contract.KeyDevice, "pkcs1", "SHA-512"}}, // commits (swarm §1.8)
+	"connect": {{contract.KeyDevice, "pss", "SHA-384"}, {contract.KeyDevice, "pss", "SHA-512"}, // TLS 1.3 (connect-and-calls §1.5)
+		{contract.KeyDevice, "pkcs1", "SHA-384"}}, // DTLS 1.2, which has no PSS; the device key makes no other signatures of this form
 }
 
 // openers is who may have what decrypted: nobody, until the overlay carries values

@@ -183,7 +183,7 @@ func (s *hosted) addressAsk(ctx context.Context, r *bus.Request[contract.Address
 		return nil, err
 	}
 	if len(devices) == 0 {
-		return nil, contract.ErrNotFound.With("%s has no device online", to)
+		return nil, contract.ErrNotFound.With("no device of %s is online: it is off, or in another network (setting dht.overlay)", to)
 	}
 	id, err := newMessageID()
 	if err != nil {

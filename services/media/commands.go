@@ -93,7 +93,7 @@ func (s *Service) legOpen(_ context.Context, r *bus.Request[contract.LegOpen]) (
 	}
 	o, err := s.host.Open(leg.Request{
 		ID: q.Leg, Room: q.Room, Epoch: q.Epoch, WebRTC: q.Transport == contract.TransportWebRTC, Jami: q.Transport == contract.TransportJami,
-		Offer: q.Offer, Remote: remote, Unproved: q.Unproved, CanSpeak: q.CanSpeak, Muted: q.Muted,
+		Offer: q.Offer, Was: q.Was, Remote: remote, Unproved: q.Unproved, CanSpeak: q.CanSpeak, Muted: q.Muted,
 	})
 	return opened(o, err)
 }
@@ -111,7 +111,7 @@ func (s *Service) admits(id string) error {
 	s.mu.Lock()
 	bots, here := len(s.bots), s.bots[id] != nil
 	s.mu.Unlock()
-	if !here && bots+len(s.host.Legs()) >= most {
+	if !here && bots+s.host.Len() >= most {
 		return contract.ErrBusy.With("media worker %s has %d legs, as many as it may (media.max_legs)", s.worker, most)
 	}
 	return nil

@@ -18,8 +18,8 @@ import (
 
 // Pauses between what is published by itself.
 const (
-	beatEvery  = time.Second
-	statsEvery = 2 // beats
+	beatEvery  = 400 * time.Millisecond
+	statsEvery = 5 // beats
 )
 
 // later queues an event; it never waits.
@@ -58,17 +58,16 @@ func (s *Service) publisher(ctx context.Context, c *bus.Conn) {
 	t := time.NewTicker(beatEvery)
 	defer t.Stop()
 	last := map[string]contract.LegInfo{}
-	s.beat(c, len(s.infos())) // who waits for this process, as the room's other workers do, learns of it now
+	s.beat(c) // who waits for this process, as the room's other workers do, learns of it now
 	for n := 0; ; {
 		select {
 		case fn := <-s.events:
 			fn(c)
 		case <-t.C:
 			n++
-			infos := s.infos()
-			s.beat(c, len(infos))
+			s.beat(c)
 			if n%statsEvery == 0 {
-				last = s.stats(c, infos, last)
+				last = s.stats(c, s.infos(), last)
 			}
 		case <-ctx.Done():
 			for {
@@ -83,8 +82,12 @@ func (s *Service) publisher(ctx context.Context, c *bus.Conn) {
 	}
 }
 
-func (s *Service) beat(c *bus.Conn, legs int) {
+func (s *Service) beat(c *bus.Conn) {
 	s.cpu.sample(time.Now())
+	s.mu.Lock()
+	legs := len(s.bots)
+	s.mu.Unlock()
+	legs += s.host.Len()
 	publishNow(s, c, contract.MediaBeat, contract.WorkerBeat{
 		Worker: s.worker, Started: s.started, Legs: legs, MaxLegs: s.env.Config.Media.MaxLegs,
 		CPU: s.cpu.cores(), At: time.Since(s.born).Seconds(), CPUS: s.cpu.seconds(), RSS: residentBytes(),

@@ -4,6 +4,7 @@ package interop
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type rig struct {
 	t      *testing.T
 	script string
 	state  string
+	ns     string // empty: rpsut
 }
 
 const rigSUT = "10.77.0.200"
@@ -133,7 +135,7 @@ func (r *rig) run(args ...string) {
 
 // sut is a command in the namespace of what is tested.
 func (r *rig) sut(args ...string) *exec.Cmd {
-	return exec.Command("ip", append([]string{"netns", "exec", "rpsut"}, args...)...)
+	return exec.Command("ip", append([]string{"netns", "exec", cmp.Or(r.ns, "rpsut")}, args...)...)
 }
 
 // rigPeer is one stock daemon's API.

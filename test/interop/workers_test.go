@@ -20,8 +20,10 @@ import (
 
 // worker is a `parley join` of the built binary.
 type worker struct {
-	pid int // of what supervises the process
-	out *lockedBuffer
+	pid    int // of what supervises the process
+	out    *lockedBuffer
+	cmd    *exec.Cmd
+	killed bool
 }
 
 // joinWorker starts a worker and waits until the node knows of it.
@@ -35,8 +37,11 @@ func (n *node) joinWorker(name string, args ...string) *worker {
 	if err := cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
-	w.pid = cmd.Process.Pid
+	w.pid, w.cmd = cmd.Process.Pid, cmd
 	n.t.Cleanup(func() {
+		if w.killed {
+			return
+		}
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			n.t.Error(err)
 		}
@@ -49,6 +54,21 @@ func (n *node) joinWorker(name string, args ...string) *worker {
 	})
 	n.wait("worker "+name+" is there", 20*time.Second, func() bool { return n.workers()[name].Alive })
 	return w
+}
+
+// kill ends the worker as the loss of its machine would.
+func (w *worker) kill(t *testing.T) {
+	t.Helper()
+	child := w.child(t)
+	w.killed = true
+	for _, pid := range []int{w.pid, child} {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.cmd.Wait(); err == nil {
+		t.Error("the worker ended by itself")
+	}
 }
 
 // workers are the node's, by name.
@@ -99,7 +119,7 @@ func TestRoomOverTwoWorkers(t *testing.T) {
 			}
 			fmt.Printf("bench: 60 listeners at two workers (%q killed before): CPU %v, on time %.2f %%, delay p50 %.1f ms of %d marks\n", killed, r.Workers, 100*r.OnTime, r.DelayMs.P50, r.DelayMs.Found)
 			// 4 listeners, of whom 2 are at the second worker, hear 4 marks in each 6 s.
-			if ok = r.Workers["m1"] > 0 && r.Workers["hall2"] > 0 && r.OnTime > 0.9 && r.DelayMs.Found > 12 && r.DelayMs.P50 < 150; ok {
+			if ok = r.Workers["m1"] > 0 && r.Workers["hall2"] > 0 && r.OnTime > 0.9 && r.DelayMs.Found > 12 && r.DelayMs.P50 < 500; ok {
 				break
 			}
 		}

@@ -1,6 +1,6 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
-import { facts } from "../assets/operator/connection.js";
+import { facts, link } from "../assets/operator/connection.js";
 
 const of = (c) => Object.fromEntries(facts(c));
 
@@ -19,12 +19,23 @@ test("a browser behind a relay", () => {
 });
 
 test("what is not known is said so, and what is not there is left out", () => {
-  const phone = of({ path: { protocol: "udp", local: "192.0.2.9:4000", local_type: "sdp" }, quality: {}, signalled: { over: "udp" } });
+  const phone = of({ transport: "rtp", path: { protocol: "udp", local: "192.0.2.9:4000", local_type: "sdp" }, quality: {}, signalled: { over: "udp" } });
   assert.equal(phone["Far address"], "none yet");
   assert.equal(phone.Cipher, "none: in clear");
   assert.equal(phone["Round trip"], "not known");
   assert.equal(phone["Protected by"], "nothing here");
   assert.ok(!("Keys by" in phone) && !("Signalling at" in phone));
+  for (const c of [{ transport: "webrtc" }, { transport: "srtp" }]) assert.equal(of({ ...c, path: { protocol: "udp" }, quality: {} }).Cipher, "not agreed yet");
   assert.deepEqual(facts({ path: { protocol: "bus" } }), [["Audio", "over the bus"]]);
   assert.deepEqual(facts({}), [["Audio", "no leg just now"]]);
+});
+
+test("who has no connection for sound has no good one", () => {
+  const quality = { packets_in: 0, jitter_ms: 0 };
+  assert.deepEqual(link({ connected: false, quality }, { away: 3000 }), ["warn", "Connecting"]);
+  assert.deepEqual(link({ connected: false, quality }, { away: 15000 }), ["bad", "No sound"]);
+  assert.deepEqual(link({ connected: false, quality }, { had: true }), ["bad", "No sound"]);
+  assert.deepEqual(link({ connected: true, quality }), ["ok", "Good"]);
+  assert.deepEqual(link({ connected: true, quality: { lost_pct: 9 } }), ["bad", "Poor"]);
+  assert.deepEqual(link({ connected: true }), ["", "–"]);
 });

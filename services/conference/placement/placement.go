@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Alive is how long after its last beat (one a second) a worker counts as there.
-const Alive = 3500 * time.Millisecond
+// Alive is how long after its last beat (one each 400 ms) a worker counts as there.
+const Alive = 1600 * time.Millisecond
 
 // busyCPU is from how many cores in use a worker gets no leg of a room that could be
 // elsewhere: a room's tick runs on one.

@@ -193,6 +193,13 @@ func (r *Room) Seat(now time.Time, id string, o Opened) (Member, error) {
 
 // opened notes a leg that was opened or opened again.
 func (r *Room) opened(now time.Time, m *Member, o Opened) {
+	if m.former == o.Worker {
+		m.former = ""
+	}
+	if m.Worker != "" && m.Worker != o.Worker {
+		r.leaveFormer(m)
+		m.former = m.Worker
+	}
 	m.Worker, m.Transport, m.legAt = o.Worker, o.Transport, now
 	m.missing, m.told, m.lost, m.packets = false, false, false, 0
 	if o.Codec != "" {
@@ -200,6 +207,7 @@ func (r *Room) opened(now time.Time, m *Member, o Opened) {
 	}
 	if m.Leg == TransportBus {
 		m.Connected, m.deadline = true, time.Time{}
+		r.leaveFormer(m)
 		return
 	}
 	m.Connected, m.deadline = false, now.Add(ConnectTime)

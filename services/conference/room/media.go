@@ -47,11 +47,11 @@ func (r *Room) Reopened(now time.Time, id string, o Opened, fresh bool) (Member,
 	return *m, nil
 }
 
-// LegState takes what media says of a leg on its own: "connected", "lost" or
+// LegState takes what a worker says of a leg on its own: "connected", "lost" or
 // "closed". Who is lost keeps the seat for a while.
-func (r *Room) LegState(now time.Time, id, state string) {
+func (r *Room) LegState(now time.Time, worker, id, state string) {
 	m, ok := r.members[id]
-	if !ok {
+	if !ok || m.Worker != worker { // of one who has moved on
 		return
 	}
 	switch state {
@@ -61,6 +61,7 @@ func (r *Room) LegState(now time.Time, id, state string) {
 			m.Connected = true
 			r.about(now, Changed, "", m, "")
 		}
+		r.leaveFormer(m)
 	case "lost", "closed":
 		if state == "closed" {
 			m.missing = true
@@ -114,9 +115,9 @@ func (r *Room) Pressed(now time.Time, id, digit string) {
 }
 
 // Stats takes what changed of a leg; it reports whether the leg is a member's.
-func (r *Room) Stats(now time.Time, l Leg) bool {
+func (r *Room) Stats(now time.Time, worker string, l Leg) bool {
 	m, ok := r.members[l.ID]
-	if !ok {
+	if !ok || m.Worker != worker {
 		return false
 	}
 	if r.learn(m, l) {
@@ -139,6 +140,7 @@ func (r *Room) learn(m *Member, l Leg) bool {
 	// after that brings it back.
 	if l.Connected && !m.Connected && !m.missing && (!m.lost || l.Packets > m.packets) {
 		m.Connected, m.lost, m.deadline = true, false, time.Time{}
+		r.leaveFormer(m)
 	}
 	m.packets = l.Packets
 	return was.Transport != m.Transport || was.Codec != m.Codec || was.Connected != m.Connected
@@ -173,8 +175,8 @@ func (r *Room) Reconcile(now, asked time.Time, worker string, legs []Leg, orderl
 // match brings a member and its leg in line.
 func (r *Room) match(now, asked time.Time, m *Member, worker string, l Leg) {
 	if m.Worker != worker {
-		if !m.legAt.After(asked) {
-			r.order(Order{Verb: LegClose, Leg: l.ID, Worker: worker, Reason: ReasonLeft})
+		if !m.legAt.After(asked) && (m.former != worker || m.Connected) {
+			r.order(Order{Verb: LegClose, Leg: l.ID, Worker: worker, Reason: ReasonLeft, Former: true})
 		}
 		return
 	}
@@ -220,6 +222,45 @@ func (r *Room) Moved(now time.Time, from, to string) {
 		}
 		r.miss(now, m, false)
 	}
+}
+
+// moveAgain is how long who is told to go to another worker has for it.
+const moveAgain = 10 * time.Second
+
+// Move has at most n members go from a worker that is still there to others, and returns how many
+// are there yet. Bots' legs are opened at to; others are told to negotiate again, upon which conference
+// chooses their worker. The old legs go on until the new ones are connected.
+func (r *Room) Move(now time.Time, from, to string, n int) (left int) {
+	for _, c := range r.Members() {
+		m := r.members[c.ID]
+		if m.Worker != from || r.pending[m.ID] != nil {
+			continue
+		}
+		left++
+		if n == 0 || now.Sub(m.movedAt) < moveAgain {
+			continue
+		}
+		n--
+		m.movedAt = now
+		if m.Leg != TransportBus {
+			r.about(now, Media, "", m, ReasonMoved)
+			continue
+		}
+		m.former, m.Worker = m.Worker, to
+		r.about(now, Changed, "", m, "")
+		r.order(Order{Verb: LegOpen, Leg: m.ID, Worker: to, CanSpeak: m.CanSpeak(), Muted: m.Muted})
+		r.leaveFormer(m)
+	}
+	return left
+}
+
+// leaveFormer ends the leg that the member had before.
+func (r *Room) leaveFormer(m *Member) {
+	if m.former == "" {
+		return
+	}
+	r.order(Order{Verb: LegClose, Leg: m.ID, Worker: m.former, Reason: ReasonMoved, Former: true})
+	m.former = ""
 }
 
 // Tick does what time brings: seats run out, coalesced voice is shown. It is

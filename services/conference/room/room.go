@@ -181,6 +181,7 @@ func (r *Room) remove(now time.Time, m *Member, by, reason string) {
 	m.Speaking = false
 	r.about(now, Left, by, m, reason)
 	r.order(Order{Verb: LegClose, Leg: m.ID, Worker: m.Worker, Reason: reason})
+	r.leaveFormer(m)
 }
 
 // SetSettings takes settings that have been written to disk.

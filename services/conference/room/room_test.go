@@ -41,7 +41,7 @@ func enter(t *testing.T, r *Room, now time.Time, q Request) Member {
 	if err != nil {
 		t.Fatalf("%s: %v", q.ID, err)
 	}
-	r.LegState(now, q.ID, "connected")
+	r.LegState(now, "m1", q.ID, "connected")
 	return m
 }
 
@@ -301,24 +301,24 @@ func TestSeatsRunOut(t *testing.T) {
 		gone time.Duration // 0: never
 	}{
 		"no audio after the join": {func(*Room) {}, ConnectTime},
-		"audio came":              {func(r *Room) { r.LegState(t0, "ann", "connected") }, 0},
+		"audio came":              {func(r *Room) { r.LegState(t0, "m1", "ann", "connected") }, 0},
 		"browser lost": {func(r *Room) {
-			r.LegState(t0, "ann", "connected")
-			r.LegState(t0, "ann", "lost")
+			r.LegState(t0, "m1", "ann", "connected")
+			r.LegState(t0, "m1", "ann", "lost")
 		}, BrowserGrace},
 		"browser lost and back": {func(r *Room) {
-			r.LegState(t0, "ann", "connected")
-			r.LegState(t0, "ann", "lost")
-			r.Stats(t0, Leg{ID: "ann", Connected: true, Packets: 7})
+			r.LegState(t0, "m1", "ann", "connected")
+			r.LegState(t0, "m1", "ann", "lost")
+			r.Stats(t0, "m1", Leg{ID: "ann", Connected: true, Packets: 7})
 		}, 0},
 		"browser lost, old statistics": {func(r *Room) {
-			r.LegState(t0, "ann", "connected")
-			r.Stats(t0, Leg{ID: "ann", Connected: true, Packets: 7})
-			r.LegState(t0, "ann", "lost")
-			r.Stats(t0, Leg{ID: "ann", Connected: true, Packets: 7})
+			r.LegState(t0, "m1", "ann", "connected")
+			r.Stats(t0, "m1", Leg{ID: "ann", Connected: true, Packets: 7})
+			r.LegState(t0, "m1", "ann", "lost")
+			r.Stats(t0, "m1", Leg{ID: "ann", Connected: true, Packets: 7})
 		}, BrowserGrace},
 		"leg gone with its worker": {func(r *Room) {
-			r.LegState(t0, "ann", "connected")
+			r.LegState(t0, "m1", "ann", "connected")
 			r.Reconcile(t0.Add(1), t0.Add(1), "m1", nil, false)
 		}, ConnectTime + 1},
 	} {
@@ -353,7 +353,7 @@ func TestSeatsRunOut(t *testing.T) {
 		r, q := newRoom(nil), ask("tel")
 		q.Kind, q.Leg = SIP, "rtp"
 		enter(t, r, t0, q)
-		r.LegState(t0, "tel", "lost")
+		r.LegState(t0, "m1", "tel", "lost")
 		r.Tick(t0.Add(LostGrace), alive)
 		if r.Len() != 0 {
 			t.Error("still in")
@@ -362,7 +362,7 @@ func TestSeatsRunOut(t *testing.T) {
 	t.Run("nobody is put out while the worker is away", func(t *testing.T) {
 		r := newRoom(nil)
 		enter(t, r, t0, ask("ann"))
-		r.LegState(t0, "ann", "lost")
+		r.LegState(t0, "m1", "ann", "lost")
 		r.Tick(t0.Add(time.Minute), func(string) bool { return false })
 		r.Tick(t0.Add(time.Minute+LostGrace-1), alive)
 		if r.Len() != 1 {
@@ -614,4 +614,62 @@ func clean(s Snapshot) Snapshot {
 		m.offer, m.missing, m.lost, m.packets, m.deadline, m.legAt, m.voiceAt, m.voiceShown = [32]byte{}, false, false, 0, time.Time{}, time.Time{}, time.Time{}, false
 	}
 	return s
+}
+
+// TestMove: who has to leave a worker that goes on is told so, keeps the leg there until the new
+// one is connected, and is not disturbed by what the old worker says; a bot's leg is opened by the room.
+func TestMove(t *testing.T) {
+	r := newRoom(func(*Settings) {})
+	enter(t, r, t0, ask("ann"))
+	bot := ask("bot")
+	bot.Kind, bot.Leg, bot.Trusted = Bot, TransportBus, true
+	enter(t, r, t0, bot)
+	r.Take()
+	if left := r.Move(t0, "m1", "m2", 10); left != 2 {
+		t.Errorf("%d members at m1", left)
+	}
+	o := r.Take()
+	if got := fmt.Sprint(o.Orders); got != fmt.Sprint([]Order{{Verb: LegOpen, Leg: "bot", Worker: "m2", CanSpeak: true}, {Verb: LegClose, Leg: "bot", Worker: "m1", Reason: ReasonMoved, Former: true}}) {
+		t.Errorf("orders %s", got)
+	}
+	if len(o.Events) != 2 || o.Events[0].Type != Media || o.Events[0].Reason != ReasonMoved || o.Events[0].Member.ID != "ann" {
+		t.Errorf("events %+v", o.Events)
+	}
+	if left := r.Move(t0.Add(time.Second), "m1", "m2", 10); left != 1 || len(r.Take().Events) != 0 {
+		t.Errorf("%d left; told again after a second", left)
+	}
+	if m, err := r.Reopened(t0.Add(2*time.Second), "ann", Opened{Worker: "m2", Transport: "webrtc"}, true); err != nil || m.Worker != "m2" || m.Connected {
+		t.Fatalf("%+v %v", m, err)
+	}
+	r.LegState(t0.Add(3*time.Second), "m1", "ann", "lost")
+	r.Stats(t0.Add(3*time.Second), "m1", Leg{ID: "ann", Connected: true, Packets: 9})
+	r.Reconcile(t0.Add(3*time.Second), t0.Add(3*time.Second), "m1", []Leg{{ID: "ann", Connected: true}}, false)
+	for _, o := range r.Take().Orders {
+		if o.Verb == LegClose {
+			t.Errorf("ordered before the new leg is connected: %+v", o)
+		}
+	}
+	r.LegState(t0.Add(4*time.Second), "m2", "ann", "connected")
+	if got := fmt.Sprint(r.Take().Orders); got != fmt.Sprint([]Order{{Verb: LegClose, Leg: "ann", Worker: "m1", Reason: ReasonMoved, Former: true}}) {
+		t.Errorf("orders %s", got)
+	}
+	if left := r.Move(t0.Add(5*time.Second), "m1", "m2", 10); left != 0 {
+		t.Errorf("%d members at m1", left)
+	}
+	// Who leaves between two workers leaves both.
+	r.Move(t0.Add(time.Minute), "m2", "m1", 10)
+	if _, err := r.Reopened(t0.Add(time.Minute), "ann", Opened{Worker: "m1", Transport: "webrtc"}, true); err != nil {
+		t.Fatal(err)
+	}
+	r.Take()
+	r.Leave(t0.Add(time.Minute), "ann", ReasonLeft)
+	closed := 0
+	for _, o := range r.Take().Orders {
+		if o.Verb == LegClose {
+			closed++
+		}
+	}
+	if closed != 2 {
+		t.Errorf("%d legs closed", closed)
+	}
 }

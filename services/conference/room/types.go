@@ -131,6 +131,8 @@ type Member struct {
 	deadline   time.Time // leaves with "lost" unless audio comes before; zero: none
 	away       time.Time // a bot: not connected to the bus since then; zero: connected, or not known
 	legAt      time.Time // when the leg was opened last
+	former     string    // worker of the leg before, which goes on until this one is connected
+	movedAt    time.Time // when the member was last told to go to another worker
 	voiceAt    time.Time // last voice event
 	voiceShown bool      // Speaking in that event
 }
@@ -178,6 +180,7 @@ const (
 	ReasonRevoked  = "revoked"
 	ReasonBanned   = "banned"
 	ReasonMedia    = "media_restarted"
+	ReasonMoved    = "moved"
 )
 
 // Event is one fact. Seq counts without gaps from 1.
@@ -212,6 +215,7 @@ type Order struct {
 	CanSpeak bool
 	Muted    bool
 	Reason   string
+	Former   bool // of a LegClose: the leg goes on at another worker, so this replaces no other order
 }
 
 // Lease says which replica of a bot serves.

@@ -27,7 +27,7 @@ type Channel interface {
 	Write(p []byte) (int, error)
 	// Close closes the channel in both directions. It may be called more than once.
 	Close() error
-	// LocalAddr and RemoteAddr are the addresses of the connection (*net.TCPAddr).
+	// LocalAddr and RemoteAddr are the addresses of the connection (*net.TCPAddr, *net.UDPAddr).
 	LocalAddr() net.Addr
 	RemoteAddr() net.Addr
 	// Peer is the device at the other end and its account.
@@ -40,9 +40,9 @@ type Peer struct {
 	Device  jami.ID // short id
 	// DeviceLong is the device's long id, 64 hex digits.
 	DeviceLong string
-	// TLS is the version of the session that all channels to it share ("TLS 1.3"), Suite its cipher
-	// suite by the IANA name.
-	TLS, Suite string
+	// Over is what the connection runs over, "tcp" or "udp". TLS is the version of the session that
+	// all channels to it share ("TLS 1.3", "DTLS 1.2"), Suite its cipher suite by the IANA name.
+	Over, TLS, Suite string
 }
 
 // Handler takes channels that peers open to an account of this node. account is that

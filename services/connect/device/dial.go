@@ -167,34 +167,35 @@ func (m *Manager) ask(acc *Account, k linkKey, peer *trust.Chain, hint string, d
 		m.mu.Unlock()
 		close(d.done)
 	}
-	agent, err := m.cfg.Listener.NewAgent(false)
+	a, err := m.newAgents(m.ctx, false, true)
 	if err != nil {
 		up(nil, err)
 		return
 	}
-	defer agent.Close()
-	answer, err := m.exchange(acc, peer, hint, agent.Local())
+	defer a.close()
+	answer, err := m.exchange(acc, peer, a.tell(&request.Message{ConnType: hint}))
 	if err != nil {
 		up(nil, err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(m.ctx, pathTime)
+	ctx, cancel := context.WithTimeout(m.ctx, pathTime+handshakeTime)
 	defer cancel()
-	conn, err := agent.Connect(ctx, answer.ICE)
+	sess, err := m.asks(ctx, acc, peer, a, answer)
 	if err != nil {
 		up(nil, err)
 		return
 	}
-	m.serve(acc, conn, peer, false, up)
+	m.serve(acc, sess, up)
 }
 
 // exchange sends a request and waits for its answer.
-func (m *Manager) exchange(acc *Account, peer *trust.Chain, hint string, local request.Description) (*request.Message, error) {
+func (m *Manager) exchange(acc *Account, peer *trust.Chain, q *request.Message) (*request.Message, error) {
 	id, err := request.NewID()
 	if err != nil {
 		return nil, err
 	}
-	packed, err := (&request.Message{ID: id, ConnType: hint, ICE: local}).Pack()
+	q.ID = id
+	packed, err := q.Pack()
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -65,11 +66,12 @@ func TestHostilePeers(t *testing.T) {
 	c := newCast(t)
 	bob := devicetest.NewAccount(t).Device(t)
 	var mu sync.Mutex
-	rows := make([]string, len(attacks))
+	all := slices.Concat(attacks, udpAttacks)
+	rows := make([]string, len(all))
 	t.Cleanup(func() {
-		t.Logf("%d attacks\n| | refused at | what the log says |\n|---|---|---|\n%s", len(attacks), strings.Join(rows, ""))
+		t.Logf("%d attacks\n| | refused at | what the log says |\n|---|---|---|\n%s", len(all), strings.Join(rows, ""))
 	})
-	for i, a := range attacks {
+	for i, a := range all {
 		t.Run(a.name, func(t *testing.T) {
 			if a.slow {
 				if testing.Short() {

@@ -14,13 +14,14 @@ import (
 )
 
 // TestIdleConnections measures what connections with a channel each cost that nobody uses; both
-// ends are in this process. It runs by hand: PARLEY_IDLE=1.
+// ends are in this process. It runs by hand: PARLEY_IDLE=1, or PARLEY_IDLE=udp for connections by UDP.
 func TestIdleConnections(t *testing.T) {
 	if os.Getenv("PARLEY_IDLE") == "" {
 		t.Skip("a measurement; set PARLEY_IDLE")
 	}
 	const n, atOnce = 500, 8
 	o, _, bob := world(t)
+	o.noTCP = os.Getenv("PARLEY_IDLE") == "udp"
 	twins := make([]*node, n/maxLinksDevice)
 	acc := devicetest.NewAccount(t)
 	for i := range twins {

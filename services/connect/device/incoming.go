@@ -41,6 +41,7 @@ type Observation struct {
 	Outcome         Outcome
 	Err             error // nil: connected
 	Path, Session   time.Duration
+	Over            string // "tcp" or "udp", of a session
 }
 
 func (m *Manager) observe(o Observation) {
@@ -48,7 +49,7 @@ func (m *Manager) observe(o Observation) {
 	if o.Err != nil {
 		m.cfg.Log.Info("connection refused", zap.Stringer("account", o.Account), zap.Stringer("device", o.Device), zap.String("outcome", string(o.Outcome)), zap.Error(o.Err))
 	} else {
-		m.cfg.Log.Info("device connected", zap.Stringer("account", o.Account), zap.Stringer("device", o.Device), zap.Duration("path", o.Path), zap.Duration("session", o.Session))
+		m.cfg.Log.Info("device connected", zap.Stringer("account", o.Account), zap.Stringer("device", o.Device), zap.String("over", o.Over), zap.Duration("path", o.Path), zap.Duration("session", o.Session))
 	}
 	if m.cfg.Observe != nil {
 		m.cfg.Observe(o)
@@ -147,14 +148,13 @@ func (m *Manager) answer(acc *Account, from *trust.Chain, msg *request.Message, 
 			return
 		}
 	}
-	agent, err := m.cfg.Listener.NewAgent(true)
+	a, err := m.newAgents(ctx, true, msg.UDP != nil)
 	if err != nil {
 		done(Failed, err)
 		return
 	}
-	defer agent.Close()
-	reply := &request.Message{ID: msg.ID, Answer: true, ICE: agent.Local()}
-	packed, err := reply.Pack()
+	defer a.close()
+	packed, err := a.tell(&request.Message{ID: msg.ID, Answer: true}).Pack()
 	if err != nil {
 		done(Failed, err)
 		return
@@ -170,18 +170,19 @@ func (m *Manager) answer(acc *Account, from *trust.Chain, msg *request.Message, 
 		done(Failed, ErrClosed)
 		return
 	}
-	conn, err := agent.Connect(ctx, msg.ICE)
+	sess, outcome, err := m.asked(ctx, acc, from, a, msg, func() { o.Path = time.Since(began) })
 	if err != nil {
 		cancel()
-		if serr := <-sent; serr != nil && !errors.Is(serr, context.Canceled) {
-			done(Failed, fmt.Errorf("answering: %w", serr))
-			return
+		serr := <-sent
+		if outcome == NoPath && serr != nil && !errors.Is(serr, context.Canceled) {
+			outcome, err = Failed, fmt.Errorf("answering: %w", serr)
 		}
-		done(NoPath, err)
+		o.Session = time.Since(began)
+		done(outcome, err)
 		return
 	}
-	o.Path = time.Since(began)
-	m.serve(acc, conn, from, true, func(_ *link, err error) {
+	o.Over = sess.peer.Over
+	m.serve(acc, sess, func(_ *link, err error) {
 		o.Session = time.Since(began)
 		if err != nil {
 			done(NoSession, err)

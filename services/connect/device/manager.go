@@ -2,7 +2,6 @@ package device
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,9 +15,9 @@ import (
 	"github.com/parley-jami/parley/internal/trust"
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/device/icetcp"
+	"github.com/parley-jami/parley/services/connect/device/iceudp"
 	"github.com/parley-jami/parley/services/connect/device/mux"
 	"github.com/parley-jami/parley/services/connect/device/request"
-	"github.com/parley-jami/parley/services/connect/device/secure"
 )
 
 // Times (connect-and-calls §1.3). The handshake's is less than stock's 40 s.
@@ -45,6 +44,7 @@ const (
 // Config of a manager.
 type Config struct {
 	Listener *icetcp.Listener
+	UDP      *iceudp.Port // nil: TCP alone
 	Overlay  Overlay
 	Treated  *Treated
 	// Handlers take the channels that peers open, by the text before the name's colon. Others
@@ -173,26 +173,11 @@ func (m *Manager) Links() int {
 	return m.count
 }
 
-// serve makes a connection of a path: the session, then the channels on it until it ends.
-// asked: the peer asked for it, so we are TLS's client. up is told once when it is there, or why not.
-func (m *Manager) serve(acc *Account, conn *icetcp.Conn, peer *trust.Chain, asked bool, up func(*link, error)) {
-	ctx, cancel := context.WithTimeout(m.ctx, handshakeTime)
-	handshake := secure.Server
-	if asked {
-		handshake = secure.Client
-	}
-	sess, chain, err := handshake(ctx, conn, acc.Own, peer, acc.Judge)
-	cancel()
-	if err != nil {
-		up(nil, err)
-		return
-	}
+// serve serves the channels of a session until it ends. up is told once when it is there, or why not.
+func (m *Manager) serve(acc *Account, sess *session, up func(*link, error)) {
+	chain := sess.chain
 	l := &link{key: linkKey{acc.ID, chain.DeviceID}, chain: chain, account: acc}
-	st := sess.ConnectionState()
-	l.sock = mux.New(sess, mux.Config{Log: m.cfg.Log,
-		Peer: channel.Peer{Account: chain.JamiID, Device: chain.DeviceShort, DeviceLong: chain.DeviceID.String(),
-			TLS: tls.VersionName(st.Version), Suite: tls.CipherSuiteName(st.CipherSuite)},
-		Accept: func(c *mux.Channel) error { return m.accept(acc, c) }})
+	l.sock = sess.open(mux.Config{Log: m.cfg.Log, Peer: sess.peer, Accept: func(c *mux.Channel) error { return m.accept(acc, c) }})
 	unwatch, err := acc.Judge.Watch(chain, func(why error) {
 		m.cfg.Log.Info("connection closed", zap.Stringer("device", chain.DeviceShort), zap.Error(why))
 		m.cfg.Metrics.closed()
@@ -214,6 +199,7 @@ func (m *Manager) serve(acc *Account, conn *icetcp.Conn, peer *trust.Chain, aske
 		old.sock.Close()
 	}
 	defer m.leave(l)
+	m.cfg.Metrics.session(sess.peer.Over)
 	up(l, nil)
 	err = l.sock.Run()
 	m.cfg.Log.Debug("connection ended", zap.Stringer("device", chain.DeviceShort), zap.Error(err))

@@ -19,6 +19,7 @@ import (
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/device/devicetest"
 	"github.com/parley-jami/parley/services/connect/device/icetcp"
+	"github.com/parley-jami/parley/services/connect/device/iceudp"
 	"github.com/parley-jami/parley/services/connect/device/mux"
 	"github.com/parley-jami/parley/services/connect/device/request"
 	"github.com/parley-jami/parley/services/connect/device/secure"
@@ -92,6 +93,9 @@ type overlay struct {
 	lies  func(message []byte) // nil, or told of what is sent to a device without a node
 	sent  int
 	log   *zap.Logger // of its nodes; nil: none
+
+	tcpOnly bool // nodes that are made have no UDP
+	noTCP   bool // TCP gets nowhere between them
 }
 
 // node is a manager with one account.
@@ -103,6 +107,7 @@ type node struct {
 	observed chan Observation
 	taken    chan channel.Channel
 	addr     string // of its port
+	udp      string // the same, by UDP
 }
 
 // Send implements Overlay.
@@ -120,6 +125,9 @@ func (n *node) Send(_ context.Context, account jami.ID, peer *trust.Chain, messa
 		}
 		return nil
 	}
+	if n.o.noTCP {
+		message = withoutTCP(message)
+	}
 	if meet != nil {
 		if message = meet(n, to, message); message == nil {
 			return nil
@@ -127,6 +135,19 @@ func (n *node) Send(_ context.Context, account jami.ID, peer *trust.Chain, messa
 	}
 	to.Receive(to.dev.Chain.JamiID, n.dev.Chain, message)
 	return nil
+}
+
+// withoutTCP is a message whose addresses by TCP lead nowhere.
+func withoutTCP(b []byte) []byte {
+	m, err := request.Parse(b)
+	if err != nil {
+		return b
+	}
+	m.ICE.Candidates = nil
+	if out, err := m.Pack(); err == nil {
+		return out
+	}
+	return b
 }
 
 // Accept implements channel.Handler.
@@ -154,13 +175,30 @@ func (o *overlay) node(t testing.TB, dev *devicetest.Device) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan struct{})
 	go func() { defer close(served); _ = l.Serve(ctx) }()
-	n.Manager = New(Config{Listener: l, Overlay: n, Treated: treated, Handlers: map[string]channel.Handler{"sip": n}, Log: log,
+	var udp *iceudp.Port
+	if !o.tcpOnly {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.udp = pc.LocalAddr().String()
+		udp = iceudp.NewPort(pc.(*net.UDPConn), iceudp.Options{Loopback: true, Log: log})
+	}
+	udpServed := make(chan struct{})
+	go func() {
+		defer close(udpServed)
+		if udp != nil {
+			_ = udp.Serve(ctx)
+		}
+	}()
+	n.Manager = New(Config{Listener: l, UDP: udp, Overlay: n, Treated: treated, Handlers: map[string]channel.Handler{"sip": n}, Log: log,
 		Observe: func(o Observation) { n.observed <- o }})
 	n.Add(n.asAccount())
 	t.Cleanup(func() {
 		n.Close()
 		cancel()
 		<-served
+		<-udpServed
 		if err := treated.Close(); err != nil {
 			t.Error(err)
 		}
@@ -217,7 +255,7 @@ func TestDial(t *testing.T) {
 	if p := b.Peer(); p.Account != alice.dev.Chain.JamiID || p.Device != alice.dev.Chain.DeviceShort || p.DeviceLong != alice.dev.Chain.DeviceID.String() {
 		t.Errorf("bob sees %+v", p)
 	}
-	if p := b.Peer(); p.TLS != "TLS 1.3" || p.Suite == "" {
+	if p := b.Peer(); p.Over != "tcp" || p.TLS != "TLS 1.3" || p.Suite == "" {
 		t.Errorf("a session of %q, %q", p.TLS, p.Suite)
 	}
 	if p := a.Peer(); p.Account != bob.dev.Chain.JamiID {

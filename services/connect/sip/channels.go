@@ -218,7 +218,11 @@ func (c *channelConn) SetWriteDeadline(time.Time) error { return nil }
 
 // signalled describes what the device's requests come over.
 func (c *channelConn) signalled() Signalled {
-	return Signalled{Over: "channel", Local: c.Channel.LocalAddr().String(), Remote: c.Channel.RemoteAddr().String(), TLS: c.peer.TLS, Suite: c.peer.Suite}
+	over := "channel"
+	if c.peer.Over == "udp" {
+		over = "channel/udp"
+	}
+	return Signalled{Over: over, Local: c.Channel.LocalAddr().String(), Remote: c.Channel.RemoteAddr().String(), TLS: c.peer.TLS, Suite: c.peer.Suite}
 }
 
 // source is the IP address of the device.

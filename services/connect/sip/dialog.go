@@ -32,11 +32,12 @@ type record struct {
 	Secure    bool     `json:"secure,omitempty"` // it called a sips URI
 	Source    string   `json:"source"`           // host:port that the INVITE came from
 	RemoteSDP string   `json:"remote_sdp"`
-	Peer      string   `json:"peer,omitempty"`     // PEM chain of the Jami device that calls; empty: a stranger
-	Device    string   `json:"device,omitempty"`   // long id of the Jami device whose channel it is on; empty: a phone
-	Account   string   `json:"account,omitempty"`  // short id of our device, as the Contact of such a call has it
-	Host      string   `json:"host,omitempty"`     // IP of that device; Source stands for the channel
-	Unproved  bool     `json:"unproved,omitempty"` // the room has not been told that the caller is at Source
+	LocalSDP  string   `json:"local_sdp,omitempty"` // that it answers, or that answered it
+	Peer      string   `json:"peer,omitempty"`      // PEM chain of the Jami device that calls; empty: a stranger
+	Device    string   `json:"device,omitempty"`    // long id of the Jami device whose channel it is on; empty: a phone
+	Account   string   `json:"account,omitempty"`   // short id of our device, as the Contact of such a call has it
+	Host      string   `json:"host,omitempty"`      // IP of that device; Source stands for the channel
+	Unproved  bool     `json:"unproved,omitempty"`  // the room has not been told that the caller is at Source
 }
 
 // dialog is a call. Fields of record are guarded by mu after the call is set up.

@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -111,15 +112,16 @@ func (s *Server) answerOffer(req *sip.Request, tx sip.ServerTransaction, d *dial
 		s.refuseError(req, tx, err)
 		return nil, false
 	}
-	s.keepSDP(d, offer)
+	s.keepSDP(d, offer, sdp)
 	return s.response(req, 200, "OK", []byte(sdp), sip.NewHeader("Content-Type", "application/sdp"),
 		sip.NewHeader("Contact", s.contactOf(d)), s.allowed(req.Source())), true
 }
 
-func (s *Server) keepSDP(d *dialog, sdp string) {
+// keepSDP notes what was agreed on; ours empty: as it was.
+func (s *Server) keepSDP(d *dialog, theirs, ours string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.RemoteSDP = sdp
+	d.RemoteSDP, d.LocalSDP = theirs, cmp.Or(ours, d.LocalSDP)
 	if err := s.dialogs.save(d); err != nil {
 		s.log.Error("dialog not saved", zap.Error(err))
 	}
@@ -159,7 +161,7 @@ func (s *Server) onAck(req *sip.Request, _ sip.ServerTransaction) {
 		s.bye(ctx, d, "no audio in common")
 		return
 	}
-	s.keepSDP(d, answer)
+	s.keepSDP(d, answer, "")
 }
 
 // proveLocked tells the room, as often as it takes, that the caller is where its
@@ -288,9 +290,10 @@ func (s *Server) bye(ctx context.Context, d *dialog, reason string) {
 	}
 }
 
-// Renegotiate offers the call's audio again after the media process lost it:
-// the phone's last SDP stands for its offer, what the room answers to it is
-// offered to the phone in a re-INVITE, and the phone's answer closes it.
+// Renegotiate offers the call's audio again after media lost it, or when it moves to another
+// worker: a phone's last SDP stands for its offer, and what the room answers to it is
+// offered to the phone in a re-INVITE; a Jami peer gets an offer of the room's, with ICE of its
+// own. The far end's answer closes it.
 func (s *Server) Renegotiate(id string) {
 	d := s.dialogs.byID(id)
 	if d == nil || s.ctx.Err() != nil {
@@ -299,10 +302,6 @@ func (s *Server) Renegotiate(id string) {
 	s.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(s.ctx, 32*time.Second)
 		defer cancel()
-		if d.Device != "" { // an offer of ours would need the controlling side of ICE
-			s.bye(ctx, d, "audio lost")
-			return
-		}
 		if err := s.reinvite(ctx, d); err != nil {
 			s.log.Warn("call could not be negotiated again", zap.String("participant", d.ID), zap.Error(err))
 			s.bye(ctx, d, "audio lost")
@@ -334,9 +333,14 @@ func (s *Server) reinvite(ctx context.Context, d *dialog) error {
 
 func (s *Server) offerAgain(ctx context.Context, d *dialog) error {
 	d.mu.Lock()
-	last := d.RemoteSDP
+	last, was := d.RemoteSDP, d.LocalSDP
 	d.mu.Unlock()
-	offer, err := s.cfg.Rooms.Negotiate(ctx, d.change(last, false))
+	if d.Device != "" {
+		last = ""
+	}
+	c := d.change(last, false)
+	c.Was = was
+	offer, err := s.cfg.Rooms.Negotiate(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -376,7 +380,7 @@ func (s *Server) offerAgain(ctx context.Context, d *dialog) error {
 	if _, err := s.cfg.Rooms.Negotiate(ctx, d.change(answer, true)); err != nil {
 		return err
 	}
-	s.keepSDP(d, answer)
+	s.keepSDP(d, answer, offer)
 	return nil
 }
 

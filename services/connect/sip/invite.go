@@ -129,6 +129,7 @@ func (s *Server) setUp(req *sip.Request, tx sip.ServerTransaction) (*dialog, *si
 	defer s.setups.remove(call.ID)
 	sdp, err := s.cfg.Rooms.Enter(ctx, call)
 	d := s.newDialog(req, call)
+	d.LocalSDP = sdp
 	if peer != nil {
 		d.Peer = string(peer.PEM())
 	}

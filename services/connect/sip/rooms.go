@@ -26,7 +26,7 @@ type Call struct {
 
 // Signalled is what the signalling of a call comes over.
 type Signalled struct {
-	Over          string // "udp", "tcp", "tls", or "channel" of a Jami device
+	Over          string // "udp", "tcp", "tls", or "channel" of a Jami device, "channel/udp" by UDP
 	Local, Remote string // addresses and ports
 	TLS, Suite    string // version and cipher suite; empty: without TLS
 }
@@ -38,6 +38,7 @@ type Change struct {
 	Source string // IP of the caller now
 	SDP    string
 	Answer bool
+	Was    string // the room's SDP that the far end has, where the leg is made again
 	Device string // long id of the device that took a call of ours
 
 	Signalled Signalled // of whom took a call of ours

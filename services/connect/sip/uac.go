@@ -67,6 +67,7 @@ func (s *Server) invite(ctx context.Context, d *dialog, offer string, ringing fu
 	}
 	req.AppendHeader(sip.NewHeader("Content-Type", "application/sdp"))
 	req.SetBody([]byte(offer))
+	d.LocalSDP = offer
 	tx, err := s.client.TransactionRequest(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("INVITE: %w", err)

@@ -235,7 +235,7 @@ func (n *Node) resolve() {
 		for _, s := range n.o.Bootstrap {
 			as, err := resolveOne(n.ctx, s)
 			if err != nil && n.ctx.Err() == nil {
-				n.log.Warn("bootstrap node not found (setting dht.bootstrap)", zap.String("node", s), zap.Error(err))
+				n.log.Warn("bootstrap node not found (setting dht.opendht_bootstrap)", zap.String("node", s), zap.Error(err))
 			}
 			addrs = append(addrs, as...)
 		}

@@ -182,6 +182,13 @@ func (h *Host) Leg(id string) (*Leg, bool) {
 	return l, ok
 }
 
+// Len returns how many legs there are.
+func (h *Host) Len() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.legs)
+}
+
 // Legs returns all legs.
 func (h *Host) Legs() []*Leg {
 	h.mu.Lock()

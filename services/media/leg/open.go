@@ -21,6 +21,7 @@ type Request struct {
 	WebRTC          bool
 	Jami            bool
 	Offer           string     // SDP; empty: the host makes the offer, but to no browser
+	Was             string     // SDP of the far end's leg before, of a phone: its keys go on to be used where they fit
 	Remote          netip.Addr // where the signalling came from; may be invalid
 	Unproved        bool       // Remote may be forged: nothing is sent before [Host.Set] says otherwise
 	CanSpeak, Muted bool
@@ -56,6 +57,7 @@ func (h *Host) Open(r Request) (Opened, error) {
 	}
 	var o Opened
 	if far != nil {
+		l.keepKeys(r.Was, far)
 		o, err = l.answer(r.Offer, far, r.Remote)
 	} else {
 		o, err = l.offer()
@@ -87,6 +89,22 @@ func (h *Host) reopen(l *Leg, r Request) (Opened, error) {
 		return l.opened(st.Answer), nil
 	}
 	return l.negotiate(r.Offer, r.Remote)
+}
+
+// keepKeys has a phone's new leg send with the keys of the one before, under an SSRC of its own: phones
+// are there that take no others in a call (baresip 1.0). Where what they were told before says no keys
+// that fit, new ones are made.
+func (l *Leg) keepKeys(was string, far *sdp.Remote) {
+	if was == "" || far.Crypto == nil || l.st.WebRTC || l.st.Jami {
+		return
+	}
+	before, err := sdp.Parse(was, sdp.Phone)
+	if err != nil || before.Crypto == nil || before.Crypto.Keys.Profile != far.Crypto.Keys.Profile {
+		return
+	}
+	l.mu.Lock()
+	l.st.Out, l.st.In = &before.Crypto.Keys, &far.Crypto.Keys
+	l.mu.Unlock()
 }
 
 // newLeg makes an empty leg with its place in the table of counters.

@@ -2,8 +2,10 @@ package leg
 
 import (
 	"errors"
+	"net/netip"
 	"testing"
 
+	"github.com/parley-jami/parley/services/media/sdp"
 	"github.com/parley-jami/parley/services/media/trunk"
 )
 
@@ -68,5 +70,39 @@ func TestTrunkHoldsTheRoom(t *testing.T) {
 	}
 	if len(m.rooms) != 0 {
 		t.Errorf("%d rooms after the end", len(m.rooms))
+	}
+}
+
+// TestKeysOfTheLegBefore: a phone that goes on at another worker is sent to with the keys that it has.
+func TestKeysOfTheLegBefore(t *testing.T) {
+	m, n := newNode(t), newNode(t)
+	a, b := newPhone(t, true), newPhone(t, false)
+	first := call(t, m, a, "a", "127.0.0.1", addrOf(a.conn).Port(), "127.0.0.1")
+	call(t, n, b, "b", "127.0.0.1", addrOf(b.conn).Port(), "127.0.0.1")
+	open := func(id, was string) *sdp.Crypto {
+		o, err := n.Open(Request{ID: id, Room: "main", Epoch: 1, Offer: a.offer("127.0.0.1", addrOf(a.conn).Port()), Was: was, Remote: netip.MustParseAddr("127.0.0.1"), CanSpeak: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		far, err := sdp.Parse(o.SDP, sdp.Phone)
+		if err != nil || far.Crypto == nil {
+			t.Fatalf("%v in %s", err, o.SDP)
+		}
+		if err := n.CloseLeg(id, 1, ""); err != nil {
+			t.Fatal(err)
+		}
+		return far.Crypto
+	}
+	had, err := sdp.Parse(first.SDP, sdp.Phone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := open("a", first.SDP); !got.Keys.Equal(had.Crypto.Keys) {
+		t.Error("other keys than before")
+	}
+	for name, was := range map[string]string{"none": "", "not an SDP": "x", "plain": b.offer("127.0.0.1", 4000)} {
+		if got := open("a", was); got.Keys.Equal(had.Crypto.Keys) {
+			t.Errorf("%s: the keys of before", name)
+		}
 	}
 }

@@ -1,9 +1,26 @@
 // How a participant is connected: a row below its own that is read while it is open.
 import { h, sentence, setText } from "../ui.js";
+import { verdict } from "../room/roster.js";
 
 const EVERY_MS = 2000;
 const TYPE = { host: "host", srflx: "server reflexive", prflx: "peer reflexive", relay: "relay", sdp: "as its description says", latched: "from where its packets come" };
-const OVER = { channel: "Jami channel", websocket: "WebSocket", http: "HTTP", udp: "SIP over UDP", tcp: "SIP over TCP", tls: "SIP over TLS" };
+const OVER = { channel: "Jami channel", "channel/udp": "Jami channel by UDP", websocket: "WebSocket", http: "HTTP", udp: "SIP over UDP", tcp: "SIP over TCP", tls: "SIP over TLS" };
+
+const CONNECTING_MS = 15000; // longer, and it is not coming
+
+// link is the badge of a participant's connection: its colour and its word. away is for how
+// long (ms) it has been seen without a connection for sound; had: it had one before.
+export function link(p, { away = 0, had = false } = {}) {
+  if (!p.connected) return had || away >= CONNECTING_MS ? ["bad", "No sound"] : ["warn", "Connecting"];
+  return { good: ["ok", "Good"], fair: ["warn", "Fair"], poor: ["bad", "Poor"], "": ["", "–"] }[verdict(p.quality)];
+}
+
+// cipher says what protects the audio. Only plain RTP is known to be in clear before the
+// connection stands.
+export function cipher(c) {
+  if (c.quality?.cipher) return c.quality.cipher;
+  return c.connected || c.transport === "rtp" ? "none: in clear" : "not agreed yet";
+}
 
 // facts are what is said of a connection, without what is not known.
 export function facts(c) {
@@ -18,7 +35,7 @@ export function facts(c) {
     out.push(["Path", `${p.protocol.toUpperCase()}${p.remote_type === "relay" ? " through the far end's relay" : ""}`], ["Node's address", end(p.local, p.local_type)],
       ["Far address", p.remote ? end(p.remote, p.remote_type) : "none yet"]);
     if (p.rtcp) out.push(["Reports to", p.rtcp]);
-    out.push(["Cipher", q.cipher || "none: in clear"]);
+    out.push(["Cipher", cipher(c)]);
     if (p.dtls) out.push(["Keys by", [p.dtls, p.suite].filter(Boolean).join(", ")]);
     out.push(["Loss", `${(q.lost_pct ?? 0).toFixed(1)} % here, ${(q.far_lost_pct ?? 0).toFixed(1)} % there`], ["Jitter", `${Math.round(q.jitter_ms ?? 0)} ms`],
       ["Round trip", q.rtt_ms ? `${Math.round(q.rtt_ms)} ms` : "not known"]);

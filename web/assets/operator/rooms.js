@@ -2,7 +2,7 @@
 // changed in place; beyond ROWS only the most interesting are shown.
 import { h, setText } from "../ui.js";
 import { verdict } from "../room/roster.js";
-import { Details } from "./connection.js";
+import { Details, link } from "./connection.js";
 import { Calls } from "./calls.js";
 
 const ROWS = 40;
@@ -62,7 +62,7 @@ function paint(c, room, env) {
   c.join.href = `${env.base}/r/${room.name}`;
   c.mod.hidden = !room.moderator_token;
   if (room.moderator_token) c.mod.href = `${c.join.href}#token=${encodeURIComponent(room.moderator_token)}`;
-  const weight = (p) => (p.speaking ? 0 : p.hand ? 1 : { poor: 2, fair: 3 }[verdict(p.quality)] ?? 4);
+  const weight = (p) => (p.speaking ? 0 : p.hand ? 1 : !p.connected ? 2 : { poor: 2, fair: 3 }[verdict(p.quality)] ?? 4);
   const shown = people.length <= ROWS ? people : [...people].sort((a, b) => weight(a) - weight(b)).slice(0, ROWS);
   setText(c.more, total > shown.length ? `and ${total - shown.length} more; speakers, raised hands and poor connections are shown first` : people.length ? "" : "Nobody is here.");
   c.wrap.hidden = !people.length;
@@ -106,13 +106,13 @@ function makeRow(room, p, env) {
   return row;
 }
 
-const VERDICT = { good: ["ok", "Good"], fair: ["warn", "Fair"], poor: ["bad", "Poor"], "": ["", "–"] };
-
 function paintRow(row, p, env) {
   row.p = p;
   const q = p.quality ?? {};
   const rate = env.rates.of(`in ${p.id}`, q.packets_in ?? 0, env.now);
-  const [cls, said] = VERDICT[verdict(p.quality)];
+  if (p.connected) Object.assign(row, { had: true, away: undefined });
+  else row.away ??= Date.now();
+  const [cls, said] = link(p, { had: row.had, away: Date.now() - row.away });
   row.badge.className = "badge " + cls;
   setText(row.badge, said);
   const notes = [p.speaking ? "speaking" : "", p.hand ? "hand raised" : "", p.muted ? "muted" : ""].filter(Boolean).join(", ");

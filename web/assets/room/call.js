@@ -34,9 +34,17 @@ export class Call {
   get state() { return this.pc?.connectionState ?? "new"; }
 
   // fresh makes a new connection and returns its offer. track may be null: then
-  // one only listens.
+  // one only listens. What the connection before brings is heard until the new one is
+  // open: the node may have moved the audio to another of its machines.
   async fresh(track) {
-    this.close();
+    const before = this.pc?.connectionState === "connected" ? this.pc : null;
+    if (before) {
+      this.retire();
+      this.before = before;
+      before.ontrack = before.onconnectionstatechange = null;
+      this.pc = null;
+      this.older = null;
+    } else this.close();
     this.track = track;
     this.origin = "";
     if (this.stale) this.relayed = false; // until the node has told of them anew
@@ -44,11 +52,26 @@ export class Call {
     this.pc = pc;
     pc.addTransceiver(track ?? "audio", { direction: track ? "sendrecv" : "recvonly" });
     pc.ontrack = (e) => {
-      this.audio.srcObject = e.streams[0] ?? new MediaStream([e.track]);
-      this.audio.play().catch((err) => this.cb.onblocked?.(err));
+      this.next = e.streams[0] ?? new MediaStream([e.track]);
+      if (!this.before) this.play();
     };
     pc.onconnectionstatechange = () => pc === this.pc && this.changed();
     return this.offer();
+  }
+
+  // play has the new connection heard in place of the one before.
+  play() {
+    this.retire();
+    if (!this.next) return;
+    this.audio.srcObject = this.next;
+    this.next = null;
+    this.audio.play().catch((err) => this.cb.onblocked?.(err));
+  }
+
+  // retire ends the connection before.
+  retire() {
+    this.before?.close();
+    this.before = null;
   }
 
   async offer(options) {
@@ -99,6 +122,7 @@ export class Call {
     clearTimeout(this.timer);
     this.cb.onstate(this.state);
     if (this.state === "connected") {
+      this.play();
       this.restarts = 0;
       clearTimeout(this.direct);
     } else if (this.state === "disconnected") this.timer = setTimeout(() => this.trouble(), DISCONNECTED_MS);
@@ -157,6 +181,8 @@ export class Call {
   close() {
     clearTimeout(this.timer);
     clearTimeout(this.direct);
+    this.retire();
+    this.next = null;
     if (!this.pc) return;
     this.pc.ontrack = this.pc.onconnectionstatechange = null;
     this.pc.close();

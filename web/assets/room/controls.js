@@ -33,13 +33,13 @@ export class Controls {
     addEventListener("keyup", (e) => this.key(e, false));
   }
 
-  get listener() { return this.model.self?.role === "listener"; }
+  get listener() { return this.model.seat?.role === "listener"; }
   // want is a mute that the node does not know yet: it counts here at once.
-  get muted() { return this.want ?? this.model.self?.muted ?? true; }
+  get muted() { return this.want ?? this.model.seat?.muted ?? true; }
 
   // update shows one's own state.
   update() {
-    const me = this.model.self;
+    const me = this.model.seat;
     if (!me) return;
     const silent = this.muted || this.listener;
     if (this.mic.track) this.mic.track.enabled = !silent;
@@ -81,7 +81,7 @@ export class Controls {
 
   told(p) {
     if (p) this.want = null;
-    if (p?.id === this.model.selfID) Object.assign(this.model.self, { muted: p.muted, muted_by: p.muted_by });
+    if (p && p.id === this.model.self?.id) Object.assign(this.model.self, { muted: p.muted, muted_by: p.muted_by });
     this.update();
   }
 
@@ -89,7 +89,8 @@ export class Controls {
   async settle() {
     clearTimeout(this.timer);
     if (this.want === null || $("#room").hidden) return;
-    if (this.model.self?.muted) return this.told({});
+    const me = this.model.self;
+    if (me?.muted && !me.muted_by) return this.told({}); // a moderator's may be lifted
     try {
       this.told(await this.ask("mute", { muted: true }));
     } catch {
@@ -115,7 +116,7 @@ export class Controls {
 
   async toggleHand() {
     const p = await this.act("hand", { raised: !this.model.self?.hand });
-    if (p?.id === this.model.selfID) this.model.self.hand = p.hand;
+    if (p && p.id === this.model.self?.id) this.model.self.hand = p.hand;
     this.update();
   }
 

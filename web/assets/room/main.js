@@ -13,9 +13,11 @@ import { $, setText, toast, announcer, sentence, copy } from "../ui.js";
 import { Signal, Refused } from "./signal.js";
 import { Model } from "./model.js";
 import { Follow } from "./follow.js";
+import { again } from "./again.js";
+import { InVain, standing } from "./standing.js";
 import { Mic, micProblem } from "./mic.js";
 import { Call } from "./call.js";
-import { Roster, verdict } from "./roster.js";
+import { Roster } from "./roster.js";
 import { Chat } from "./chat.js";
 import { Sheet } from "./sheet.js";
 import { Prejoin } from "./prejoin.js";
@@ -33,6 +35,8 @@ let session = "";
 let signal = null;
 let busy = null; // the (re)join or negotiation under way
 let next = null; // what was asked for meanwhile: {rejoin, fresh, ice}
+const inVain = new InVain();
+const flow = { packets: 0, on: false }; // what came in by the last reading, and whether it was more than before
 
 const call = new Call($("#audio"), {
   onstate: (s) => {
@@ -195,8 +199,8 @@ function rejoin() {
   occupy(async () => {
     try {
       if (!signal.open) return; // arrive follows
-      if (model.self) wish.muted = model.self.muted; // as it was when the seat was lost
-      if (controls.want !== null) wish.muted = controls.want;
+      const was = again(model.seat, controls.want);
+      if (was) wish.muted = was.muted;
       if (session) {
         await ask("leave").catch(() => {}); // ends the connection too; arrive follows
         session = "";
@@ -206,6 +210,7 @@ function rejoin() {
       chat.lost();
       await enter();
       announce("You are back in the room.");
+      if (was?.moderated) toast("You are back in the room, muted: a moderator had muted you before the connection was lost.", { urgent: true, ms: 12000 });
     } catch (err) {
       if (state.phase !== "room") return;
       state.last_error = err.code ?? String(err);
@@ -355,17 +360,11 @@ function refresh() {
   showConnection();
 }
 
-// showConnection says in a word how it stands: signalling first, then audio.
+// showConnection says in a word how it stands, and at length when no sound gets through.
 function showConnection() {
   const el = $("#connection");
-  let text = "Connecting…";
-  let mark = "busy";
-  if (state.signalling !== "open") text = call.state === "connected" ? "Reconnecting, sound is on" : "Reconnecting…";
-  else if (call.state === "connected") {
-    const v = verdict(model.self?.quality) || "good";
-    mark = v;
-    text = { good: "Connected", fair: "Fair connection", poor: "Poor connection" }[v];
-  } else if (call.state === "disconnected" || call.state === "failed") text = "Sound is interrupted, reconnecting…";
+  const { text, mark } = standing({ signalling: state.signalling, audio: call.state, flowing: flow.on, quality: model.self?.quality, inVain: inVain.over });
+  $("#nosound").hidden = !inVain.over;
   if (el.dataset.state !== mark) el.dataset.state = mark;
   if ($("#connection-text").textContent !== text) {
     setText($("#connection-text"), text);
@@ -384,5 +383,14 @@ setInterval(() => {
     showConnection();
   }
 }, 5000);
+setInterval(async () => {
+  if (state.phase !== "room") return;
+  inVain.see({ open: state.signalling === "open", connected: call.state === "connected" });
+  if (state.signalling !== "open" && call.state === "connected") {
+    const { packets_in } = await call.stats();
+    Object.assign(flow, { packets: packets_in, on: flow.packets > 0 && packets_in > flow.packets });
+  } else Object.assign(flow, { packets: 0, on: false });
+  showConnection();
+}, 1000);
 phase("prejoin");
 prejoin.start();

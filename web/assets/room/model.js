@@ -17,6 +17,9 @@ export class Model {
 
   get self() { return this.people.get(this.selfID); }
 
+  // seat is oneself as last known: it outlives one's own "left", after which self is nobody.
+  get seat() { return this.self ?? this.last; }
+
   // reset takes the answer of join, resume or get.
   reset({ participant, room, seq }) {
     const old = this.people;
@@ -27,6 +30,7 @@ export class Model {
     };
     for (const p of room.participants ?? []) put(p);
     if (participant) {
+      this.last = undefined;
       this.selfID = participant.id;
       put(participant);
     }
@@ -49,9 +53,10 @@ export class Model {
       case "joined":
       case "changed":
       case "media":
-        if (p) this.people.set(p.id, { ...this.people.get(p.id), hand: undefined, muted_by: undefined, ...p });
+        if (p) this.people.set(p.id, this.renewed(p));
         break;
       case "left":
+        if (p && p.id === this.selfID) this.last = this.renewed(p);
         if (p && !this.people.delete(p.id) && this.unlisted) this.unlisted--;
         break;
       case "voice": {
@@ -74,6 +79,9 @@ export class Model {
     }
     return true;
   }
+
+  // renewed is a participant as an event tells, with what only the page knows.
+  renewed(p) { return { ...this.people.get(p.id), hand: undefined, muted_by: undefined, ...p }; }
 
   // forget drops figures that were not told again: above 32 participants one gets
   // those of others only while they are bad. True: there were some.

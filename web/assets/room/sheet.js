@@ -53,7 +53,7 @@ export class Sheet {
       ["Joined", clock(p.joined)],
       ["Transport", TRANSPORT[p.transport] ?? p.transport ?? "–"],
       ["Codec", CODEC[p.codec] ?? p.codec ?? "–"],
-      ["Connection", VERDICT[verdict(p.quality)]],
+      ["Connection", p.connected ? VERDICT[verdict(p.quality)] : "No sound gets through yet"],
       ["Loss", `${pct(q.lost_pct)} sending, ${pct(own ? own.lost_pct : q.far_lost_pct)} receiving`],
       ["Jitter", ms(q.jitter_ms) + (own ? `, receiving ${ms(own.jitter_ms)}` : "")],
       ["Round trip", ms(own?.rtt_ms || q.rtt_ms)],

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/pion/stun"
+
+	"github.com/parley-jami/parley/services/connect/device/ice"
 )
 
 // keepAlive is how often an indication is sent, at least, and how much later at most (§1.4).
@@ -19,7 +21,7 @@ const (
 // goroutine reads; writing is safe for several.
 type Conn struct {
 	*framed
-	s *side
+	s *ice.Side
 
 	mu    sync.Mutex
 	timer *time.Timer // nil: closed
@@ -27,7 +29,7 @@ type Conn struct {
 
 func newConn(p *path) *Conn {
 	c := &Conn{framed: p.framed, s: p.s}
-	c.s.remote.Candidates, c.s.local.Candidates = nil, nil // of no use any more
+	c.s.Remote.Candidates, c.s.Local.Candidates = nil, nil // of no use any more
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.timer = time.AfterFunc(keepAlivePause(), c.keep)
@@ -64,10 +66,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if m == nil || m.Type != stun.BindingRequest || c.s.admit(m) != nil {
+		if m == nil || m.Type != stun.BindingRequest || c.s.Admit(m) != nil {
 			continue
 		}
-		out, _, err := c.s.answer(m, c.RemoteAddr())
+		out, _, err := c.s.Answer(m, addrOf(c.RemoteAddr()))
 		if err == nil {
 			err = c.trySend(out.Raw)
 		}

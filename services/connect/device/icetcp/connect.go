@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/parley-jami/parley/services/connect/device/ice"
 	"github.com/parley-jami/parley/services/connect/device/request"
 )
 
@@ -37,7 +38,7 @@ var ErrFailed = errors.New("no path to the device")
 // attempt is what Connect does.
 type attempt struct {
 	a      *Agent
-	s      *side
+	s      *ice.Side
 	wg     sync.WaitGroup
 	events chan event
 	paths  []*path // of race's goroutine alone
@@ -74,7 +75,7 @@ func (t *target) relay() bool { return t != nil && t.Type == request.Relay }
 // is found. It is called once.
 func (a *Agent) Connect(ctx context.Context, remote request.Description) (*Conn, error) {
 	defer a.Close()
-	t := &attempt{a: a, s: &side{controlling: a.controlling, tie: a.tie, local: a.local, remote: remote}, events: make(chan event, 4)}
+	t := &attempt{a: a, s: &ice.Side{Controlling: a.controlling, Tie: a.tie, Local: a.local, Remote: remote}, events: make(chan event, 4)}
 	ctx, cancel := context.WithCancel(ctx)
 	won, err := t.race(ctx, cancel)
 	t.finish(won)
@@ -108,7 +109,7 @@ func (t *attempt) race(ctx context.Context, stop func()) (*path, error) {
 		open        int
 	)
 	nominate := func() {
-		for nominee == nil && len(waiting) > 0 && t.s.controlling {
+		for nominee == nil && len(waiting) > 0 && t.s.Controlling {
 			i := slices.IndexFunc(waiting, func(p *path) bool { return !p.hold })
 			if i < 0 && held == nil {
 				held = time.After(holdTime)
@@ -242,8 +243,8 @@ func (t *attempt) finish(won *path) {
 // dialAll connects to the peer's passive candidates, the best one first.
 func (t *attempt) dialAll(ctx context.Context) {
 	var targets []request.Candidate
-	for _, c := range t.s.remote.Candidates {
-		if c.TCPType == request.Passive && usable(c.Addr.Addr(), t.a.l.o.Loopback) &&
+	for _, c := range t.s.Remote.Candidates {
+		if c.TCPType == request.Passive && ice.Usable(c.Addr.Addr(), t.a.l.o.Loopback) &&
 			!slices.ContainsFunc(targets, func(x request.Candidate) bool { return x.Addr == c.Addr }) {
 			targets = append(targets, c)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/pion/stun"
 	"go.uber.org/goleak"
 
+	"github.com/parley-jami/parley/services/connect/device/ice"
 	"github.com/parley-jami/parley/services/connect/device/request"
 )
 
@@ -220,19 +221,19 @@ func TestStrangersAtThePort(t *testing.T) {
 func TestPeersThatDoNotPlay(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		send func(s *side) [][]byte
+		send func(s *ice.Side) [][]byte
 		want error
 	}{
-		{"data at once", func(*side) [][]byte { return [][]byte{append([]byte{22, 3, 1}, make([]byte, 60)...)} }, errData},
-		{"an answer to nothing", func(*side) [][]byte { return [][]byte{build(t, stun.BindingSuccess)} }, errAnswer},
-		{"a check with another password", func(s *side) [][]byte {
-			return [][]byte{build(t, stun.BindingRequest, stun.NewUsername(s.remote.Ufrag+":"+s.local.Ufrag), stun.NewShortTermIntegrity("other"))}
-		}, errIntegrity},
-		{"a check of another user", func(s *side) [][]byte {
-			return [][]byte{build(t, stun.BindingRequest, stun.NewUsername(s.remote.Ufrag+":other"), stun.NewShortTermIntegrity(s.remote.Pwd))}
-		}, errUsername},
-		{"indications without end", func(*side) [][]byte { return slices.Repeat([][]byte{indication()}, maxMessages+2) }, errFrame},
-		{"hanging up", func(*side) [][]byte { return nil }, io.EOF},
+		{"data at once", func(*ice.Side) [][]byte { return [][]byte{append([]byte{22, 3, 1}, make([]byte, 60)...)} }, errData},
+		{"an answer to nothing", func(*ice.Side) [][]byte { return [][]byte{build(t, stun.BindingSuccess)} }, ice.ErrAnswer},
+		{"a check with another password", func(s *ice.Side) [][]byte {
+			return [][]byte{build(t, stun.BindingRequest, stun.NewUsername(s.Remote.Ufrag+":"+s.Local.Ufrag), stun.NewShortTermIntegrity("other"))}
+		}, ice.ErrIntegrity},
+		{"a check of another user", func(s *ice.Side) [][]byte {
+			return [][]byte{build(t, stun.BindingRequest, stun.NewUsername(s.Remote.Ufrag+":other"), stun.NewShortTermIntegrity(s.Remote.Pwd))}
+		}, ice.ErrUsername},
+		{"indications without end", func(*ice.Side) [][]byte { return slices.Repeat([][]byte{indication()}, maxMessages+2) }, errFrame},
+		{"hanging up", func(*ice.Side) [][]byte { return nil }, io.EOF},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			asked := agent(t, listen(t, "127.0.0.1:0"), true)
@@ -241,8 +242,8 @@ func TestPeersThatDoNotPlay(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer ln.Close()
-			peer := &side{local: request.Description{Ufrag: "peerpeer", Pwd: "peerpeerpeerpeerpeerpeer"}, remote: asked.Local()}
-			peer.local.Candidates = []request.Candidate{{Foundation: "H", Addr: ln.Addr().(*net.TCPAddr).AddrPort(), Type: request.Host, TCPType: request.Passive}}
+			peer := &ice.Side{Local: request.Description{Ufrag: "peerpeer", Pwd: "peerpeerpeerpeerpeerpeer"}, Remote: asked.Local()}
+			peer.Local.Candidates = []request.Candidate{{Foundation: "H", Addr: ln.Addr().(*net.TCPAddr).AddrPort(), Type: request.Host, TCPType: request.Passive}}
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
@@ -267,7 +268,7 @@ func TestPeersThatDoNotPlay(t *testing.T) {
 			}()
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
-			_, err = asked.Connect(ctx, peer.local)
+			_, err = asked.Connect(ctx, peer.Local)
 			if !errors.Is(err, c.want) || !errors.Is(err, ErrFailed) {
 				t.Errorf("%v, want %v", err, c.want)
 			}
@@ -278,17 +279,17 @@ func TestPeersThatDoNotPlay(t *testing.T) {
 
 // TestRoleConflict: a peer that takes itself for controlling is told so.
 func TestRoleConflict(t *testing.T) {
-	a := &side{controlling: true, local: request.Description{Ufrag: "aaaa", Pwd: "apwd"}, remote: request.Description{Ufrag: "bbbb", Pwd: "bpwd"}}
-	b := &side{controlling: true, local: a.remote, remote: a.local}
-	m, err := b.check(true)
+	a := &ice.Side{Controlling: true, Local: request.Description{Ufrag: "aaaa", Pwd: "apwd"}, Remote: request.Description{Ufrag: "bbbb", Pwd: "bpwd"}}
+	b := &ice.Side{Controlling: true, Local: a.Remote, Remote: a.Local}
+	m, err := b.Check(true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, conflict, err := a.answer(m, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1})
+	out, conflict, err := a.Answer(m, netip.MustParseAddrPort("127.0.0.1:1"))
 	if err != nil || !conflict {
 		t.Fatal(conflict, err)
 	}
-	if err := b.answered(out); !errors.Is(err, errRefused) {
+	if err := b.Answered(out); !errors.Is(err, ice.ErrRefused) {
 		t.Errorf("%v", err)
 	}
 }
@@ -301,8 +302,8 @@ func TestPeerWithoutChecks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	peer := &side{local: request.Description{Ufrag: "peerpeer", Pwd: "peerpeerpeerpeerpeerpeer"}, remote: asked.Local()}
-	peer.local.Candidates = []request.Candidate{{Foundation: "H", Addr: ln.Addr().(*net.TCPAddr).AddrPort(), Type: request.Host, TCPType: request.Passive}}
+	peer := &ice.Side{Local: request.Description{Ufrag: "peerpeer", Pwd: "peerpeerpeerpeerpeerpeer"}, Remote: asked.Local()}
+	peer.Local.Candidates = []request.Candidate{{Foundation: "H", Addr: ln.Addr().(*net.TCPAddr).AddrPort(), Type: request.Host, TCPType: request.Passive}}
 	nominated := make(chan bool, 1)
 	go func() {
 		conn, err := ln.Accept()
@@ -316,7 +317,7 @@ func TestPeerWithoutChecks(t *testing.T) {
 			if err != nil {
 				return
 			}
-			out, _, err := peer.answer(m, conn.RemoteAddr())
+			out, _, err := peer.Answer(m, addrOf(conn.RemoteAddr()))
 			if err == nil {
 				err = f.send(out.Raw)
 			}
@@ -331,7 +332,7 @@ func TestPeerWithoutChecks(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	began := time.Now()
-	c, err := asked.Connect(ctx, peer.local)
+	c, err := asked.Connect(ctx, peer.Local)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -367,7 +368,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(append(frame(build(f, stun.BindingRequest)), frame([]byte("data of a record"))...))
 	f.Add(append([]byte{0, 0}, frame(append([]byte{22, 3, 3, 0, 40}, make([]byte, 40)...))...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		c := &Conn{framed: newFramed(bytesConn{r: bytes.NewReader(b)}), s: &side{}}
+		c := &Conn{framed: newFramed(bytesConn{r: bytes.NewReader(b)}), s: &ice.Side{}}
 		got, err := io.ReadAll(c)
 		if len(got) > len(b) {
 			t.Errorf("%d bytes of %d", len(got), len(b))
@@ -375,7 +376,7 @@ func FuzzFrames(f *testing.F) {
 		if err == nil && len(b) > 0 && len(got) == 0 && b[0]|b[1%len(b)] != 0 && len(b) > 2 && int(binary.BigEndian.Uint16(b)) < stunHeader && int(binary.BigEndian.Uint16(b)) > 0 {
 			t.Error("a short data frame was lost")
 		}
-		p := &path{framed: newFramed(bytesConn{r: bytes.NewReader(b)}), s: &side{controlling: true}}
+		p := &path{framed: newFramed(bytesConn{r: bytes.NewReader(b)}), s: &ice.Side{Controlling: true}}
 		if p.run(nil, func(kind) {}) == nil {
 			t.Error("selected without knowing the password")
 		}

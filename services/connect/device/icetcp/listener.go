@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/internal/limits"
+	"github.com/parley-jami/parley/services/connect/device/ice"
 	"github.com/parley-jami/parley/services/connect/device/request"
 )
 
@@ -60,12 +61,17 @@ func NewListener(ln net.Listener, o Options) *Listener {
 }
 
 func (l *Listener) addr() netip.AddrPort {
-	t, ok := l.ln.Addr().(*net.TCPAddr)
+	return addrOf(l.ln.Addr())
+}
+
+// addrOf is a TCP address; of another kind it is the zero one.
+func addrOf(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.AddrPort{}
 	}
-	a := t.AddrPort()
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 // Serve accepts connections until ctx ends, or the listener fails.
@@ -158,7 +164,7 @@ func (l *Listener) claim(c net.Conn, relayed bool) error {
 	if m == nil || m.Type != stun.BindingRequest {
 		return errUnknown
 	}
-	local, _, err := username(m)
+	local, _, err := ice.Username(m)
 	if err != nil {
 		return err
 	}
@@ -168,7 +174,7 @@ func (l *Listener) claim(c net.Conn, relayed bool) error {
 	if a == nil {
 		return errUnknown
 	}
-	if err := (&side{local: a.local}).admit(m); err != nil {
+	if err := (&ice.Side{Local: a.local}).Admit(m); err != nil {
 		return err
 	}
 	if err := c.SetReadDeadline(time.Time{}); err != nil {

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/pion/stun"
+
+	"github.com/parley-jami/parley/services/connect/device/ice"
 )
 
 // maxMessages bounds the STUN messages on a path before it is selected.
@@ -14,7 +16,7 @@ const maxMessages = 64
 // path is one TCP connection on which checks are made.
 type path struct {
 	*framed
-	s     *side
+	s     *ice.Side
 	to    *target // nil: the peer connected
 	relay bool    // through a relay, ours or the peer's
 	heard bool    // something came; of run's goroutine until it ended
@@ -34,7 +36,7 @@ func (p *path) ask() error { return p.send1(false) }
 func (p *path) nominate() error { return p.send1(true) }
 
 func (p *path) send1(use bool) error {
-	m, err := p.s.check(use)
+	m, err := p.s.Check(use)
 	if err != nil {
 		return err
 	}
@@ -107,10 +109,10 @@ func (p *path) run(first *stun.Message, tell func(kind)) error {
 // reply answers a check and, where ours is not sent yet, sends it after. use: the peer,
 // which controls, selected the path.
 func (p *path) reply(m *stun.Message) (use bool, err error) {
-	if err := p.s.admit(m); err != nil {
+	if err := p.s.Admit(m); err != nil {
 		return false, err
 	}
-	out, conflict, err := p.s.answer(m, p.RemoteAddr())
+	out, conflict, err := p.s.Answer(m, addrOf(p.RemoteAddr()))
 	if err != nil {
 		return false, err
 	}
@@ -125,7 +127,7 @@ func (p *path) reply(m *stun.Message) (use bool, err error) {
 			return false, err
 		}
 	}
-	return !p.s.controlling && m.Contains(stun.AttrUseCandidate), nil
+	return !p.s.Controlling && m.Contains(stun.AttrUseCandidate), nil
 }
 
 // take takes an answer to one of our checks. selected: it was the one that nominates.
@@ -134,7 +136,7 @@ func (p *path) take(m *stun.Message) (selected bool, err error) {
 	asked, nominated := p.sent && m.TransactionID == p.asked, p.nominates && m.TransactionID == p.nominated
 	p.mu.Unlock()
 	if !asked && !nominated {
-		return false, errAnswer
+		return false, ice.ErrAnswer
 	}
-	return nominated, p.s.answered(m)
+	return nominated, p.s.Answered(m)
 }

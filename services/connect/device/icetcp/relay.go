@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/parley-jami/parley/services/connect/device/ice"
 	"github.com/parley-jami/parley/services/connect/device/request"
 )
 
@@ -36,7 +37,7 @@ func (l *Listener) ServeRelay(r Relay) {
 // relayed is the candidate of the relay, as stock has it: its foundation is that of the relay's
 // address, its type preference 0.
 func relayed(at netip.AddrPort) request.Candidate {
-	return request.Candidate{Foundation: "R" + foundation(at.Addr()), Priority: 65535<<8 | 255, Addr: at, Type: request.Relay, TCPType: request.Passive}
+	return request.Candidate{Foundation: "R" + ice.Foundation(at.Addr()), Priority: 65535<<8 | 255, Addr: at, Type: request.Relay, TCPType: request.Passive}
 }
 
 // permit has the relay that an agent names let the peer in, from wherever it says that it is.
@@ -46,8 +47,8 @@ func (t *attempt) permit() {
 		return
 	}
 	var ips []netip.Addr
-	for _, c := range t.s.remote.Candidates {
-		if ip := c.Addr.Addr(); ip.Is4() && usable(ip, t.a.l.o.Loopback) && !slices.Contains(ips, ip) {
+	for _, c := range t.s.Remote.Candidates {
+		if ip := c.Addr.Addr(); ip.Is4() && ice.Usable(ip, t.a.l.o.Loopback) && !slices.Contains(ips, ip) {
 			ips = append(ips, ip)
 		}
 	}

@@ -51,10 +51,10 @@ func newChannel(s *Socket, name string, num uint16, ours bool) *Channel {
 func (c *Channel) Name() string { return c.name }
 
 // LocalAddr implements channel.Channel.
-func (c *Channel) LocalAddr() net.Addr { return c.s.conn.LocalAddr() }
+func (c *Channel) LocalAddr() net.Addr { return c.s.t.LocalAddr() }
 
 // RemoteAddr implements channel.Channel.
-func (c *Channel) RemoteAddr() net.Addr { return c.s.conn.RemoteAddr() }
+func (c *Channel) RemoteAddr() net.Addr { return c.s.t.RemoteAddr() }
 
 // Peer implements channel.Channel.
 func (c *Channel) Peer() channel.Peer { return c.s.cfg.Peer }
@@ -194,6 +194,13 @@ func (c *Channel) finish(end error, drop bool) {
 	}
 	c.openLocked()
 	c.wake()
+}
+
+// ended reports whether the channel has ended.
+func (c *Channel) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.end != nil
 }
 
 // open lets writers begin.

@@ -1,5 +1,6 @@
 // Package mux shares one connection between two Jami devices among channels
-// (connect-and-calls §2). On the connection is a stream of msgpack objects, each an array of
+// (connect-and-calls §2). Between nodes, over UDP, a [Transport] carries their messages; else on the
+// connection is a stream of msgpack objects, each an array of
 //
 //	channel  uint16  0 control, 0xffff protocol, else a channel
 //	data     bin     at most 65535 bytes; empty: the channel ends, in both directions

@@ -285,7 +285,7 @@ func TestPeerThatDoesNotRead(t *testing.T) {
 		x, y := net.Pipe()
 		defer y.Close()
 		a := start(t, x)
-		time.Sleep(writeTime + time.Second)
+		time.Sleep(WriteTime + time.Second)
 		if err := <-a.ended; !errors.Is(err, ErrSlowPeer) {
 			t.Error(err)
 		}

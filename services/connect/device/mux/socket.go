@@ -1,14 +1,11 @@
 package mux
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,8 +17,6 @@ import (
 
 // Times.
 const (
-	writeTime  = 20 * time.Second // a peer that takes longer to read is cut off
-	closeTime  = 300 * time.Millisecond
 	beaconTime = 3 * time.Second // §2.2
 	readerTime = 2 * time.Second // how long a reader may hold the others up; less than beaconTime
 )
@@ -54,14 +49,14 @@ type Config struct {
 
 // Socket is a connection that channels share. It is safe for concurrent use.
 type Socket struct {
-	conn net.Conn
+	t    Transport
 	cfg  Config
-
-	wmu  sync.Mutex // writing
 	done chan struct{}
-	room chan struct{} // holds an element when a reader made room
-	kept atomic.Int64  // bytes that wait for readers
+	kept atomic.Int64 // bytes that wait for readers
 	wg   sync.WaitGroup
+
+	roomMu sync.Mutex
+	room   chan struct{} // nil, or closed when a reader makes room
 
 	mu       sync.Mutex
 	channels map[uint16]*Channel
@@ -81,12 +76,15 @@ type saying struct {
 	then *Channel // that may be used after
 }
 
-// New returns a socket on a connection. Nothing is read or written before Run.
-func New(conn net.Conn, cfg Config) *Socket {
+// New returns a socket on a byte stream. Nothing is read or written before Run.
+func New(conn net.Conn, cfg Config) *Socket { return NewOn(&stream{Conn: conn}, cfg) }
+
+// NewOn returns a socket on a transport. Nothing is read or written before Run.
+func NewOn(t Transport, cfg Config) *Socket {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	return &Socket{conn: conn, cfg: cfg, done: make(chan struct{}), room: make(chan struct{}, 1), channels: map[uint16]*Channel{}, idle: time.Now()}
+	return &Socket{t: t, cfg: cfg, done: make(chan struct{}), channels: map[uint16]*Channel{}, idle: time.Now()}
 }
 
 // Run serves the connection until it ends, which is never without a reason. The one of an
@@ -94,16 +92,7 @@ func New(conn net.Conn, cfg Config) *Socket {
 func (s *Socket) Run() error {
 	defer s.wg.Wait()
 	s.say(protocol, version, nil)
-	r := bufio.NewReaderSize(s.conn, readBuffer)
-	for {
-		ch, data, err := readMessage(r)
-		if err == nil {
-			err = s.take(ch, data)
-		}
-		if err != nil {
-			return s.fail(err)
-		}
-	}
+	return s.fail(s.t.Serve(s.take))
 }
 
 // take treats one message.
@@ -145,6 +134,10 @@ func (s *Socket) deliver(ch uint16, data []byte) error {
 	switch {
 	case c == nil:
 		return nil
+	case len(data) == 0 && c.ours && !c.isOpen(): // its acceptance is on the way still
+		c.finish(io.EOF, false)
+		c.answered(nil)
+		return nil
 	case len(data) == 0:
 		s.forget(c)
 		c.finish(io.EOF, false)
@@ -155,11 +148,12 @@ func (s *Socket) deliver(ch uint16, data []byte) error {
 	limit := time.NewTimer(readerTime)
 	defer limit.Stop()
 	for {
+		room := s.awaitRoom()
+		if c.put(data) {
+			return nil
+		}
 		select {
-		case <-s.room:
-			if c.put(data) {
-				return nil
-			}
+		case <-room:
 		case <-s.done:
 			return ErrSocketClosed
 		case <-limit.C:
@@ -173,11 +167,23 @@ func (s *Socket) deliver(ch uint16, data []byte) error {
 	}
 }
 
+// awaitRoom is closed when a reader makes room.
+func (s *Socket) awaitRoom() <-chan struct{} {
+	s.roomMu.Lock()
+	defer s.roomMu.Unlock()
+	if s.room == nil {
+		s.room = make(chan struct{})
+	}
+	return s.room
+}
+
 // took notes that a reader made room.
 func (s *Socket) took() {
-	select {
-	case s.room <- struct{}{}:
-	default:
+	s.roomMu.Lock()
+	defer s.roomMu.Unlock()
+	if s.room != nil {
+		close(s.room)
+		s.room = nil
 	}
 }
 
@@ -194,6 +200,14 @@ func (s *Socket) requested(q *channelRequest) {
 			if c == nil && usable(q.ch) {
 				s.say(q.ch, nil, nil)
 			}
+			return
+		}
+		if c.ended() { // its end was faster
+			s.forget(c)
+			return
+		}
+		if err := s.t.Open(c.num); err != nil {
+			s.fail(err)
 			return
 		}
 		c.open()
@@ -249,6 +263,10 @@ func (s *Socket) asked(q *channelRequest, had *Channel) {
 		s.forget(c)
 		c.finish(ErrClosed, true)
 		decline(err)
+		return
+	}
+	if err := s.t.Open(q.ch); err != nil {
+		s.fail(err)
 		return
 	}
 	s.say(control, appendRequest(nil, q.name, q.ch, stateAccept), c)
@@ -308,7 +326,7 @@ func (s *Socket) number(name string) (*Channel, error) {
 		return nil, ErrTooMany
 	}
 	for range openTries {
-		n := uint16(1 + rand.N(protocol-1))
+		n := s.t.Number()
 		if s.channels[n] == nil {
 			c := newChannel(s, name, n, true)
 			s.channels[n] = c
@@ -366,25 +384,10 @@ func (s *Socket) Beacon() bool {
 	return known
 }
 
-// buffers are for messages with their headers.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
 // write writes one message.
 func (s *Socket) write(ch uint16, data []byte) error {
-	b := buffers.Get().(*[]byte)
-	defer buffers.Put(b)
-	*b = appendMessage((*b)[:0], ch, data)
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	err := s.conn.SetWriteDeadline(time.Now().Add(writeTime))
-	if err == nil {
-		_, err = s.conn.Write(*b)
-	}
-	if err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			err = ErrSlowPeer
-		}
-		return s.fail(err)
+	if err := s.t.Write(ch, data); err != nil {
+		return s.fail(slow(err))
 	}
 	return nil
 }
@@ -457,10 +460,6 @@ func (s *Socket) fail(why error) error {
 			c.finish(fmt.Errorf("%w: %w", ErrSocketClosed, why), false)
 		}
 	}
-	if t, ok := s.conn.(interface{ NetConn() net.Conn }); ok { // TLS tells the peer, which may not read
-		cut := time.AfterFunc(closeTime, func() { t.NetConn().Close() })
-		defer cut.Stop()
-	}
-	s.conn.Close() // what is wrong with it is of no use any more
+	s.t.Close()
 	return why
 }

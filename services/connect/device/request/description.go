@@ -44,13 +44,13 @@ const (
 // ActivePort is the port of an active candidate: it has none (RFC 6544 §4.5).
 const ActivePort = 9
 
-// Candidate is an address at which a device may be reached by TCP.
+// Candidate is an address at which a device may be reached.
 type Candidate struct {
 	Foundation string
 	Priority   uint32
 	Addr       netip.AddrPort
 	Type       Type
-	TCPType    TCPType
+	TCPType    TCPType // empty: by UDP
 }
 
 // Description is what a device tells of its side of a connection.
@@ -67,13 +67,22 @@ func (d *Description) Text() (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%s\n", d.Ufrag, d.Pwd)
 	for _, c := range d.Candidates {
+		if c.TCPType == "" {
+			fmt.Fprintf(&b, "%s 1 UDP %d %s %d typ %s\n", c.Foundation, c.Priority, c.Addr.Addr(), c.Addr.Port(), c.Type)
+			continue
+		}
 		fmt.Fprintf(&b, "%s 1 TCP %d %s %d typ %s tcptype %s\n", c.Foundation, c.Priority, c.Addr.Addr(), c.Addr.Port(), c.Type, c.TCPType)
 	}
 	return b.String(), nil
 }
 
-// ParseDescription reads ice_msg.
-func ParseDescription(text string) (Description, error) {
+// ParseDescription reads ice_msg, and passes over candidates of UDP.
+func ParseDescription(text string) (Description, error) { return parseText(text, false) }
+
+// ParseUDP reads udp, and passes over candidates of TCP.
+func ParseUDP(text string) (Description, error) { return parseText(text, true) }
+
+func parseText(text string, udp bool) (Description, error) {
 	if len(text) > maxText {
 		return Description{}, fmt.Errorf("%w: an ice_msg of %d bytes", ErrTooLarge, len(text))
 	}
@@ -93,7 +102,7 @@ func ParseDescription(text string) (Description, error) {
 		case d.Pwd == "":
 			d.Pwd = line
 		default:
-			c, ok := parseCandidate(line)
+			c, ok := parseCandidate(line, udp)
 			if !ok || len(d.Candidates) == maxCandidates {
 				continue
 			}
@@ -139,9 +148,14 @@ func iceChars(s string) bool {
 }
 
 // parseCandidate reads one line; false: it is none that can be used.
-func parseCandidate(line string) (c Candidate, ok bool) {
+func parseCandidate(line string, udp bool) (c Candidate, ok bool) {
 	f := strings.Fields(line)
-	if len(f) != 10 || f[1] != "1" || f[2] != "TCP" || f[6] != "typ" || f[8] != "tcptype" {
+	switch {
+	case len(f) < 8 || f[1] != "1" || f[6] != "typ":
+		return c, false
+	case udp && (len(f) != 8 || f[2] != "UDP"):
+		return c, false
+	case !udp && (len(f) != 10 || f[2] != "TCP" || f[8] != "tcptype"):
 		return c, false
 	}
 	if len(f[0]) > 32 || !iceChars(f[0]) {
@@ -159,11 +173,15 @@ func parseCandidate(line string) (c Candidate, ok bool) {
 	if err != nil || port == 0 {
 		return c, false
 	}
-	c = Candidate{Foundation: f[0], Priority: uint32(prio), Addr: netip.AddrPortFrom(ip.Unmap(), uint16(port)), Type: Type(f[7]), TCPType: TCPType(f[9])}
+	c = Candidate{Foundation: f[0], Priority: uint32(prio), Addr: netip.AddrPortFrom(ip.Unmap(), uint16(port)), Type: Type(f[7])}
 	switch c.Type {
 	case Host, ServerReflexive, PeerReflexive, Relay:
 	default:
 		return c, false
 	}
+	if udp {
+		return c, true
+	}
+	c.TCPType = TCPType(f[9])
 	return c, c.TCPType == Active || c.TCPType == Passive || c.TCPType == SimultaneousOpen
 }

@@ -8,6 +8,10 @@
 //	ice_msg   str     see below
 //	isAnswer  bool
 //	connType  str     a hint of what it is for; empty in answers
+//	udp       str     as ice_msg, with credentials of its own: a connection over UDP is offered
+//	                  too. Only in answers to requests that have it
+//
+// Stock's reader passes over keys that it does not know, as udp.
 //
 // ice_msg is lines of text:
 //
@@ -16,6 +20,6 @@
 //	<foundation> <component> <TCP|UDP> <priority> <ip> <port> typ <host|srflx|prflx|relay>[ tcptype <active|passive|so>]
 //
 // Stock's reader passes over a candidate that it doesn't understand; so does this one, and
-// over those of other components and of UDP, which device connections don't use. What has
-// no credentials, or more than a device ever sends, is refused.
+// over those of other components, in ice_msg of UDP and in udp of TCP. What has no
+// credentials, or more than a device ever sends, is refused.
 package request

@@ -35,6 +35,7 @@ type Message struct {
 	Answer   bool
 	ConnType string // a hint, for push notifications alone
 	ICE      Description
+	UDP      *Description // nil: TCP alone
 }
 
 // NewID returns an id for a new request.
@@ -46,7 +47,7 @@ func NewID() (uint64, error) {
 	return binary.BigEndian.Uint64(b[:])%MaxID + 1, nil
 }
 
-// Pack returns the map with its keys in stock's order.
+// Pack returns the map with its keys in stock's order, of which udp is none and the last.
 func (m *Message) Pack() ([]byte, error) {
 	if m.ID == 0 || m.ID > MaxID {
 		return nil, fmt.Errorf("%w: id %d", ErrMalformed, m.ID)
@@ -61,12 +62,22 @@ func (m *Message) Pack() ([]byte, error) {
 	var buf bytes.Buffer
 	e := msgpack.NewEncoder(&buf)
 	e.UseCompactInts(true)
+	keys := 4
+	if m.UDP != nil {
+		keys++
+	}
 	err = errors.Join(
-		e.EncodeMapLen(4),
+		e.EncodeMapLen(keys),
 		e.EncodeString("id"), e.EncodeUint(m.ID),
 		e.EncodeString("ice_msg"), e.EncodeString(text),
 		e.EncodeString("isAnswer"), e.EncodeBool(m.Answer),
 		e.EncodeString("connType"), e.EncodeString(m.ConnType))
+	if err == nil && m.UDP != nil {
+		if text, err = m.UDP.Text(); err != nil {
+			return nil, err
+		}
+		err = errors.Join(e.EncodeString("udp"), e.EncodeString(text))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connection request: %w", err)
 	}
@@ -92,8 +103,8 @@ func Parse(b []byte) (*Message, error) {
 		return nil, fmt.Errorf("%w: a map of %d", ErrMalformed, n)
 	}
 	m := new(Message)
-	had := make(map[string]bool, 4)
-	var text string
+	had := make(map[string]bool, 5)
+	var text, udp string
 	for range n {
 		key, err := str(d, r, 32)
 		if err == nil && had[key] {
@@ -108,6 +119,8 @@ func Parse(b []byte) (*Message, error) {
 			m.ID, err = unsigned(d)
 		case "ice_msg":
 			text, err = str(d, r, maxText)
+		case "udp":
+			udp, err = str(d, r, maxText)
 		case "isAnswer":
 			m.Answer, err = d.DecodeBool()
 		case "connType":
@@ -127,6 +140,13 @@ func Parse(b []byte) (*Message, error) {
 	}
 	if m.ICE, err = ParseDescription(text); err != nil {
 		return nil, err
+	}
+	if had["udp"] {
+		u, err := ParseUDP(udp)
+		if err != nil {
+			return nil, err
+		}
+		m.UDP = &u
 	}
 	return m, nil
 }

@@ -58,6 +58,64 @@ func TestMessageRoundTrip(t *testing.T) {
 	}
 }
 
+// udpText is udp of a node.
+const udpText = "5fb2a1c0\n0123456789abcdef01234567\n" +
+	"Ha4d0002 1 UDP 2130706431 10.77.0.2 4225 typ host\n" +
+	"H922b3619 1 UDP 2130706175 2001:db8::1 4225 typ host\n" +
+	"Sc0000201 1 UDP 1694498815 192.0.2.1 31225 typ srflx\n"
+
+// TestUDPIsOneMoreKey: a request that offers UDP has stock's bytes, and after them what stock
+// passes over.
+func TestUDPIsOneMoreKey(t *testing.T) {
+	m := message(t)
+	plain, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := ParseUDP(udpText)
+	if err != nil || len(u.Candidates) != 3 {
+		t.Fatalf("%+v, %v", u, err)
+	}
+	if text, err := u.Text(); err != nil || text != udpText {
+		t.Errorf("%v\n%s", err, text)
+	}
+	m.UDP = &u
+	b, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b[0] != 0x85 || !bytes.HasPrefix(b[1:], plain[1:]) || !bytes.HasPrefix(b[len(plain):], []byte("\xa3udp")) {
+		t.Errorf("%q\n%q", plain, b)
+	}
+	got, err := Parse(b)
+	if err != nil || !reflect.DeepEqual(got, m) {
+		t.Errorf("%v\n%+v", err, got)
+	}
+	for _, bad := range []string{"", "ufragufr\n", strings.Repeat("x\n", maxLines+1)} {
+		m.UDP = &Description{Ufrag: "ufragufr", Pwd: "pwdpwdpwdpwdpwdpwdpwdpwd"}
+		b, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := bytes.Index(b, []byte("\xa3udp")) + 4
+		b = append(b[:i:i], append([]byte{0xda, byte(len(bad) >> 8), byte(len(bad))}, bad...)...)
+		if m, err := Parse(b); err == nil {
+			t.Errorf("udp %.20q: %+v", bad, m)
+		}
+	}
+}
+
+func TestWhatIsNoUDPCandidate(t *testing.T) {
+	good := "Ha4d0002 1 UDP 2130706431 10.77.0.2 49503 typ host"
+	for line, n := range map[string]int{good: 1, good + " tcptype passive": 0, strings.Replace(good, "UDP", "TCP", 1): 0,
+		strings.Replace(good, " 1 ", " 2 ", 1): 0, strings.Replace(good, "typ host", "typ guest", 1): 0, strings.TrimSuffix(good, " host"): 0} {
+		d, err := ParseUDP("ufragufr\npwdpwdpwdpwdpwdpwdpwdpwd\n" + line + "\n")
+		if err != nil || len(d.Candidates) != n {
+			t.Errorf("%q: %d candidates, %v", line, len(d.Candidates), err)
+		}
+	}
+}
+
 func TestWhatIsNoCandidate(t *testing.T) {
 	const head = "ufragufr\npwdpwdpwdpwdpwdpwdpwdpwd\n"
 	good := "Ha4d0002 1 TCP 2130706431 10.77.0.2 49503 typ host tcptype passive"
@@ -156,6 +214,16 @@ func FuzzParse(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(b)
+		u, err := ParseUDP(udpText)
+		if err != nil {
+			f.Fatal(err)
+		}
+		offers := *m
+		offers.UDP = &u
+		if b, err = offers.Pack(); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
 	}
 	f.Add([]byte("\x84\xa2id\x01\xa7ice_msg\xc4\x04u\np\n\xa8isAnswer\xc3\xa8connType\xa0"))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -177,18 +245,21 @@ func FuzzParse(f *testing.F) {
 func FuzzParseDescription(f *testing.F) {
 	f.Add(stock)
 	f.Add("ufragufr\npwdpwdpwdpwdpwdpwdpwdpwd\nR1 1 TCP 16777215 192.0.2.1 3478 typ relay tcptype passive\nU 1 UDP 1 10.0.0.1 1 typ host\n")
+	f.Add(udpText)
 	f.Fuzz(func(t *testing.T, text string) {
-		d, err := ParseDescription(text)
-		if err != nil {
-			return
-		}
-		out, err := d.Text()
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, err := ParseDescription(out)
-		if err != nil || !reflect.DeepEqual(again, d) {
-			t.Fatalf("%v\n%+v\n%+v", err, again, d)
+		for _, parse := range []func(string) (Description, error){ParseDescription, ParseUDP} {
+			d, err := parse(text)
+			if err != nil {
+				continue
+			}
+			out, err := d.Text()
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := parse(out)
+			if err != nil || !reflect.DeepEqual(again, d) {
+				t.Fatalf("%v\n%+v\n%+v", err, again, d)
+			}
 		}
 	})
 }

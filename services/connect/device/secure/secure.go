@@ -1,6 +1,10 @@
-// Package secure makes the TLS session between two Jami devices (connect-and-calls §1.5,
-// §1.6): TLS 1.3 alone, both show their whole chain of certificates, device first, and each knows whom
-// it expects from the exchange before. The device that was asked for the connection is the client.
+// Package secure makes the session between two Jami devices (connect-and-calls §1.5, §1.6). On
+// TCP that is TLS 1.3 alone, whose client is the device that was asked for the connection. On UDP,
+// which nodes alone use, it is DTLS 1.2 (RFC 6347), whose server is the device that was asked; ECDHE with
+// AES-GCM alone, and the extended master secret (RFC 7627).
+//
+// In both, both show their whole chain of certificates, device first, and each knows whom it expects
+// from the exchange before: the key that signed and encrypted its message has to be the certificate's.
 //
 // Stock allows TLS 1.2 and anonymous suites too, and no group below P-384; two sides that know TLS
 // 1.3 never come to the former. P-256 and signatures with SHA-256 stock refuses, so they are not offered.
@@ -114,10 +118,11 @@ type verifier struct {
 	shown    *trust.Chain
 }
 
-// verify takes the chain of the exchange, byte by byte, as stock 13.7 wants it; or a newer one
+func (v *verifier) verify(s tls.ConnectionState) error { return v.prove(s.PeerCertificates) }
+
+// prove takes the chain of the exchange, byte by byte, as stock 13.7 wants it; or a newer one
 // of that device, which it may have had made since, and which is judged anew.
-func (v *verifier) verify(s tls.ConnectionState) error {
-	certs := s.PeerCertificates
+func (v *verifier) prove(certs []*x509.Certificate) error {
 	if len(certs) == 0 {
 		return ErrNoCertificate
 	}
