@@ -212,7 +212,7 @@ func (n *node) stockCell(r *rig, p *rigPeer, acc string, bot *bot) (c natCell) {
 	hz := 400 + 170*float64(p.i)
 	r.speaks(p, hz, 60)
 	began := time.Now()
-	call := p.talksWithin(15*time.Second, acc, n.status().Account.ID)
+	call := p.talksWithin(10*time.Second, acc, n.status().Account.ID)
 	for try := 1; call == ""; try++ {
 		fmt.Printf("nat: peer %d was not connected within %.0f s; it registers anew and calls again\n", p.i, time.Since(began).Seconds())
 		if try == 3 {
@@ -224,7 +224,7 @@ func (n *node) stockCell(r *rig, p *rigPeer, acc string, bot *bot) (c natCell) {
 		p.call(nil, "configuration.sendRegister", acc, true)
 		p.wait(from, time.Minute, "registrationStateChanged", acc, "REGISTERED")
 		began = time.Now()
-		call = p.talksWithin(15*time.Second, acc, n.status().Account.ID)
+		call = p.talksWithin(10*time.Second, acc, n.status().Account.ID)
 	}
 	heard := speaker{filepath.Join(r.state, fmt.Sprintf("p%d", p.i), "heard.raw")}
 	c.hears, c.heard = n.tones(fmt.Sprintf("peer %d", p.i), heard, bot, hz, began)
