@@ -61,6 +61,9 @@ func (s *Service) hearMedia() error {
 			}
 		}),
 		hear(s, contract.MediaLeg, func(params []string, e *contract.LegChange) {
+			if e.State == "closed" && e.Reason == "shutdown" {
+				s.workers.left(params[1])
+			}
 			s.toRoom(e.Room, func(l *live) { l.r.LegState(s.now(), params[1], e.Leg, e.State) })
 		}),
 		hear(s, contract.MediaVoice, func(_ []string, e *contract.VoiceChange) {

@@ -34,6 +34,7 @@ type fakeMedia struct {
 	maxLegs int
 	trunks  map[string]contract.TrunksSet // the last one of each room
 	refuse  *contract.Error               // answers trunks
+	silent  bool                          // no more beats
 }
 
 func startMedia(t testing.TB, s *bustest.Server, name string) *fakeMedia {
@@ -80,8 +81,19 @@ func check(t testing.TB, err error) {
 	}
 }
 
+// mute ends the beats.
+func (m *fakeMedia) mute() {
+	m.mu.Lock()
+	m.silent = true
+	m.mu.Unlock()
+}
+
 func (m *fakeMedia) beat() {
 	m.mu.Lock()
+	if m.silent {
+		m.mu.Unlock()
+		return
+	}
 	b := &contract.WorkerBeat{Worker: m.name, Started: fmt.Sprint(m.started), Legs: len(m.legs), MaxLegs: m.maxLegs,
 		TrunkKey: []byte("key of " + m.name), TrunkAddress: "192.0.2.1:24000"}
 	m.mu.Unlock()

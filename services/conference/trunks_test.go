@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
@@ -271,5 +272,22 @@ func TestOfferOfTheNode(t *testing.T) {
 	w.join("main", "a")
 	if _, err := call(w, contract.RoomNegotiate, ask, "main", "a"); !errors.Is(err, contract.ErrBadRequest) {
 		t.Errorf("for a browser: %v", err)
+	}
+}
+
+// TestWorkerEndsInOrder: who is at a worker that is told to end is at another one at once.
+func TestWorkerEndsInOrder(t *testing.T) {
+	w, m2 := atTwo(t)
+	w.media.change(func(m *fakeMedia) { m.maxLegs = 0 })
+	m2.mute()
+	check(t, bus.Publish(context.Background(), m2.c, contract.MediaLeg, &contract.LegChange{Leg: "c", Room: "main", State: "closed", Reason: "shutdown"}, "m2"))
+	began := time.Now()
+	w.wait(contract.EventMedia, "c")
+	if took := time.Since(began); took > time.Second { // without a word it takes 1.6 s
+		t.Errorf("told after %v", took)
+	}
+	must(w, contract.RoomNegotiate, &contract.Negotiate{SDP: "another offer"}, "main", "c")
+	if _, ok := w.media.leg("c"); !ok {
+		t.Error("c is not at m1")
 	}
 }

@@ -158,6 +158,15 @@ func (w *workers) refused(name string) {
 	w.mu.Unlock()
 }
 
+// left notes that a worker ends in order: until it beats again it is as if it had been silent for long.
+func (w *workers) left(name string) {
+	w.mu.Lock()
+	if x := w.by[name]; x != nil {
+		x.Seen = time.Time{}
+	}
+	w.mu.Unlock()
+}
+
 // died returns the workers that have fallen silent since it was asked last, and who takes over; none
 // while nobody can.
 func (w *workers) died() (gone []string, heir string) {

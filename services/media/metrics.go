@@ -25,6 +25,9 @@ var (
 	descResumed = prometheus.NewDesc("parley_media_resumed_legs", "Legs taken over from the process before.", nil, nil)
 	descTrunks  = prometheus.NewDesc("parley_media_trunks", "Trunks of rooms to other workers.", nil, nil)
 	descTrunked = prometheus.NewDesc("parley_media_trunk_packets", "Packets on the trunks that are there.", []string{"direction"}, nil)
+	descTicks   = prometheus.NewDesc("parley_media_ticks_total", "20 ms of a room: mixed, or missed since the machine had other work.", []string{"result"}, nil)
+	descSpent   = prometheus.NewDesc("parley_media_tick_seconds_total", "Time spent in ticks.", nil, nil)
+	descMost    = prometheus.NewDesc("parley_media_max_legs", "How many legs this worker takes (media.max_legs), 0: as many as come.", nil, nil)
 	descShakes  = prometheus.NewDesc("parley_media_handshakes_total", "DTLS handshakes done.", nil, nil)
 )
 
@@ -32,7 +35,7 @@ var (
 type collector struct{ s *Service }
 
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPackets, descDropped, descLegs, descResumed, descShakes, descTrunks, descTrunked} {
+	for _, d := range []*prometheus.Desc{descPackets, descDropped, descLegs, descResumed, descShakes, descTrunks, descTrunked, descTicks, descSpent, descMost} {
 		ch <- d
 	}
 }
@@ -54,6 +57,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		count(descDropped, v, leg.DropReasons[i])
 	}
 	count(descShakes, n.Handshakes)
+	ticks := h.Ticks()
+	count(descTicks, ticks.Done.Load(), "mixed")
+	count(descTicks, ticks.Missed.Load(), "missed")
+	ch <- prometheus.MustNewConstMetric(descSpent, prometheus.CounterValue, float64(ticks.Spent.Load())/1e9)
+	ch <- prometheus.MustNewConstMetric(descMost, prometheus.GaugeValue, float64(c.s.env.Config.Media.MaxLegs))
 	trunks := h.TrunkCounts()
 	ch <- prometheus.MustNewConstMetric(descTrunks, prometheus.GaugeValue, float64(trunks.Sessions))
 	ch <- prometheus.MustNewConstMetric(descTrunked, prometheus.GaugeValue, float64(trunks.Sent), "out")

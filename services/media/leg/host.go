@@ -49,6 +49,7 @@ type Host struct {
 	ports  []*port // 0: browsers; 1+2k and 2+2k: pair k
 	print  string  // fingerprint of the certificate
 	stats  stats
+	ticks  mix.Ticks
 	shakes handshakes
 	wg     sync.WaitGroup
 	ctx    context.Context // ends handshakes
@@ -173,6 +174,9 @@ func (h *Host) Addresses() []netip.AddrPort {
 // Reached says by which addresses others reach this machine beside its own: answers name
 // them from now on. It may be called at any time.
 func (h *Host) Reached(list []netip.Addr) { h.addrs.learned.Store(&list) }
+
+// Ticks counts those of all rooms.
+func (h *Host) Ticks() *mix.Ticks { return &h.ticks }
 
 // Leg returns a leg by its id.
 func (h *Host) Leg(id string) (*Leg, bool) {

@@ -34,7 +34,7 @@ func (h *Host) Room(name string) *Room {
 	}
 	r := &Room{h: h, name: name, refs: 1}
 	r.Mix = mix.NewRoom(mix.Config{
-		Name: name, Loudest: h.cfg.Loudest, Flush: r.flush,
+		Name: name, Loudest: h.cfg.Loudest, Flush: r.flush, Ticks: &h.ticks,
 		OnVoice: func(member string, speaking bool, level int) { h.events.Voice(member, name, speaking, level) },
 	})
 	h.rooms[name] = r

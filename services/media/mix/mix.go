@@ -14,6 +14,7 @@ package mix
 
 import (
 	"errors"
+	"sync/atomic"
 
 	"github.com/parley-jami/parley/services/media/codec"
 )
@@ -72,6 +73,15 @@ type Config struct {
 	OnVoice func(member string, speaking bool, level int)
 	// Flush comes once at the end of each tick that wrote frames.
 	Flush func()
+	// Ticks counts those of all rooms that share it; nil: nobody asks.
+	Ticks *Ticks
+}
+
+// Ticks counts how the mixer keeps its time.
+type Ticks struct {
+	Done   atomic.Uint64
+	Missed atomic.Uint64 // whose time had passed when the room was woken
+	Spent  atomic.Uint64 // ns, in those that were done
 }
 
 // Errors of [Room.Add].

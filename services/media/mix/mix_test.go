@@ -416,3 +416,33 @@ func BenchmarkTick(b *testing.B) {
 		})
 	}
 }
+
+// humming is a source that never ends.
+type humming struct{}
+
+func (humming) Read(dst []float32) bool {
+	for i := range dst {
+		dst[i] = 0.1
+	}
+	return true
+}
+
+// TestMissedTicksAreCounted: a room that is held up for longer than a tick says how many went by.
+func TestMissedTicksAreCounted(t *testing.T) {
+	ticks := new(Ticks)
+	r := NewRoom(Config{Ticks: ticks, Flush: func() { <-time.After(2*TickLength + TickLength/2) }})
+	defer r.Close()
+	m, err := r.AddSource("a", humming{}, true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Wake()
+	for end := time.Now().Add(10 * time.Second); ticks.Done.Load() < 4; <-time.After(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the room has no ticks")
+		}
+	}
+	if done, missed, spent := ticks.Done.Load(), ticks.Missed.Load(), time.Duration(ticks.Spent.Load()); missed < done || spent < time.Duration(done)*2*TickLength {
+		t.Errorf("%d done in %v, %d missed", done, spent, missed)
+	}
+}

@@ -201,6 +201,7 @@ func (r *Room) run() {
 		case <-r.wake:
 		}
 		r.merge()
+		due := r.tickAt(Now()) + 1
 		for len(r.sending) > 0 || r.tail > 0 {
 			now := Now()
 			next := r.epoch + (r.tickAt(now)+1)*int64(TickLength)
@@ -212,7 +213,14 @@ func (r *Room) run() {
 			}
 			// A late wake-up lands in a later tick; those between are gone.
 			now = Now()
-			r.tick(now, uint64(r.tickAt(now)))
+			tick := r.tickAt(now)
+			r.tick(now, uint64(tick))
+			if t := r.cfg.Ticks; t != nil {
+				t.Done.Add(1)
+				t.Missed.Add(uint64(max(0, tick-due)))
+				t.Spent.Add(uint64(Now() - now))
+			}
+			due = tick + 1
 		}
 	}
 }
