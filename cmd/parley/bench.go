@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -31,7 +33,8 @@ func newBench(a *app) *cobra.Command {
 
 func newBenchMix(a *app) *cobra.Command {
 	cfg := bench.Config{}
-	room := ""
+	room, file := "", ""
+	var listeners []int
 	cmd := &cobra.Command{
 		Use: "mix", Short: "Join generated listeners and speakers over loopback and measure the mixer",
 		Long: `Join generated listeners and speakers over loopback and measure the mixer.
@@ -49,6 +52,9 @@ The speakers come on top of the listeners. Printed are, while all are in the roo
                          audio that are found again in what four listeners decode;
                          less 6.5 ms of look-ahead for each of the two Opus encoders
 
+With several numbers of listeners the figures of each are printed in a table, and as "runs" in
+JSON; --html writes a page with plots of them. --speakers 0 shows what silence costs.
+
 The load generator runs on the same machine and takes CPU of its own.`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -61,39 +67,75 @@ The load generator runs on the same machine and takes CPU of its own.`,
 			}
 			defer s.Close()
 			cfg.Progress = a.benchProgress()
-			r, err := bench.Run(cmd.Context(), cfg, &benchNode{s: s, room: room})
-			if cfg.Progress != nil {
-				cfg.Progress("", 0, 0)
-			}
-			if errors.Is(err, bench.ErrConfig) {
-				return usagef("%w", err)
-			}
-			if err != nil {
-				return err
-			}
-			return a.print(r, func(w io.Writer) {
-				fmt.Fprintf(w, "media\t%.3f ms/s a listener, %d bytes a listener\n", r.MsPerSecondPerListen, r.BytesPerListener)
-				fmt.Fprintf(w, "on time\t%.3f %%\n", 100*r.OnTime)
-				fmt.Fprintf(w, "delay\tp50 %.1f ms, p99 %.1f ms (%d marks)\n", r.DelayMs.P50, r.DelayMs.P99, r.DelayMs.Found)
-				for name, cpu := range r.Workers {
-					if len(r.Workers) > 1 {
-						fmt.Fprintf(w, "cpu of worker %s\t%.3f s/s\n", name, cpu)
-					}
+			var runs []*bench.Report
+			for _, n := range listeners {
+				cfg.Listeners = n
+				r, err := bench.Run(cmd.Context(), cfg, &benchNode{s: s, room: room})
+				if cfg.Progress != nil {
+					cfg.Progress("", 0, 0)
 				}
-				for name, cpu := range r.CPUPerS {
-					fmt.Fprintf(w, "cpu of %s\t%.3f s/s\n", name, cpu)
+				if errors.Is(err, bench.ErrConfig) {
+					return usagef("%w", err)
+				}
+				if err != nil {
+					return err
+				}
+				runs = append(runs, r)
+			}
+			if file != "" {
+				if err := writeReport(file, runs); err != nil {
+					return err
+				}
+			}
+			if len(runs) == 1 {
+				return a.print(runs[0], func(w io.Writer) { showRun(w, runs[0]) })
+			}
+			return a.print(map[string]any{"runs": runs}, func(w io.Writer) {
+				fmt.Fprintln(w, "LISTENERS\tMS/S EACH\tCORES\tON TIME\tP50\tP99\tMEMORY EACH")
+				for _, r := range runs {
+					fmt.Fprintf(w, "%d\t%.3f\t%.3f\t%.3f %%\t%.1f ms\t%.1f ms\t%d KiB\n", r.Listeners, r.MsPerSecondPerListen, r.CPUPerS["media"], r.OnTimePct(), r.DelayMs.P50, r.DelayMs.P99, r.KiBPerListener())
 				}
 			})
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&cfg.Listeners, "listeners", 100, "how many only listen")
-	f.IntVar(&cfg.Speakers, "speakers", 3, "how many speak")
+	f.IntSliceVar(&listeners, "listeners", []int{100}, "how many only listen; several, as 100,500,1000, are measured one after the other")
+	f.StringVar(&file, "html", "", "write a page with plots to this file")
+	f.IntVar(&cfg.Speakers, "speakers", 3, "how many speak; 0: nobody does")
+	f.IntVar(&cfg.Silent, "silent", 0, "how many send encoded silence all the time and no level, as Jami apps do that are muted; listeners in the figures")
 	f.IntVar(&cfg.Seconds, "seconds", 20, "how long to measure")
 	f.StringVar(&cfg.Transport, "transport", bench.RTP, "rtp, or srtp for AES_CM_128_HMAC_SHA1_80")
 	f.StringVar(&room, "room", "main", "room to join")
 	completeFlag(cmd, "room", completeRoomFlag(a))
 	return cmd
+}
+
+// showRun prints one run.
+func showRun(w io.Writer, r *bench.Report) {
+	fmt.Fprintf(w, "media\t%.3f ms/s a listener, %d bytes a listener\n", r.MsPerSecondPerListen, r.BytesPerListener)
+	fmt.Fprintf(w, "on time\t%.3f %%\n", r.OnTimePct())
+	fmt.Fprintf(w, "delay\tp50 %.1f ms, p99 %.1f ms (%d marks)\n", r.DelayMs.P50, r.DelayMs.P99, r.DelayMs.Found)
+	for name, cpu := range r.Workers {
+		if len(r.Workers) > 1 {
+			fmt.Fprintf(w, "cpu of worker %s\t%.3f s/s\n", name, cpu)
+		}
+	}
+	for name, cpu := range r.CPUPerS {
+		fmt.Fprintf(w, "cpu of %s\t%.3f s/s\n", name, cpu)
+	}
+}
+
+// writeReport writes the page with plots.
+func writeReport(file string, runs []*bench.Report) error {
+	var page bytes.Buffer
+	machine := fmt.Sprintf("Parley %s on %d CPUs of %s", version, runtime.NumCPU(), runtime.GOARCH)
+	if err := bench.HTML(&page, machine, runs); err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, page.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("--html: %w", err)
+	}
+	return nil
 }
 
 // benchProgress writes one line that is overwritten, on a terminal only.

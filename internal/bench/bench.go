@@ -53,6 +53,7 @@ const (
 type Config struct {
 	Listeners int
 	Speakers  int
+	Silent    int // who send encoded silence all the time and no level, as a stock Jami app does that is muted
 	Seconds   int
 	Transport string
 	// Progress is called now and then with what is being done; nil: never.
@@ -73,10 +74,10 @@ var ErrConfig = errors.New("bench")
 
 func (c *Config) check() error {
 	switch {
-	case c.Listeners < 1 || c.Listeners > MaxLegs:
-		return fmt.Errorf("%w: listeners must be 1 to %d", ErrConfig, MaxLegs)
-	case c.Speakers < 1 || c.Speakers > MaxSpeakers:
-		return fmt.Errorf("%w: speakers must be 1 to %d", ErrConfig, MaxSpeakers)
+	case c.Listeners < 0 || c.Silent < 0 || c.Listeners+c.Silent < 1 || c.Listeners+c.Silent > MaxLegs:
+		return fmt.Errorf("%w: listeners and those who send silence must be 1 to %d", ErrConfig, MaxLegs)
+	case c.Speakers < 0 || c.Speakers > MaxSpeakers:
+		return fmt.Errorf("%w: speakers must be 0 to %d", ErrConfig, MaxSpeakers)
 	case c.Seconds < 1 || c.Seconds > MaxSeconds:
 		return fmt.Errorf("%w: seconds must be 1 to %d", ErrConfig, MaxSeconds)
 	case c.Transport != RTP && c.Transport != SRTP:
@@ -95,13 +96,14 @@ func (c *Config) check() error {
 type Report struct {
 	Listeners            int                `json:"listeners"`
 	Speakers             int                `json:"speakers"`
+	Silent               int                `json:"silent,omitempty"`
 	Seconds              int                `json:"seconds"`
 	Transport            string             `json:"transport"`
 	CPUPerS              map[string]float64 `json:"cpu_per_s"`             // CPU seconds a second, by process
 	Workers              map[string]float64 `json:"workers"`               // the same of each media worker
 	MsPerSecondPerListen float64            `json:"ms_per_s_per_listener"` // CPU of all workers
 	BytesPerListener     int64              `json:"bytes_per_listener"`    // growth of the workers' memory
-	OnTime               float64            `json:"on_time"`               // share of frames, 0 to 1
+	OnTime               float64            `json:"on_time"`               // share of frames, 0 to 1; 1 without speakers
 	DelayMs              Delay              `json:"delay_ms"`
 }
 

@@ -170,7 +170,7 @@ func TestLossCountsAsLate(t *testing.T) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	for _, c := range []Config{{}, {Listeners: 1}, {Listeners: 1, Speakers: 1, Seconds: 1}, {Listeners: 1 << 20, Speakers: 1, Seconds: 1, Transport: RTP}} {
+	for _, c := range []Config{{}, {Listeners: 1}, {Speakers: 1, Seconds: 1, Transport: RTP}, {Listeners: -1, Silent: 9, Seconds: 1, Transport: RTP}, {Listeners: 1, Speakers: 1, Seconds: 1}, {Listeners: 1 << 20, Speakers: 1, Seconds: 1, Transport: RTP}} {
 		if _, err := Run(context.Background(), c, nil); err == nil {
 			t.Errorf("%+v is taken", c)
 		}

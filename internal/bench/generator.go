@@ -50,8 +50,9 @@ func newGenerator(cfg Config) (*generator, error) {
 	}
 	g := &generator{cfg: cfg, sock: s, port: s.port()}
 	run := nuid.Next()[14:] // two runs at once don't meet
-	for i := range cfg.Speakers + cfg.Listeners {
-		l, err := newLeg(i, fmt.Sprintf("bench-%s-%d", run, i), i < cfg.Speakers, cfg.Transport == SRTP)
+	senders := cfg.Speakers + cfg.Silent
+	for i := range senders + cfg.Listeners {
+		l, err := newLeg(i, fmt.Sprintf("bench-%s-%d", run, i), i < senders, cfg.Transport == SRTP)
 		if err != nil {
 			s.conn.Close()
 			return nil, err
@@ -60,9 +61,10 @@ func newGenerator(cfg Config) (*generator, error) {
 			l.got.lags = make([]int32, 0, 50*(cfg.Seconds+2))
 			// Spread over all, so that the last in the order of sending counts too.
 			n := min(sampled, cfg.Listeners)
-			k := i - cfg.Speakers
+			k := i - senders
 			l.got.keep = k*n/cfg.Listeners != (k+1)*n/cfg.Listeners
 		}
+		l.plain = l.speaks && i >= cfg.Speakers
 		g.legs = append(g.legs, l)
 	}
 	for k := range cfg.Speakers {
@@ -146,7 +148,7 @@ func (g *generator) send(ctx context.Context) error {
 		// A phone that was held up doesn't send what it missed in a burst.
 		if late := int(time.Since(began)/step) - tick; late > maxLateTicks {
 			tick += late
-			for _, l := range g.legs[:g.cfg.Speakers] {
+			for _, l := range g.legs[:g.cfg.Speakers+g.cfg.Silent] {
 				l.ts += uint32(late) * frameSamples
 			}
 		}
@@ -155,6 +157,11 @@ func (g *generator) send(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
+		}
+		for _, l := range g.legs[g.cfg.Speakers : g.cfg.Speakers+g.cfg.Silent] {
+			if err := g.one(l, buf, voiceFrame{silentFrame, 127}); err != nil {
+				return err
+			}
 		}
 		for k := range g.cfg.Speakers {
 			frame := tick % loopFrames

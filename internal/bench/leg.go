@@ -33,6 +33,7 @@ type leg struct {
 	addr   netip.Addr
 	index  int
 	speaks bool
+	plain  bool // says no level
 	asked  bool // to join
 	secure bool
 	key    [keyLen + saltLen]byte
@@ -75,13 +76,17 @@ func (l *leg) offer(port int) string {
 		profile = "RTP/SAVP"
 		crypto = "a=crypto:1 " + suite + " inline:" + base64.StdEncoding.EncodeToString(l.key[:]) + "\r\n"
 	}
+	level := fmt.Sprintf("a=extmap:%d %s\r\n", levelID, levelURI)
+	if l.plain {
+		level = ""
+	}
 	dir := "recvonly"
 	if l.speaks {
 		dir = "sendrecv"
 	}
 	return fmt.Sprintf("v=0\r\no=- %d 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=audio %d %s %d\r\n"+
-		"a=rtpmap:%d opus/48000/2\r\na=fmtp:%d useinbandfec=1\r\na=extmap:%d %s\r\n%sa=ptime:20\r\na=rtcp-mux\r\na=%s\r\n",
-		1000+l.index, l.addr, l.addr, port, profile, payloadType, payloadType, payloadType, levelID, levelURI, crypto, dir)
+		"a=rtpmap:%d opus/48000/2\r\na=fmtp:%d useinbandfec=1\r\n%s%sa=ptime:20\r\na=rtcp-mux\r\na=%s\r\n",
+		1000+l.index, l.addr, l.addr, port, profile, payloadType, payloadType, payloadType, level, crypto, dir)
 }
 
 // accept reads the node's answer.

@@ -13,7 +13,7 @@ import (
 const onTimeUs = 20000
 
 func (g *generator) report(before, first, last []Process, elapsed float64) (*Report, error) {
-	r := &Report{Listeners: g.cfg.Listeners, Speakers: g.cfg.Speakers, Seconds: g.cfg.Seconds, Transport: g.cfg.Transport, CPUPerS: map[string]float64{}, Workers: map[string]float64{}}
+	r := &Report{Listeners: g.cfg.Listeners, Speakers: g.cfg.Speakers, Silent: g.cfg.Silent, Seconds: g.cfg.Seconds, Transport: g.cfg.Transport, CPUPerS: map[string]float64{}, Workers: map[string]float64{}}
 	find := func(list []Process, p Process) Process {
 		i := slices.IndexFunc(list, func(q Process) bool { return p.Name == q.Name && p.Worker == q.Worker })
 		if i < 0 {
@@ -36,10 +36,10 @@ func (g *generator) report(before, first, last []Process, elapsed float64) (*Rep
 		}
 	}
 	for _, used := range r.Workers {
-		r.MsPerSecondPerListen += 1000 * used / float64(g.cfg.Listeners)
+		r.MsPerSecondPerListen += 1000 * used / float64(g.cfg.Listeners+g.cfg.Silent)
 	}
 	r.MsPerSecondPerListen = round(r.MsPerSecondPerListen, 4)
-	r.BytesPerListener = grown / int64(g.cfg.Listeners)
+	r.BytesPerListener = grown / int64(g.cfg.Listeners+g.cfg.Silent)
 	r.OnTime = round(g.onTime(elapsed), 6)
 	delays, err := g.delays()
 	if err != nil {
@@ -61,8 +61,11 @@ func round(v float64, digits int) float64 {
 
 // onTime is the share of all frames of the run that came on their listener's time.
 func (g *generator) onTime(elapsed float64) float64 {
+	if g.cfg.Speakers == 0 {
+		return 1 // nothing is due
+	}
 	due, good := 0, 0
-	for _, l := range g.legs[g.cfg.Speakers:] {
+	for _, l := range g.legs[g.cfg.Speakers+g.cfg.Silent:] {
 		// The run begins and ends somewhere within a frame.
 		want := int(elapsed*50) - 1
 		due += want

@@ -1,0 +1,137 @@
+package bench
+
+import (
+	"fmt"
+	"html/template"
+	"io"
+	"math"
+	"strings"
+)
+
+// HTML writes a page that shows runs with the same speakers and transport, by the number of their
+// listeners: a table, and a plot of each figure. It needs nothing from elsewhere.
+func HTML(w io.Writer, node string, runs []*Report) error {
+	if len(runs) == 0 {
+		return fmt.Errorf("%w: there is no run to show", ErrConfig)
+	}
+	x := make([]float64, len(runs))
+	of := func(fn func(*Report) float64) (y []float64) {
+		for i, r := range runs {
+			x[i] = float64(r.Listeners)
+			y = append(y, fn(r))
+		}
+		return y
+	}
+	plots := []plot{
+		{Title: "CPU of the mixer for each listener", Unit: "ms/s", Lines: []line{{"", of(func(r *Report) float64 { return r.MsPerSecondPerListen })}}},
+		{Title: "CPU of the mixer", Unit: "cores", Lines: []line{{"", of(func(r *Report) float64 { return r.CPUPerS["media"] })}}},
+		{Title: "Frames that came late", Unit: "%", Lines: []line{{"", of(func(r *Report) float64 { return 100 * (1 - r.OnTime) })}}},
+		{Title: "Delay", Unit: "ms", Lines: []line{{"p50", of(func(r *Report) float64 { return r.DelayMs.P50 })}, {"p99", of(func(r *Report) float64 { return r.DelayMs.P99 })}}},
+		{Title: "Memory for each listener", Unit: "KiB", Lines: []line{{"", of(func(r *Report) float64 { return float64(r.BytesPerListener) / 1024 })}}},
+	}
+	for i := range plots {
+		plots[i].X = x
+	}
+	if err := page.Execute(w, map[string]any{"Node": node, "Runs": runs, "First": runs[0], "Plots": plots}); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return nil
+}
+
+// plot is one figure by the number of listeners.
+type plot struct {
+	Title, Unit string
+	X           []float64
+	Lines       []line
+}
+
+type line struct {
+	Name string
+	Y    []float64
+}
+
+// Size of a plot and of the room for its axes, in pixels.
+const (
+	plotW, plotH = 420.0, 220.0
+	left, bottom = 52.0, 28.0
+	top, right   = 12.0, 14.0
+)
+
+// SVG draws it, both axes from zero.
+func (p plot) SVG() template.HTML {
+	maxX, maxY := 0.0, 0.0
+	for _, v := range p.X {
+		maxX = math.Max(maxX, v)
+	}
+	for _, l := range p.Lines {
+		for _, v := range l.Y {
+			maxY = math.Max(maxY, v)
+		}
+	}
+	stepX, stepY := step(maxX), step(maxY)
+	maxX, maxY = stepX*math.Ceil(maxX/stepX), stepY*math.Ceil(maxY/stepY)
+	px := func(v float64) float64 { return left + v/maxX*(plotW-left-right) }
+	py := func(v float64) float64 { return plotH - bottom - v/maxY*(plotH-bottom-top) }
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg viewBox="0 0 %g %g" width="%g" height="%g" role="img">`, plotW, plotH, plotW, plotH)
+	for v := 0.0; v <= maxY*1.001; v += stepY {
+		fmt.Fprintf(&b, `<line class="grid" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/><text x="%.1f" y="%.1f" text-anchor="end">%.4g</text>`, left, plotW-right, py(v), py(v), left-6, py(v)+4, v)
+	}
+	for v := 0.0; v <= maxX*1.001; v += stepX {
+		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="middle">%.6g</text>`, px(v), plotH-bottom+18, v)
+	}
+	for k, l := range p.Lines {
+		var pts []string
+		for i, v := range l.Y {
+			pts = append(pts, fmt.Sprintf("%.1f,%.1f", px(p.X[i]), py(v)))
+		}
+		fmt.Fprintf(&b, `<polyline class="line l%d" points="%s"/>`, k, strings.Join(pts, " "))
+		for i, v := range l.Y {
+			fmt.Fprintf(&b, `<circle class="dot l%d" cx="%.1f" cy="%.1f" r="3"><title>%g listeners: %.4g %s</title></circle>`, k, px(p.X[i]), py(v), p.X[i], v, template.HTMLEscapeString(p.Unit))
+		}
+		if n := len(l.Y); l.Name != "" {
+			fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="end">%s</text>`, px(p.X[n-1])-6, py(l.Y[n-1])-6, template.HTMLEscapeString(l.Name))
+		}
+	}
+	b.WriteString(`</svg>`)
+	return template.HTML(b.String()) //nolint:gosec // numbers, and names that are escaped
+}
+
+// step is the distance of four to eight marks up to most: 1, 2 or 5 times a power of ten.
+func step(most float64) float64 {
+	if most <= 0 {
+		return 1
+	}
+	s := math.Pow(10, math.Floor(math.Log10(most/4)))
+	for _, k := range []float64{1, 2, 5} {
+		if most/(s*k) <= 8 {
+			return s * k
+		}
+	}
+	return 10 * s
+}
+
+var page = template.Must(template.New("report").Parse(`<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Parley: what a listener costs</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1d2733; background: #fff }
+table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #dde3ea; font-variant-numeric: tabular-nums }
+figure { display: inline-block; margin: 0 1rem 1rem 0 } figcaption { font-weight: 600 }
+svg text { font: 11px system-ui, sans-serif; fill: #566 } .grid { stroke: #e6ebf0 } .line { fill: none; stroke-width: 2 }
+.line.l0 { stroke: #1668b8 } .dot.l0 { fill: #1668b8 } .line.l1 { stroke: #c2571a } .dot.l1 { fill: #c2571a }
+@media (prefers-color-scheme: dark) { body { background: #14191f; color: #dfe6ee } th, td { border-color: #2c3742 } .grid { stroke: #2c3742 } svg text { fill: #9ab } }
+</style></head><body>
+<h1>What a listener costs</h1>
+<p>{{.First.Speakers}} speakers, {{.First.Transport}}, {{.First.Seconds}} s for each number of listeners; {{.Node}}. A frame is on time when it reaches its listener within 20 ms of his clock.</p>
+<table><thead><tr><th>listeners</th><th>CPU, ms/s each</th><th>CPU, cores</th><th>on time, %</th><th>delay p50, ms</th><th>p99, ms</th><th>memory, KiB each</th></tr></thead><tbody>
+{{range .Runs}}<tr><td>{{.Listeners}}</td><td>{{printf "%.3f" .MsPerSecondPerListen}}</td><td>{{printf "%.3f" (index .CPUPerS "media")}}</td><td>{{printf "%.3f" .OnTimePct}}</td><td>{{printf "%.1f" .DelayMs.P50}}</td><td>{{printf "%.1f" .DelayMs.P99}}</td><td>{{.KiBPerListener}}</td></tr>
+{{end}}</tbody></table>
+{{range .Plots}}<figure><figcaption>{{.Title}}, {{.Unit}}</figcaption>{{.SVG}}</figure>
+{{end}}</body></html>
+`))
+
+// OnTimePct is OnTime in per cent.
+func (r *Report) OnTimePct() float64 { return 100 * r.OnTime }
+
+// KiBPerListener is the memory for each listener.
+func (r *Report) KiBPerListener() int64 { return r.BytesPerListener / 1024 }
