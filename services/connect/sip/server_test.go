@@ -545,6 +545,9 @@ func TestDialogsOutliveTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".new") {
+			continue // the ACK has one written again
+		}
 		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
 			t.Fatal(err)
