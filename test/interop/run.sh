@@ -42,7 +42,7 @@ rig+='|TestNATs|TestNodeCallsStock|TestNodeCallsAllDevices|TestStockConnects|Tes
 rig+='|TestConversationWithStock|TestNodeStartsAConversation|TestGroupWithStock|TestLargeFilesWithStock'
 node='TestAccountsOnTheOperatorsPage|TestOperatorsPageWithManyAccounts|TestOrganisationOnTheOperatorsPage|TestDamagedState'
 node+='|TestSim|TestRefusedStarts|TestPrivateKeysStayInIdentity|TestPhoneWithPIN|TestAnotherAccountsRooms|TestExamples|TestStorageKey'
-node+='|TestNodesWithoutTCP|TestNodesBehindNATs|TestMuteOutlivesTheSeat|TestBotsOutliveTheNode'
+node+='|TestNodesWithoutTCP|TestNodesBehindNATs|TestMuteOutlivesTheSeat|TestBotsOutliveTheNode|TestMalformedSignalling|TestBrowserWithoutUDP|TestDevicesAreShutOut|TestFullDisk'
 node+='|TestRoomOverTwoWorkers|TestRefusedWorkers|TestStartOnAnExistingAccount|TestBrowserWithUDPNeedsNoRelay|TestBrowserWithTLSAlone|TestHowParticipantsAreConnected|TestNodeCallsPhones'
 export scratch rig node
 if gone=$(tr '|' '\n' <<<"$rig|$node" | grep -vxFf <("$scratch/interop.test" -test.list .)); then
