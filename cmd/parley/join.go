@@ -93,16 +93,7 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 	defer stopSignals()
 	out := supervise.NewOutput(a.err)
 	defer out.Close()
-	cfg.Log.Format = logging.Resolve(cfg.Log.Format, a.err)
-	log, err := logging.New(cfg.Log, out)
-	if err != nil {
-		return err
-	}
-	log = log.Named("join")
-	if err := prepareData(cfg); err != nil {
-		return err
-	}
-	lock, err := supervise.Lock(ctx, cfg.Data)
+	log, lock, err := a.ownData(ctx, cfg, out, "join")
 	if err != nil {
 		return err
 	}

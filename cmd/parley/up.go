@@ -64,18 +64,6 @@ func (a *app) up(ctx context.Context, cfg *config.Config) error {
 	began := time.Now()
 	ctx, kill, stopSignals := drainSignals(ctx)
 	defer stopSignals()
-	out := supervise.NewOutput(a.err)
-	defer out.Close()
-	cfg.Log.Format = logging.Resolve(cfg.Log.Format, a.err)
-	log, err := logging.New(cfg.Log, out)
-	if err != nil {
-		return err
-	}
-	log = log.Named("up")
-
-	if err := prepareData(cfg); err != nil {
-		return err
-	}
 	for setting, path := range map[string]string{"identity.storage_key_file": cfg.Identity.StorageKey, "identity.password_file": cfg.Identity.PasswordFile} {
 		if path == "" {
 			continue
@@ -84,7 +72,9 @@ func (a *app) up(ctx context.Context, cfg *config.Config) error {
 			return usagef("%s: %w", setting, err)
 		}
 	}
-	lock, err := supervise.Lock(ctx, cfg.Data)
+	out := supervise.NewOutput(a.err)
+	defer out.Close()
+	log, lock, err := a.ownData(ctx, cfg, out, "up")
 	if err != nil {
 		return err
 	}
@@ -125,6 +115,20 @@ func (a *app) up(ctx context.Context, cfg *config.Config) error {
 	endServing()
 	wg.Wait()
 	return err
+}
+
+// ownData makes the log of what supervises processes, and takes the data directory for them.
+func (a *app) ownData(ctx context.Context, cfg *config.Config, out *supervise.Output, name string) (*zap.Logger, *os.File, error) {
+	cfg.Log.Format = logging.Resolve(cfg.Log.Format, a.err)
+	log, err := logging.New(cfg.Log, out)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := prepareData(cfg); err != nil {
+		return nil, nil, err
+	}
+	lock, err := supervise.Lock(ctx, cfg.Data)
+	return log.Named(name), lock, err
 }
 
 // drainSignals returns a context that the first signal ends and a channel that

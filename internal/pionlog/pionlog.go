@@ -1,4 +1,4 @@
-// Package pionlog is the log of pion's TURN library in that of a process.
+// Package pionlog has the logs of pion's libraries in that of a process.
 package pionlog
 
 import (
@@ -9,6 +9,9 @@ import (
 // Factory hands pion's warnings and errors on as debug messages: they tell of what far ends
 // do, which must not fill a log.
 type Factory struct{ Log *zap.Logger }
+
+// Quiet keeps nothing: for where what matters comes back as an error.
+var Quiet = Factory{Log: zap.NewNop()}
 
 // NewLogger implements logging.LoggerFactory.
 func (f Factory) NewLogger(string) logging.LeveledLogger { return logger{f.Log.Sugar()} }

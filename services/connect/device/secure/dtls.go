@@ -12,8 +12,8 @@ import (
 	"github.com/pion/dtls/v3"
 	"github.com/pion/dtls/v3/pkg/crypto/elliptic"
 	dtlsnet "github.com/pion/dtls/v3/pkg/net"
-	"github.com/pion/logging"
 
+	"github.com/parley-jami/parley/internal/pionlog"
 	"github.com/parley-jami/parley/internal/trust"
 )
 
@@ -74,7 +74,7 @@ func (v *verifier) options(own Own) []dtls.Option {
 		dtls.WithExtendedMasterSecret(dtls.RequireExtendedMasterSecret), dtls.WithFlightInterval(flight),
 		dtls.WithInsecureSkipVerify(true), // names mean nothing here: the verifier judges
 		dtls.WithVerifyPeerCertificate(func(raw [][]byte, _ [][]*x509.Certificate) error { return v.proveRaw(raw) }),
-		dtls.WithLoggerFactory(quiet{}),
+		dtls.WithLoggerFactory(pionlog.Quiet),
 	}
 }
 
@@ -122,21 +122,3 @@ func SuiteName(c *dtls.Conn) string {
 	}
 	return dtls.CipherSuiteName(st.CipherSuiteID)
 }
-
-// quiet keeps nothing of what pion logs: what matters comes back as an error.
-type quiet struct{}
-
-// NewLogger implements logging.LoggerFactory.
-func (quiet) NewLogger(string) logging.LeveledLogger { return quiet{} }
-
-// The methods of a logging.LeveledLogger.
-func (quiet) Trace(string)          {}
-func (quiet) Tracef(string, ...any) {}
-func (quiet) Debug(string)          {}
-func (quiet) Debugf(string, ...any) {}
-func (quiet) Info(string)           {}
-func (quiet) Infof(string, ...any)  {}
-func (quiet) Warn(string)           {}
-func (quiet) Warnf(string, ...any)  {}
-func (quiet) Error(string)          {}
-func (quiet) Errorf(string, ...any) {}

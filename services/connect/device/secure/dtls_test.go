@@ -17,6 +17,7 @@ import (
 	"github.com/pion/dtls/v3"
 	dtlsnet "github.com/pion/dtls/v3/pkg/net"
 
+	"github.com/parley-jami/parley/internal/pionlog"
 	"github.com/parley-jami/parley/internal/trust"
 	"github.com/parley-jami/parley/services/connect/device/devicetest"
 )
@@ -152,7 +153,7 @@ func TestDTLSRefusals(t *testing.T) {
 				a, b := datagrams(t)
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
-				opts := append(set{dtls.WithInsecureSkipVerify(true), dtls.WithLoggerFactory(quiet{}), dtls.WithFlightInterval(100 * time.Millisecond), dtls.WithSignatureSchemes(dtlsSigns...)}, c.peer...)
+				opts := append(set{dtls.WithInsecureSkipVerify(true), dtls.WithLoggerFactory(pionlog.Quiet), dtls.WithFlightInterval(100 * time.Millisecond), dtls.WithSignatureSchemes(dtlsSigns...)}, c.peer...)
 				var wg sync.WaitGroup
 				wg.Go(func() {
 					var x *dtls.Conn

@@ -20,9 +20,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pion/logging"
 	"github.com/pion/sctp"
 
+	"github.com/parley-jami/parley/internal/pionlog"
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/device/mux"
 )
@@ -97,7 +97,7 @@ func (s *stream) wake() {
 func New(ctx context.Context, conn net.Conn, client bool) (*Transport, error) {
 	opts := []sctp.AssociationOption{sctp.WithNetConn(conn), sctp.WithMTU(mtu), sctp.WithMaxReceiveBufferSize(window),
 		sctp.WithMaxMessageSize(channel.MaxMessage), sctp.WithMaxReassemblyQueueEntries(maxEntries), sctp.WithRTOMax(rtoMost),
-		sctp.WithEnableInterleaving(false), sctp.WithEnableZeroChecksum(true), sctp.WithLoggerFactory(quiet{})}
+		sctp.WithEnableInterleaving(false), sctp.WithEnableZeroChecksum(true), sctp.WithLoggerFactory(pionlog.Quiet)}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	var a *sctp.Association
 	var err error
@@ -377,21 +377,3 @@ func (t *Transport) LocalAddr() net.Addr { return t.conn.LocalAddr() }
 
 // RemoteAddr implements mux.Transport.
 func (t *Transport) RemoteAddr() net.Addr { return t.conn.RemoteAddr() }
-
-// quiet keeps nothing of what pion logs: what matters comes back as an error.
-type quiet struct{}
-
-// NewLogger implements logging.LoggerFactory.
-func (quiet) NewLogger(string) logging.LeveledLogger { return quiet{} }
-
-// The methods of a logging.LeveledLogger.
-func (quiet) Trace(string)          {}
-func (quiet) Tracef(string, ...any) {}
-func (quiet) Debug(string)          {}
-func (quiet) Debugf(string, ...any) {}
-func (quiet) Info(string)           {}
-func (quiet) Infof(string, ...any)  {}
-func (quiet) Warn(string)           {}
-func (quiet) Warnf(string, ...any)  {}
-func (quiet) Error(string)          {}
-func (quiet) Errorf(string, ...any) {}

@@ -17,6 +17,7 @@ import (
 	"github.com/pion/sctp"
 	"go.uber.org/goleak"
 
+	"github.com/parley-jami/parley/internal/pionlog"
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/device/mux"
 )
@@ -343,7 +344,7 @@ func raw(t *testing.T) (us *side, peer *sctp.Association) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		var err error
-		if peer, err = sctp.ClientWithOptions(sctp.WithNetConn(y), sctp.WithLoggerFactory(quiet{}), sctp.WithMaxMessageSize(1<<20)); err != nil {
+		if peer, err = sctp.ClientWithOptions(sctp.WithNetConn(y), sctp.WithLoggerFactory(pionlog.Quiet), sctp.WithMaxMessageSize(1<<20)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -439,7 +440,7 @@ func FuzzAssociation(f *testing.F) {
 	x, y := datagrams(f, 0)
 	var peer *sctp.Association
 	var wg sync.WaitGroup
-	wg.Go(func() { peer, _ = sctp.ClientWithOptions(sctp.WithNetConn(x), sctp.WithLoggerFactory(quiet{})) })
+	wg.Go(func() { peer, _ = sctp.ClientWithOptions(sctp.WithNetConn(x), sctp.WithLoggerFactory(pionlog.Quiet)) })
 	b := make([]byte, 8192)
 	for range 2 { // INIT and COOKIE ECHO, without whose answers it goes no further
 		if err := y.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
