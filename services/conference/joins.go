@@ -227,7 +227,7 @@ func (l *live) place(own string, bot bool) (string, error) {
 			return at, nil
 		}
 	}
-	return w.choose(l.workers())
+	return w.choose(l.places.workers)
 }
 
 // openLeg has media make the leg. Who comes back with another offer has another

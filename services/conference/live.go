@@ -55,8 +55,9 @@ type live struct {
 	orderly bool // the last life ended in order
 	born    time.Time
 	quality map[string]*quality
-	half    int      // seats that wait for audio, as the service was told
-	at      []string // workers of its members, as trunks was told
+	half    int // seats that wait for audio, as the service was told
+	places  places
+	at      []string // the same workers, as trunks was told
 }
 
 // load is the actor's Start: the room from its files.
@@ -86,6 +87,9 @@ func (s *Service) load(_ context.Context, name string) (*live, error) {
 		l.log.Info("room is back", zap.Int("participants", n), zap.Uint64("seq", l.r.Seq()), zap.Uint64("epoch", l.r.Epoch()))
 	}
 	l.resync()
+	for _, m := range l.r.Members() { // in the order of joining
+		l.places.note(m.ID, m.Worker)
+	}
 	l.spread()
 	s.workers.again(s) // legs may have changed while the room was not in memory
 	return l, nil
@@ -145,6 +149,9 @@ func (l *live) commit() (mark uint64, err error) {
 // tell writes the line that an operator wants of an event.
 func (l *live) tell(e room.Event) {
 	l.s.metrics.events.WithLabelValues(string(e.Type)).Inc()
+	if e.Member != nil && e.Type != room.Left {
+		l.places.note(e.Member.ID, e.Member.Worker)
+	}
 	switch e.Type {
 	case room.Joined:
 		l.metric(e.Member.Kind, 1)
@@ -155,6 +162,7 @@ func (l *live) tell(e room.Event) {
 		l.metric(e.Member.Kind, -1)
 		delete(l.quality, e.Member.ID)
 		delete(l.wishes, e.Member.ID)
+		l.places.note(e.Member.ID, "")
 		l.log.Info("left", zap.String("participant", e.Member.ID), zap.String("name", e.Member.Name),
 			zap.String("reason", e.Reason), zap.String("by", e.By), zap.Int("participants", l.r.Len()))
 	case room.Setting:

@@ -17,7 +17,6 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/services/conference/placement"
-	"github.com/parley-jami/parley/services/conference/room"
 )
 
 const (
@@ -226,8 +225,7 @@ func (s *Service) sendTrunks(ctx context.Context, worker string, q *contract.Tru
 
 // spread tells where the room's legs are, when that has changed.
 func (l *live) spread() {
-	at := l.workers()
-	slices.Sort(at)
+	at := slices.Sorted(slices.Values(l.places.workers))
 	if slices.Equal(at, l.at) {
 		return
 	}
@@ -235,13 +233,35 @@ func (l *live) spread() {
 	l.s.trunks.want(l.name, l.r.Epoch(), at)
 }
 
-// workers returns where the room's members are, first where the first of them came.
-func (l *live) workers() []string {
-	first := map[string]time.Time{}
-	l.r.Each(func(m *room.Member) {
-		if t, ok := first[m.Worker]; m.Worker != "" && (!ok || m.Joined.Before(t)) {
-			first[m.Worker] = m.Joined
+// places are the workers at which a room has members, first where the first of them came.
+type places struct {
+	of      map[string]string // member to worker
+	count   map[string]int
+	workers []string
+}
+
+// note takes where a member is now; nowhere: he has left.
+func (p *places) note(id, worker string) {
+	was := p.of[id]
+	if was == worker {
+		return
+	}
+	if p.of == nil {
+		p.of, p.count = map[string]string{}, map[string]int{}
+	}
+	if worker == "" {
+		delete(p.of, id)
+	} else {
+		p.of[id] = worker
+		if p.count[worker]++; p.count[worker] == 1 {
+			p.workers = append(p.workers, worker)
 		}
-	})
-	return slices.SortedFunc(maps.Keys(first), func(a, b string) int { return first[a].Compare(first[b]) })
+	}
+	if was == "" {
+		return
+	}
+	if p.count[was]--; p.count[was] == 0 {
+		delete(p.count, was)
+		p.workers = slices.DeleteFunc(p.workers, func(w string) bool { return w == was })
+	}
 }

@@ -291,3 +291,16 @@ func TestWorkerEndsInOrder(t *testing.T) {
 		t.Error("c is not at m1")
 	}
 }
+
+func TestPlaces(t *testing.T) {
+	var p places
+	for _, step := range []struct{ id, worker, want string }{
+		{"a", "", "[]"}, {"a", "m1", "[m1]"}, {"b", "m2", "[m1 m2]"}, {"c", "m1", "[m1 m2]"}, {"a", "m1", "[m1 m2]"},
+		{"a", "m3", "[m1 m2 m3]"}, {"c", "m3", "[m2 m3]"}, {"b", "", "[m3]"}, {"b", "", "[m3]"}, {"a", "", "[m3]"}, {"c", "", "[]"}, {"a", "m2", "[m2]"},
+	} {
+		p.note(step.id, step.worker)
+		if got := fmt.Sprint(p.workers); got != step.want {
+			t.Errorf("%s at %q: %s, want %s", step.id, step.worker, got, step.want)
+		}
+	}
+}

@@ -77,7 +77,7 @@ func (w *workers) beat(b *contract.WorkerBeat) (due, joins bool) {
 func (s *Service) listWorkers(ctx context.Context, _ *bus.Request[contract.None]) (*contract.Workers, error) {
 	rooms := map[string][]string{}
 	for _, n := range s.names() {
-		at, err := ask(ctx, s, n, func(l *live) ([]string, error) { return l.workers(), nil })
+		at, err := ask(ctx, s, n, func(l *live) ([]string, error) { return slices.Clone(l.places.workers), nil })
 		if err != nil {
 			continue // a room that cannot be asked is refused by other commands, with the reason
 		}
