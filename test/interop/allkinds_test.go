@@ -21,20 +21,10 @@ func TestEveryKindInOneRoom(t *testing.T) {
 	if !inside {
 		return
 	}
-	n := startNodeWith(t, func(n *node) {
-		n.more = []string{"PARLEY_DHT_OVERLAY=opendht", "PARLEY_DHT_OPENDHT_BOOTSTRAP=10.77.0.254:4222", "PARLEY_MEDIA_LOUDEST=8"}
-	})
-	n.wait("its device is announced", 30*time.Second, func() bool { return strings.Contains(n.out.String(), "device announced") })
+	n := r.startNodeInside()
 	p := n.party()
 	for i, hz := range []float64{1570, 1930, 2390} {
-		name := fmt.Sprintf("jamid %d", i+1)
-		peer := r.peer(i + 1)
-		acc, _ := peer.account(name, nil)
-		peer.talkTo(acc, n.status().Account.ID, "")
-		r.speaks(peer, hz, 120)
-		heard := speaker{filepath.Join(r.state, fmt.Sprintf("p%d", i+1), "heard.raw")}
-		p.names, p.freqs = append(p.names, name), append(p.freqs, hz)
-		p.hear = append(p.hear, func(ms int) ([]int16, error) { return fresh(heard, ms) })
+		p.daemon(r, n, i+1, fmt.Sprintf("jamid %d", i+1), hz)
 	}
 	n.wait("seven in the room", 15*time.Second, func() bool { return n.participants() == len(p.names) })
 	var m [][]float64
@@ -51,6 +41,30 @@ func TestEveryKindInOneRoom(t *testing.T) {
 	for _, part := range n.status().Rooms[0].Participants {
 		fmt.Printf("ear: %-10s %-8s %-8s %s\n", part.Name, part.Kind, part.Transport, part.Codec)
 	}
+}
+
+// startNodeInside starts a node in the namespace of what is tested, which the rig's daemons can call.
+func (r *rig) startNodeInside() *node {
+	r.t.Helper()
+	n := startNodeWith(r.t, func(n *node) {
+		n.more = []string{"PARLEY_DHT_OVERLAY=opendht", "PARLEY_DHT_OPENDHT_BOOTSTRAP=10.77.0.254:4222", "PARLEY_MEDIA_LOUDEST=8"}
+	})
+	n.wait("its device is announced", 30*time.Second, func() bool { return strings.Contains(n.out.String(), "device announced") })
+	return n
+}
+
+// daemon has a stock daemon of the rig call the node and say a tone, as one of the party. It returns
+// what it plays.
+func (p *party) daemon(r *rig, n *node, i int, name string, hz float64) speaker {
+	r.t.Helper()
+	peer := r.peer(i)
+	acc, _ := peer.account(name, nil)
+	peer.talkTo(acc, n.status().Account.ID, "")
+	r.speaks(peer, hz, 240)
+	heard := speaker{filepath.Join(r.state, fmt.Sprintf("p%d", i), "heard.raw")}
+	p.names, p.freqs = append(p.names, name), append(p.freqs, hz)
+	p.hear = append(p.hear, func(ms int) ([]int16, error) { return fresh(heard, ms) })
+	return heard
 }
 
 // quieter is [good] where some speak more quietly than others: each hears itself at least 30 dB

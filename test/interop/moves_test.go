@@ -5,7 +5,6 @@ package interop
 import (
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,18 +19,9 @@ func TestEverybodyMoves(t *testing.T) {
 	if !inside {
 		return
 	}
-	n := startNodeWith(t, func(n *node) {
-		n.more = []string{"PARLEY_DHT_OVERLAY=opendht", "PARLEY_DHT_OPENDHT_BOOTSTRAP=10.77.0.254:4222", "PARLEY_MEDIA_LOUDEST=8"}
-	})
-	n.wait("its device is announced", 30*time.Second, func() bool { return strings.Contains(n.out.String(), "device announced") })
+	n := r.startNodeInside()
 	p := n.party()
-	peer := r.peer(1)
-	acc, _ := peer.account("jamid", nil)
-	peer.talkTo(acc, n.status().Account.ID, "")
-	r.speaks(peer, 1570, 240)
-	heard := speaker{filepath.Join(r.state, "p1", "heard.raw")}
-	p.names, p.freqs = append(p.names, "jamid"), append(p.freqs, 1570)
-	p.hear = append(p.hear, func(ms int) ([]int16, error) { return fresh(heard, ms) })
+	heard := p.daemon(r, n, 1, "jamid", 1570)
 	n.wait("five in the room", 15*time.Second, func() bool { return n.participants() == 5 })
 	everybody := func(when string) {
 		t.Helper()

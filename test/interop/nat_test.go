@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -180,30 +179,9 @@ const natSecret = "PARLEY_TURN_SECRET=a secret of these tests"
 // natRelayServer runs `parley run turn` beside the DHT's node.
 func natRelayServer(t *testing.T) {
 	t.Helper()
-	out := new(lockedBuffer)
 	cmd := exec.Command("ip", "netns", "exec", "rphub", parleyBinary(t), "run", "turn", "--data", shortDir(t), "--turn.listen", natRelay, "--admin.listen", "", "--log.format", "json")
 	cmd.Env = append(cmd.Environ(), natSecret)
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Error(err)
-		}
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the relay: %v", err)
-		}
-		if t.Failed() {
-			t.Logf("the relay said:\n%s", out)
-		}
-	})
-	for end := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), "relaying"); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("the relay does not come up\n%s", out)
-		}
-	}
+	startRelay(t, cmd)
 }
 
 // stockCell has a stock daemon call the node's room, and measures.

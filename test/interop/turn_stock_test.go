@@ -5,6 +5,7 @@ package interop
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -27,9 +28,30 @@ func TestStockCallsByOurRelay(t *testing.T) {
 	if err := os.WriteFile(users, []byte("ring:ring\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	out := startRelay(t, r.sut(parleyBinary(t), "run", "turn", "--data", data, "--turn.listen", rigSUT+":3478", "--turn.users_file", users, "--turn.realm", "ring",
+		"--turn.allow_peers", "10.77.0.0/24", "--admin.listen", "", "--log.format", "json"))
+	p1, p2 := r.peer(1), r.peer(2)
+	ours := map[string]string{"Account.autoAnswer": "true", "TURN.enable": "true", "TURN.server": rigSUT + ":3478", "TURN.username": "ring", "TURN.password": "ring", "TURN.realm": "ring"}
+	alice, _ := p1.account("alice", ours)
+	_, bobID := p2.account("bob", ours)
+	began := time.Now()
+	took := p1.dial(alice, bobID)
+	said := out.String()
+	t.Logf("relay: two stock daemons that reach only the relay talk after %v (%v since the second account was there)", took, time.Since(began))
+	for _, kind := range []string{`"relay_transport":"tcp"`, `"relay_transport":"udp"`} {
+		if !strings.Contains(said, kind) {
+			t.Errorf("no allocation with %s", kind)
+		}
+	}
+	for i := range 2 {
+		t.Log(strings.TrimSpace(run(t, "ip", "netns", "exec", fmt.Sprintf("rp%d", i+1), "nft", "list", "ruleset")))
+	}
+}
+
+// startRelay starts a `parley run turn` that logs JSON, and waits until it relays. It returns what it says.
+func startRelay(t *testing.T, cmd *exec.Cmd) *lockedBuffer {
+	t.Helper()
 	out := new(lockedBuffer)
-	cmd := r.sut(parleyBinary(t), "run", "turn", "--data", data, "--turn.listen", rigSUT+":3478", "--turn.users_file", users, "--turn.realm", "ring",
-		"--turn.allow_peers", "10.77.0.0/24", "--admin.listen", "", "--log.format", "json")
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
@@ -51,20 +73,5 @@ func TestStockCallsByOurRelay(t *testing.T) {
 			t.Fatalf("the relay does not come up\n%s", out.String())
 		}
 	}
-	p1, p2 := r.peer(1), r.peer(2)
-	ours := map[string]string{"Account.autoAnswer": "true", "TURN.enable": "true", "TURN.server": rigSUT + ":3478", "TURN.username": "ring", "TURN.password": "ring", "TURN.realm": "ring"}
-	alice, _ := p1.account("alice", ours)
-	_, bobID := p2.account("bob", ours)
-	began := time.Now()
-	took := p1.dial(alice, bobID)
-	said := out.String()
-	t.Logf("relay: two stock daemons that reach only the relay talk after %v (%v since the second account was there)", took, time.Since(began))
-	for _, kind := range []string{`"relay_transport":"tcp"`, `"relay_transport":"udp"`} {
-		if !strings.Contains(said, kind) {
-			t.Errorf("no allocation with %s", kind)
-		}
-	}
-	for i := range 2 {
-		t.Log(strings.TrimSpace(run(t, "ip", "netns", "exec", fmt.Sprintf("rp%d", i+1), "nft", "list", "ruleset")))
-	}
+	return out
 }

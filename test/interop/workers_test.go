@@ -61,8 +61,13 @@ func (w *worker) kill(t *testing.T) {
 	t.Helper()
 	child := w.child(t)
 	w.killed = true
-	for _, pid := range []int{w.pid, child} {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	// The supervisor stands still first: it would start the process again, and its own end would
+	// have the process end in order.
+	for _, k := range []struct {
+		pid int
+		sig syscall.Signal
+	}{{w.pid, syscall.SIGSTOP}, {child, syscall.SIGKILL}, {w.pid, syscall.SIGKILL}} {
+		if err := syscall.Kill(k.pid, k.sig); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -230,7 +230,7 @@ func (p *Port) sibling() (*Port, error) {
 	}
 	p.others[s] = struct{}{}
 	p.wg.Go(func() {
-		_ = s.read()
+		_ = s.read() // it ends when the socket is closed, by whom is told elsewhere
 		s.close()
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -272,7 +272,7 @@ func (p *Port) addr() netip.AddrPort {
 
 // send sends a datagram. One that the network does not take is lost, as any may be.
 func (p *Port) send(b []byte, to netip.AddrPort) {
-	_, _ = p.conn.WriteToUDPAddrPort(b, to)
+	_, _ = p.conn.WriteToUDPAddrPort(b, to) // see above
 }
 
 // expect keeps data from an address, or no more.

@@ -366,7 +366,7 @@ func (t *Transport) Close() {
 	t.once.Do(func() { close(t.over) }) // whoever waits to write has written nothing yet
 	ctx, cancel := context.WithTimeout(context.Background(), mux.CloseTime)
 	defer cancel()
-	_ = t.a.Shutdown(ctx)
+	_ = t.a.Shutdown(ctx) // a peer that does not take it in time is cut below
 	cut := time.AfterFunc(mux.CloseTime, func() { t.conn.Close() })
 	defer cut.Stop()
 	t.a.Close() //nolint:errcheck // what is wrong with it is of no use any more
