@@ -27,7 +27,7 @@ const benchJoinWait = 20 * time.Second
 func newBench(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure what the node costs under load"}
 	group(cmd)
-	cmd.AddCommand(newBenchMix(a))
+	cmd.AddCommand(newBenchMix(a), newBenchChaos(a))
 	return cmd
 }
 
@@ -83,7 +83,7 @@ The load generator runs on the same machine and takes CPU of its own.`,
 				runs = append(runs, r)
 			}
 			if file != "" {
-				if err := writeReport(file, runs); err != nil {
+				if err := writePage(file, func(w io.Writer) error { return bench.HTML(w, benchMachine(), runs) }); err != nil {
 					return err
 				}
 			}
@@ -125,11 +125,15 @@ func showRun(w io.Writer, r *bench.Report) {
 	}
 }
 
-// writeReport writes the page with plots.
-func writeReport(file string, runs []*bench.Report) error {
+// benchMachine names the node and the machine in a report.
+func benchMachine() string {
+	return fmt.Sprintf("Parley %s on %d CPUs of %s", version, runtime.NumCPU(), runtime.GOARCH)
+}
+
+// writePage writes a report of --html, whole or not at all.
+func writePage(file string, write func(io.Writer) error) error {
 	var page bytes.Buffer
-	machine := fmt.Sprintf("Parley %s on %d CPUs of %s", version, runtime.NumCPU(), runtime.GOARCH)
-	if err := bench.HTML(&page, machine, runs); err != nil {
+	if err := write(&page); err != nil {
 		return err
 	}
 	if err := os.WriteFile(file, page.Bytes(), 0o644); err != nil {

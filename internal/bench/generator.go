@@ -102,11 +102,12 @@ func (g *generator) receive() error {
 // take notes one packet.
 func (g *generator) take(to [4]byte, at int64, pkt []byte) {
 	i := indexOf(to)
-	if i < 0 || i >= len(g.legs) || len(pkt) < 12 || pkt[0]>>6 != 2 || pkt[1]&0x7f != payloadType || !g.measuring.Load() {
+	if i < 0 || i >= len(g.legs) || len(pkt) < 12 || pkt[0]>>6 != 2 || pkt[1]&0x7f != payloadType {
 		return // RTCP, or not of this run
 	}
 	l := g.legs[i]
-	if l.speaks {
+	l.gaps.note(at)
+	if l.speaks || !g.measuring.Load() {
 		return
 	}
 	ts := binary.BigEndian.Uint32(pkt[4:])

@@ -46,6 +46,7 @@ type leg struct {
 	ts   uint32
 	ssrc uint32
 	got  received
+	gaps gaps
 }
 
 // address spreads legs over 127.77.0.0/16, avoiding .0 and .255.
