@@ -154,6 +154,18 @@ func (m *Member) SetCanSpeak(can bool) {
 
 func (m *Member) openLocked() { m.open.Store(m.canSpeak && !m.muted && !m.closed) }
 
+// SetIn changes what the member sends, from the next packet that is pushed. It costs next to nothing
+// when that is the same.
+func (m *Member) SetIn(id CodecID) error {
+	if id >= codec.Count {
+		return ErrCodec
+	}
+	if m.in.Load() != uint32(id) {
+		m.in.Store(uint32(id))
+	}
+	return nil
+}
+
 // SetCodecs changes what the member sends, from the next packet that is pushed, and receives.
 func (m *Member) SetCodecs(in, out CodecID) error {
 	if in >= codec.Count || out >= codec.Count {
