@@ -139,6 +139,7 @@ type WorkerBeat struct {
 	Legs    int     `json:"legs"`
 	MaxLegs int     `json:"max_legs,omitempty"` // it takes no more; 0: as many as come
 	CPU     float64 `json:"cpu"`                // cores in use
+	Late    bool    `json:"late,omitempty"`     // it cannot keep its time, and takes no legs until it does
 	At      float64 `json:"at_s"`               // when this was measured, seconds since the process was started
 	CPUS    float64 `json:"cpu_s"`              // CPU seconds that it used until then
 	RSS     int64   `json:"rss_bytes"`

@@ -23,6 +23,8 @@ const (
 	legTime = 3 * time.Second
 	// maxWorkers bounds how many workers are asked for a leg, each of which says that it is full.
 	maxWorkers = 8
+	// maxSilent bounds how many that do not answer, each of which takes legTime.
+	maxSilent = 1
 	// maxSDP bounds an offer or answer in bytes.
 	maxSDP = 64 << 10
 )
@@ -87,10 +89,21 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 		return nil, err
 	}
 	opened, err := s.openLeg(ctx, name, t, j, "")
-	for tries := 0; errors.Is(err, contract.ErrBusy) && tries < maxWorkers; tries++ { // its last beat does not tell yet
-		s.workers.refused(t.worker)
-		next, none := ask(ctx, s, name, func(l *live) (string, error) { return l.place("", t.Member.Leg == room.TransportBus) })
-		if none != nil || next == t.worker {
+	var asked []string
+	for silent := 0; err != nil && len(asked) < maxWorkers; { // its last beat does not tell yet, or is not true
+		switch {
+		case errors.Is(err, contract.ErrTimeout), errors.Is(err, contract.ErrUnavailable):
+			silent++ // a leg that it made all the same is found when its legs are compared
+		case !errors.Is(err, contract.ErrBusy):
+			silent = maxSilent + 1
+		}
+		if silent > maxSilent {
+			break
+		}
+		s.workers.refused(t.worker, err)
+		asked = append(asked, t.worker)
+		next, none := ask(ctx, s, name, func(l *live) (string, error) { return l.place("", t.Member.Leg == room.TransportBus, asked...) })
+		if none != nil || slices.Contains(asked, next) {
 			break // why this one refused says more
 		}
 		t.worker = next
@@ -211,7 +224,7 @@ func (l *live) admit(q room.Request, source string) (seat, error) {
 
 // place chooses the worker of a leg: that where it was, while it lives; a bot goes where the room's bots
 // are, for one worker alone tells the bus what is heard.
-func (l *live) place(own string, bot bool) (string, error) {
+func (l *live) place(own string, bot bool, asked ...string) (string, error) {
 	w := l.s.workers
 	if own != "" && w.keeps(own) {
 		return own, nil
@@ -219,7 +232,7 @@ func (l *live) place(own string, bot bool) (string, error) {
 	if bot {
 		at := ""
 		l.r.Each(func(m *room.Member) {
-			if m.Leg == room.TransportBus && w.keeps(m.Worker) {
+			if m.Leg == room.TransportBus && w.keeps(m.Worker) && !slices.Contains(asked, m.Worker) {
 				at = m.Worker
 			}
 		})
@@ -227,7 +240,7 @@ func (l *live) place(own string, bot bool) (string, error) {
 			return at, nil
 		}
 	}
-	return w.choose(l.places.workers)
+	return w.choose(l.places.workers, asked...)
 }
 
 // openLeg has media make the leg. Who comes back with another offer has another

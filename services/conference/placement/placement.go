@@ -22,12 +22,14 @@ type Worker struct {
 	Legs    int
 	MaxLegs int     // it takes no more, 0: as many as come
 	CPU     float64 // cores in use
+	Late    bool    // it does not keep its time, and takes no more until it does
+	Shy     bool    // it refused, or did not answer, a moment ago, whatever it says of itself
 	Seen    time.Time
 }
 
-func (w *Worker) full() bool { return w.MaxLegs > 0 && w.Legs >= w.MaxLegs }
+func (w *Worker) full() bool { return w.Late || w.MaxLegs > 0 && w.Legs >= w.MaxLegs }
 
-func (w *Worker) busy() bool { return w.full() || w.CPU >= busyCPU }
+func (w *Worker) busy() bool { return w.full() || w.Shy || w.CPU >= busyCPU }
 
 // Choose returns the worker for a new leg, or "" when there is none that takes it. A room,
 // which is at the given workers in the order in which it came to them, stays together: each worker
@@ -43,7 +45,7 @@ func Choose(now time.Time, workers []Worker, at ...string) string {
 		if now.Sub(w.Seen) > Alive || w.full() {
 			continue
 		}
-		if spare == nil || less(w, spare) {
+		if spare == nil || spare.Shy && !w.Shy || spare.Shy == w.Shy && less(w, spare) {
 			spare = w
 		}
 		if w.busy() {
