@@ -49,7 +49,8 @@ var checks = map[string]check{
 		_, err := netip.ParsePrefix(s)
 		return err == nil || isHost(s)
 	}},
-	"turn": {"a turn: or turns: URI, e.g. turn:turn.example.org:3478?transport=tcp", isTURN},
+	"prefix": {"PREFIX, e.g. 192.0.2.0/24 or 2001:db8::/32", func(s string) bool { _, err := netip.ParsePrefix(s); return err == nil }},
+	"turn":   {"a turn: or turns: URI, e.g. turn:turn.example.org:3478?transport=tcp", isTURN},
 	"path": {"a path of at most " + strconv.Itoa(maxData) + " bytes, since it holds Unix sockets",
 		func(s string) bool { return s != "" && len(s) <= maxData }},
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -97,9 +98,22 @@ func (w *workers) beat(b *contract.WorkerBeat) (due, joins bool) {
 	due = x.started != b.Started || now.Sub(x.Seen) > placement.Alive || now.Sub(x.compared) > compareEvery
 	end := contract.TrunkPeer{Worker: b.Worker, Started: b.Started, Key: b.TrunkKey, Address: b.TrunkAddress}
 	joins = !samePeer(end, x.trunk) || now.Sub(x.Seen) > placement.Alive
-	x.Worker = placement.Worker{Name: b.Worker, Legs: max(0, b.Legs), MaxLegs: max(0, b.MaxLegs), CPU: max(0, b.CPU), Late: b.Late, Seen: now}
+	x.Worker = placement.Worker{Name: b.Worker, Legs: max(0, b.Legs), MaxLegs: max(0, b.MaxLegs), CPU: max(0, b.CPU), Late: b.Late, Near: nearTo(b.Near), Seen: now}
 	x.started, x.trunk, x.last, x.mourned = b.Started, end, *b, false
 	return due, joins
+}
+
+// maxNear bounds the networks of one worker.
+const maxNear = 64
+
+// nearTo takes what a beat says; what is no prefix is left out.
+func nearTo(said []string) (out []netip.Prefix) {
+	for _, s := range said[:min(len(said), maxNear)] {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // roomLocked reports whether one more worker can be remembered; one that fell silent may have to go for it.
@@ -152,7 +166,7 @@ func (w *workers) alive(name string) bool {
 // choose returns the worker for a leg of a room that is at the given ones. Before any
 // beat it is the node's own: a join right after the start need not wait a second. Those that were asked and
 // took nobody are not chosen.
-func (w *workers) choose(at []string, asked ...string) (string, error) {
+func (w *workers) choose(from netip.Addr, at []string, asked ...string) (string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	late := 0
@@ -174,7 +188,7 @@ func (w *workers) choose(at []string, asked ...string) (string, error) {
 		x.Shy = w.now().Before(x.shyUntil)
 		list = append(list, x.Worker)
 	}
-	got := placement.Choose(w.now(), list, at...)
+	got := placement.Choose(w.now(), list, from, at...)
 	switch {
 	case got != "":
 		w.by[got].Legs++ // before the next beat tells of it
@@ -257,7 +271,7 @@ func (w *workers) dead() (gone []string, heir string) {
 			list = append(list, x.Worker)
 		}
 	}
-	return gone, placement.Choose(now, list)
+	return gone, placement.Choose(now, list, netip.Addr{})
 }
 
 // begin says that a comparison with a worker may begin; one at a time.
