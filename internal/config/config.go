@@ -25,6 +25,7 @@ type Config struct {
 	Identity Identity `koanf:"identity"`
 	Jami     Jami     `koanf:"jami"`
 	TURN     TURN     `koanf:"turn"`
+	Connect  Connect  `koanf:"connect"`
 }
 
 // Bus configures the NATS server, or which one to use.
@@ -51,6 +52,11 @@ type SIP struct {
 	Digest    string `koanf:"digest" default:"md5" enum:"md5,both" doc:"what a room with a PIN asks phones for. md5 is what all of them know; both offers SHA-256 first, at which some (baresip before 3.0) give up"`
 
 	CallHosts []string `koanf:"call_hosts" check:"call" doc:"hosts whose phones may be called into a room: NAME, ADDRESS or PREFIX; without any no phone is called"`
+}
+
+// Connect configures the process that takes calls.
+type Connect struct {
+	Name string `koanf:"name" default:"" check:"word or none" doc:"name of this process where it takes the calls of browsers and phones for a node that runs elsewhere; parley join gives it"`
 }
 
 // Media configures where audio travels.
