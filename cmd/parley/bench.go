@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,8 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/parley-jami/parley/bus"
-	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/bench"
 )
 
@@ -27,7 +24,7 @@ const benchJoinWait = 20 * time.Second
 func newBench(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure what the node costs under load"}
 	group(cmd)
-	cmd.AddCommand(newBenchMix(a))
+	cmd.AddCommand(newBenchMix(a), newBenchSoak(a))
 	return cmd
 }
 
@@ -58,19 +55,16 @@ JSON; --html writes a page with plots of them. --speakers 0 shows what silence c
 The load generator runs on the same machine and takes CPU of its own.`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := word("room", room); err != nil {
-				return err
-			}
-			s, err := a.open(cmd)
+			node, done, err := a.bench(cmd, room)
 			if err != nil {
 				return err
 			}
-			defer s.Close()
+			defer done()
 			cfg.Progress = a.benchProgress()
 			var runs []*bench.Report
 			for _, n := range listeners {
 				cfg.Listeners = n
-				r, err := bench.Run(cmd.Context(), cfg, &benchNode{s: s, room: room})
+				r, err := bench.Run(cmd.Context(), cfg, node)
 				if cfg.Progress != nil {
 					cfg.Progress("", 0, 0)
 				}
@@ -82,10 +76,8 @@ The load generator runs on the same machine and takes CPU of its own.`,
 				}
 				runs = append(runs, r)
 			}
-			if file != "" {
-				if err := writeReport(file, runs); err != nil {
-					return err
-				}
+			if err := writePage(file, func(w io.Writer, node string) error { return bench.HTML(w, node, runs) }); err != nil {
+				return err
 			}
 			if len(runs) == 1 {
 				return a.print(runs[0], func(w io.Writer) { showRun(w, runs[0]) })
@@ -125,11 +117,13 @@ func showRun(w io.Writer, r *bench.Report) {
 	}
 }
 
-// writeReport writes the page with plots.
-func writeReport(file string, runs []*bench.Report) error {
+// writePage writes a page to a file; none is meant when it has no name.
+func writePage(file string, fill func(w io.Writer, node string) error) error {
+	if file == "" {
+		return nil
+	}
 	var page bytes.Buffer
-	machine := fmt.Sprintf("Parley %s on %d CPUs of %s", version, runtime.NumCPU(), runtime.GOARCH)
-	if err := bench.HTML(&page, machine, runs); err != nil {
+	if err := fill(&page, fmt.Sprintf("Parley %s on %d CPUs of %s", version, runtime.NumCPU(), runtime.GOARCH)); err != nil {
 		return err
 	}
 	if err := os.WriteFile(file, page.Bytes(), 0o644); err != nil {
@@ -153,50 +147,4 @@ func (a *app) benchProgress() func(string, int, int) {
 		}
 		fmt.Fprintf(a.err, "\r\x1b[K%s %d/%d", what, done, of)
 	}
-}
-
-// benchNode is the node as the load generator sees it.
-type benchNode struct {
-	s    *session
-	room string
-}
-
-func (n *benchNode) Join(ctx context.Context, id, addr, offer string, muted bool) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, benchJoinWait)
-	defer cancel()
-	j, err := bus.Call(ctx, n.s.Conn, contract.RoomJoin, &contract.Join{
-		Name: id, Kind: contract.KindSIP, Source: addr, Transport: contract.TransportRTP, Offer: offer, Muted: muted,
-	}, n.room, id)
-	if err != nil {
-		return "", err
-	}
-	return j.SDP, nil
-}
-
-func (n *benchNode) Leave(ctx context.Context, id string) error {
-	_, err := bus.Call(ctx, n.s.Conn, contract.RoomLeave, &contract.Leave{Reason: contract.ReasonLeft}, n.room, id)
-	return err
-}
-
-func (n *benchNode) Processes(ctx context.Context) ([]bench.Process, error) {
-	st, err := bus.Call(ctx, n.s.Conn, contract.NodeStatus, &contract.None{})
-	if err != nil {
-		return nil, err
-	}
-	var out []bench.Process
-	for _, p := range st.Processes {
-		if p.Name != "media" {
-			out = append(out, bench.Process{Name: p.Name, CPU: p.CPUS, RSS: p.RSSBytes})
-		}
-	}
-	workers, err := bus.Call(ctx, n.s.Conn, contract.WorkerList, &contract.None{})
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range workers.Workers {
-		if w.Alive {
-			out = append(out, bench.Process{Name: "media", Worker: w.Worker, CPU: w.CPUS, RSS: w.RSS, At: w.At})
-		}
-	}
-	return out, nil
 }

@@ -33,6 +33,18 @@ type Process struct {
 	RSS    int64   // bytes
 	At     float64 // when that was, in seconds since its start; 0: now
 	Worker string  // of a process that mixes
+
+	// Where the process tells, as those of this machine do.
+	Goroutines int
+	Heap       int64 // bytes in use
+	Ticks      Ticks // of a process that mixes
+}
+
+// Ticks is how a mixer has kept its time since its start.
+type Ticks struct {
+	Done, Missed float64
+	Spent        float64 // seconds
+	Refused      float64 // packets that the kernel did not take
 }
 
 // Node is the running node.
@@ -80,14 +92,22 @@ func (c *Config) check() error {
 		return fmt.Errorf("%w: speakers must be 0 to %d", ErrConfig, MaxSpeakers)
 	case c.Seconds < 1 || c.Seconds > MaxSeconds:
 		return fmt.Errorf("%w: seconds must be 1 to %d", ErrConfig, MaxSeconds)
-	case c.Transport != RTP && c.Transport != SRTP:
-		return fmt.Errorf("%w: transport must be rtp or srtp", ErrConfig)
+	}
+	if err := checkTransport(c.Transport); err != nil {
+		return err
 	}
 	if c.warm == 0 {
 		c.warm = warmUp
 	}
 	if c.Progress == nil {
 		c.Progress = func(string, int, int) {}
+	}
+	return nil
+}
+
+func checkTransport(t string) error {
+	if t != RTP && t != SRTP {
+		return fmt.Errorf("%w: transport must be rtp or srtp", ErrConfig)
 	}
 	return nil
 }

@@ -14,25 +14,13 @@ const onTimeUs = 20000
 
 func (g *generator) report(before, first, last []Process, elapsed float64) (*Report, error) {
 	r := &Report{Listeners: g.cfg.Listeners, Speakers: g.cfg.Speakers, Silent: g.cfg.Silent, Seconds: g.cfg.Seconds, Transport: g.cfg.Transport, CPUPerS: map[string]float64{}, Workers: map[string]float64{}}
-	find := func(list []Process, p Process) Process {
-		i := slices.IndexFunc(list, func(q Process) bool { return p.Name == q.Name && p.Worker == q.Worker })
-		if i < 0 {
-			return Process{}
-		}
-		return list[i]
-	}
 	var grown int64
 	for _, p := range last {
-		was := find(first, p)
-		over := elapsed
-		if p.At > was.At {
-			over = p.At - was.At
-		}
-		used := (p.CPU - was.CPU) / over
-		r.CPUPerS[p.Name] = round(r.CPUPerS[p.Name]+used, 5)
+		cpu := used(processOf(first, p), p, elapsed)
+		r.CPUPerS[p.Name] = round(r.CPUPerS[p.Name]+cpu, 5)
 		if p.Worker != "" {
-			r.Workers[p.Worker] = round(used, 5)
-			grown += p.RSS - find(before, p).RSS
+			r.Workers[p.Worker] = round(cpu, 5)
+			grown += p.RSS - processOf(before, p).RSS
 		}
 	}
 	for _, used := range r.Workers {
