@@ -44,7 +44,10 @@ The speakers come on top of the listeners. Printed are, while all are in the roo
   bytes_per_listener     growth of their memory since before the first joined
   on_time                share of the 20 ms frames that reached their listener within
                          20 ms of his clock (the median of arrival minus RTP time);
-                         a frame that never came counts as late
+                         a frame that never came counts as late, and absent is their share
+  mixer                  its ticks of 20 ms, those it missed, and how long one took on average
+  generator_dropped,     what the load generator itself lost or left out: such a run says
+  generator_skipped      nothing about the node
   delay_ms               from a packet in to its sound out, by chirps in a speaker's
                          audio that are found again in what four listeners decode;
                          less 6.5 ms of look-ahead for each of the two Opus encoders
@@ -105,7 +108,11 @@ The load generator runs on the same machine and takes CPU of its own.`,
 // showRun prints one run.
 func showRun(w io.Writer, r *bench.Report) {
 	fmt.Fprintf(w, "media\t%.3f ms/s a listener, %d bytes a listener\n", r.MsPerSecondPerListen, r.BytesPerListener)
-	fmt.Fprintf(w, "on time\t%.3f %%\n", r.OnTimePct())
+	fmt.Fprintf(w, "on time\t%.3f %%; %.3f %% never came\n", r.OnTimePct(), 100*r.Absent)
+	fmt.Fprintf(w, "ticks\t%.0f of %.2f ms, %.0f missed\n", r.Mixer.Ticks, r.Mixer.TickMs, r.Mixer.Missed)
+	if r.Dropped+uint32(r.Skipped) > 0 {
+		fmt.Fprintf(w, "generator\tlost %d packets and left out %d frames of each speaker: it had too little CPU\n", r.Dropped, r.Skipped)
+	}
 	fmt.Fprintf(w, "delay\tp50 %.1f ms, p99 %.1f ms (%d marks)\n", r.DelayMs.P50, r.DelayMs.P99, r.DelayMs.Found)
 	for name, cpu := range r.Workers {
 		if len(r.Workers) > 1 {

@@ -124,7 +124,19 @@ type Report struct {
 	MsPerSecondPerListen float64            `json:"ms_per_s_per_listener"` // CPU of all workers
 	BytesPerListener     int64              `json:"bytes_per_listener"`    // growth of the workers' memory
 	OnTime               float64            `json:"on_time"`               // share of frames, 0 to 1; 1 without speakers
+	Absent               float64            `json:"absent"`                // share of frames that never came, of those not on time
+	Mixer                Mixer              `json:"mixer"`
+	Dropped              uint32             `json:"generator_dropped"` // packets that came while the generator's buffer was full
+	Skipped              int64              `json:"generator_skipped"` // frames that each speaker left out, as the generator was held up; the node may have had nothing to send
 	DelayMs              Delay              `json:"delay_ms"`
+}
+
+// Mixer is how the workers that tell, those of this machine, kept their time while measured.
+type Mixer struct {
+	Ticks   float64 `json:"ticks"`
+	Missed  float64 `json:"missed"`  // ticks whose time had passed when the room was woken
+	TickMs  float64 `json:"tick_ms"` // of work, on average
+	Refused float64 `json:"refused"` // packets that the kernel did not take
 }
 
 // Delay is what the node adds, in ms; see the package comment. Found is how many

@@ -40,6 +40,7 @@ type generator struct {
 	marks     []mark
 	measuring atomic.Bool
 	stopped   atomic.Bool
+	skipped   atomic.Int64  // steps of 20 ms in which nothing was sent, as the generator was held up
 	dropped   atomic.Uint32 // packets that came and found the socket's buffer full
 
 	mu        sync.Mutex // guards the lists; they are replaced, never changed

@@ -39,6 +39,9 @@ func (g *generator) send(ctx context.Context) error {
 		// A phone that was held up doesn't send what it missed in a burst.
 		if late := int(time.Since(began)/step) - tick; late > maxLateTicks {
 			tick += late
+			if g.measuring.Load() {
+				g.skipped.Add(int64(late))
+			}
 			for _, l := range senders {
 				l.ts += uint32(late) * frameSamples
 			}

@@ -24,8 +24,9 @@ type SoakReport struct {
 	Frames    int     `json:"frames"` // that were due to who only listened
 	Late      int     `json:"late"`   // of them came late or never
 	LatePct   float64 `json:"late_pct"`
-	WorstPct  float64 `json:"worst_late_pct"` // of the worst sample
-	Dropped   uint32  `json:"generator_dropped"`
+	WorstPct  float64 `json:"worst_late_pct"`    // of the worst sample
+	Dropped   uint32  `json:"generator_dropped"` // as in [Report]
+	Skipped   int64   `json:"generator_skipped"`
 	JoinMs    Spread  `json:"join_ms"`  // from the wish to the answer
 	SoundMs   Spread  `json:"sound_ms"` // from the answer to the first frame
 	Processes []Held  `json:"processes"`
@@ -120,7 +121,7 @@ func (s *soak) report(before []Process, samples []Sample, after []Process) *Soak
 	c := s.cfg
 	r := &SoakReport{
 		Legs: c.Legs, Speakers: c.Speakers, Talk: c.Talk, StayS: c.Stay.Seconds(), Seconds: c.Seconds, EveryS: c.Every.Seconds(), Transports: c.Transports,
-		Joined: s.joined, Left: s.left, Failed: s.failed, Unheard: s.unheard, Dropped: s.dropped.Load(),
+		Joined: s.joined, Left: s.left, Failed: s.failed, Unheard: s.unheard, Dropped: s.dropped.Load(), Skipped: s.skipped.Load(),
 		JoinMs: spread(s.joins), SoundMs: spread(s.sounds), Processes: []Held{}, Samples: samples,
 	}
 	if s.why != nil {
