@@ -69,10 +69,8 @@ For each process, and before all for nobody at all, since a busy machine costs a
 			if err != nil {
 				return err
 			}
-			if file != "" {
-				if err := writePage(file, func(w io.Writer) error { return bench.ChaosHTML(w, benchMachine(), r) }); err != nil {
-					return err
-				}
+			if err := writePage(file, func(w io.Writer, node string) error { return bench.ChaosHTML(w, node, r) }); err != nil {
+				return err
 			}
 			if err := a.print(r, func(w io.Writer) { showChaos(w, r) }); err != nil {
 				return err

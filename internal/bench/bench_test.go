@@ -134,7 +134,7 @@ func measured(t *testing.T, drop bool, wrong func(*Report) string) {
 			return
 		}
 		t.Logf("%+v: %s", rep, why)
-		if tries == 3 {
+		if tries == 6 {
 			t.Fatalf("%s, each time", why)
 		}
 	}

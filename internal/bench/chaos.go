@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,12 +66,6 @@ type ChaosStep struct {
 	Failed   string `json:"failure,omitempty"` // why the step ended early
 }
 
-// Spread is of several times, in ms.
-type Spread struct {
-	P50 float64 `json:"p50"`
-	Max float64 `json:"max"`
-}
-
 // Times of a step: between two messages (five a second are allowed), after which a leg without a
 // packet counts as lost, for what is asked of the node, and for a message: a post that reached a
 // process which died then is not answered.
@@ -82,7 +75,6 @@ const (
 	watched    = 6 * time.Second
 	askTime    = 10 * time.Second
 	sayTime    = 2 * time.Second
-	frameTime  = 20 * time.Millisecond
 	killWithin = time.Minute
 )
 
@@ -122,7 +114,7 @@ func (g *gaps) restart() { g.longest.Store(0) }
 // two frames; lost that it goes on for too long.
 func (g *gaps) worst(now int64) (gap time.Duration, lost bool) {
 	open := now - g.last.Load()
-	return max(0, time.Duration(max(g.longest.Load(), open))-frameTime), open > int64(lostAfter)
+	return max(0, time.Duration(max(g.longest.Load(), open)-frameTime)), open > int64(lostAfter)
 }
 
 // Wreck joins, kills, watches and leaves. What a death costs is in the report; an error is what
@@ -174,7 +166,7 @@ func Wreck(ctx context.Context, c Chaos, node Ruin) (*ChaosReport, error) {
 // step kills a process as often as is wanted, or nobody.
 func (g *generator) step(ctx context.Context, c *Chaos, node Ruin, process string, errs <-chan error) *ChaosStep {
 	s := new(ChaosStep)
-	var back, worst, all []time.Duration
+	var back, worst, all []float64
 	for try := range c.Times {
 		err := func() error {
 			were, err := people(ctx, node)
@@ -194,19 +186,19 @@ func (g *generator) step(ctx context.Context, c *Chaos, node Ruin, process strin
 				if err != nil {
 					return fmt.Errorf("%s: %w", process, err)
 				}
-				back = append(back, time.Since(began))
+				back = append(back, ms(time.Since(began)))
 			}
 			what := fmt.Sprintf("%s killed, %d of %d", cmp.Or(process, "nobody"), try+1, c.Times)
 			if err := g.wait(ctx, max(time.Until(began.Add(c.watch)), 2*lostAfter), what, errs); err != nil {
 				return err
 			}
-			now, most := time.Now().UnixNano(), time.Duration(0)
+			now, most := time.Now().UnixNano(), 0.0
 			for _, l := range g.legs {
 				gap, lost := l.gaps.worst(now)
 				if lost {
 					s.Lost++
 				}
-				all, most = append(all, gap), max(most, gap)
+				all, most = append(all, ms(gap)), max(most, ms(gap))
 			}
 			worst = append(worst, most)
 			say.end()
@@ -234,6 +226,8 @@ func (g *generator) step(ctx context.Context, c *Chaos, node Ruin, process strin
 	return s
 }
 
+func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
+
 func people(ctx context.Context, node Ruin) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
@@ -242,15 +236,6 @@ func people(ctx context.Context, node Ruin) (int, error) {
 		return 0, fmt.Errorf("who is in the room: %w", err)
 	}
 	return n, nil
-}
-
-func spread(d []time.Duration) Spread {
-	if len(d) == 0 {
-		return Spread{}
-	}
-	slices.Sort(d)
-	ms := func(d time.Duration) float64 { return round(d.Seconds()*1000, 1) }
-	return Spread{ms(d[len(d)/2]), ms(d[len(d)-1])}
 }
 
 // chatter writes to the chat for the first leg until it is ended.
