@@ -70,6 +70,8 @@ type Media struct {
 
 	Near []string `koanf:"near" check:"prefix" doc:"networks whose people this process is near to, e.g. 192.0.2.0/24: they come here while it has place, wherever their room began. Of several workers the one with the longest prefix counts as nearest"`
 
+	Shed bool `koanf:"shed" default:"true" doc:"when this process cannot keep its time, who only listens gets longer packets (40, then 60 ms), and when that is not enough, no more participants are taken until it can"`
+
 	STUN        []string `koanf:"stun" check:"node" doc:"STUN servers that are asked for the node's public address, which SDP then names beside what the node sees; without a port, 3478. Not used with media.public"`
 	PortMapping string   `koanf:"port_mapping" default:"off" enum:"off,upnp,natpmp,any" doc:"ask the router to let in what comes to the node's ports for audio, SIP and HTTPS, by UPnP, NAT-PMP, or whichever answers; its public address is then named in SDP"`
 }
