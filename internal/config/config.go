@@ -30,9 +30,14 @@ type Config struct {
 
 // Bus configures the NATS server, or which one to use.
 type Bus struct {
-	Listen string `koanf:"listen" default:"127.0.0.1:4223" check:"fixed" doc:"address of the embedded bus"`
+	Listen string `koanf:"listen" default:"127.0.0.1:4223" check:"fixed" doc:"address of the embedded bus. Beyond loopback it speaks TLS"`
 	URL    string `koanf:"url" default:"" check:"nats" doc:"use this NATS server instead of the embedded one"`
-	Public string `koanf:"public_url" default:"" check:"nats" doc:"address of the bus that bots are told, when it differs from what the node sees"`
+	Public string `koanf:"public_url" default:"" check:"nats" doc:"address of the bus that bots and workers are told, when it differs from what the node sees"`
+
+	Cert      string   `koanf:"cert" default:"" doc:"PEM file of the bus's certificate, read again when it changes; without one the bus makes its own, which credentials files say how to verify"`
+	Key       string   `koanf:"key" default:"" doc:"PEM file of the certificate's key"`
+	CA        string   `koanf:"ca" default:"" doc:"PEM file of who certifies bus.cert; without one the system's authorities do"`
+	Processes []string `koanf:"processes" check:"prefix" doc:"networks that the node's own processes come from, beside this machine: of containers"`
 }
 
 // HTTP configures the page, the API and WHIP/WHEP.
