@@ -227,7 +227,12 @@ func (s *Server) Raw(name string, opts ...nats.Option) *nats.Conn {
 }
 
 // Worker adds a media worker, as the command line would, and returns the path of its credentials.
-func (s *Server) Worker(name string) string {
+func (s *Server) Worker(name string) string { return s.worker(name, false) }
+
+// Door adds one that takes calls, too.
+func (s *Server) Door(name string) string { return s.worker(name, true) }
+
+func (s *Server) worker(name string, calls bool) string {
 	s.t.Helper()
 	kp, err := nkeys.CreateUser()
 	if err != nil {
@@ -243,7 +248,7 @@ func (s *Server) Worker(name string) string {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	g, err := bus.Call(ctx, s.Conn("cli"), contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub})
+	g, err := bus.Call(ctx, s.Conn("cli"), contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub, Calls: calls})
 	if err != nil {
 		s.t.Fatalf("add worker %s: %v", name, err)
 	}
