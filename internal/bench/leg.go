@@ -42,10 +42,18 @@ type leg struct {
 	out    *srtp.Context
 	in     *srtp.Context
 
-	seq  uint16
-	ts   uint32
-	ssrc uint32
+	// Of the goroutine that sends.
+	seq    uint16
+	ts     uint32
+	ssrc   uint32
+	voice  []voiceFrame // of who sends: again and again
+	marked bool         // the voice has the chirps
+	next   int          // tick of the next packet of who only listens; 0: it was not yet planned
+	begun  bool         // a first one was sent
+
 	got  received
+	gaps gaps
+	run  series // instead of got, where legs come and go
 }
 
 // address spreads legs over 127.77.0.0/16, avoiding .0 and .255.

@@ -34,17 +34,19 @@ var checks = map[string]check{
 		func(s string) bool { return s == "" || isURL(s, "ldap", "ldaps") }},
 	"host": {`a host name or an IP address without a port; "" is none`,
 		func(s string) bool { return s == "" || isHost(s) }},
-	"ip":   {"an IP address", func(s string) bool { _, err := netip.ParseAddr(s); return err == nil }},
-	"room": {`1 to 64 of a-z, 0-9 and -; "" is none`, func(s string) bool { return s == "" || isWord(s, 64) }},
-	"word": {"1 to 32 of a-z, 0-9 and -", func(s string) bool { return isWord(s, 32) }},
+	"ip":           {"an IP address", func(s string) bool { _, err := netip.ParseAddr(s); return err == nil }},
+	"room":         {`1 to 64 of a-z, 0-9 and -; "" is none`, func(s string) bool { return s == "" || isWord(s, 64) }},
+	"word or none": {`1 to 32 of a-z, 0-9 and -; "" is none`, func(s string) bool { return s == "" || isWord(s, 32) }},
+	"word":         {"1 to 32 of a-z, 0-9 and -", func(s string) bool { return isWord(s, 32) }},
 	"multiaddr": {"a multiaddress, e.g. /ip4/192.0.2.1/tcp/4222/p2p/PEER",
 		func(s string) bool { return strings.HasPrefix(s, "/") && strings.Count(s, "/") > 1 }},
 	"node": {"HOST or HOST:PORT, e.g. bootstrap.jami.net:4222", func(s string) bool { return isHost(s) || address(s, 1) && s[0] != ':' }},
 	"jami": {"a Jami Id of 40 hex digits in lower case", func(s string) bool { return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == "" }},
 	"proxy": {"an https:// or http:// URL, without one of them https://, whose port may be a range: [80-95]",
 		func(s string) bool { _, err := proxyurl.Parse(s); return err == nil }},
-	"ports": {"FIRST-LAST, ports from 1024 to 65535", func(s string) bool { _, _, ok := PortRange(s); return ok }},
-	"peer":  {"PREFIX, ADDRESS or ADDRESS:PORT, e.g. 10.0.0.0/8 or 192.0.2.7:24000", isPeer},
+	"ports":  {"FIRST-LAST, ports from 1024 to 65535", func(s string) bool { _, _, ok := PortRange(s); return ok }},
+	"peer":   {"PREFIX, ADDRESS or ADDRESS:PORT, e.g. 10.0.0.0/8 or 192.0.2.7:24000", isPeer},
+	"prefix": {"a network, e.g. 172.30.0.0/24", func(s string) bool { _, err := netip.ParsePrefix(s); return err == nil }},
 	"call": {"NAME, ADDRESS or PREFIX, e.g. pbx.example.org or 192.0.2.0/24", func(s string) bool {
 		_, err := netip.ParsePrefix(s)
 		return err == nil || isHost(s)
@@ -140,6 +142,7 @@ func isTURN(s string) bool {
 // together checks what a single key cannot say. It returns the key to blame.
 func together(c *Config) (key, why string) {
 	for _, p := range []struct{ prefix, cert, key string }{
+		{"bus.", c.Bus.Cert, c.Bus.Key},
 		{"http.", c.HTTP.Cert, c.HTTP.Key},
 		{"names.", c.Names.Cert, c.Names.Key},
 		{"jams.", c.JAMS.Cert, c.JAMS.Key},
@@ -152,6 +155,9 @@ func together(c *Config) (key, why string) {
 		case p.cert != "" && p.key == "":
 			return p.prefix + "cert", "a certificate needs its key: set " + p.prefix + "key too"
 		}
+	}
+	if c.Bus.CA != "" && c.Bus.Cert == "" {
+		return "bus.ca", "it is of who certifies bus.cert: set that too, or neither"
 	}
 	if c.DHT.Overlay == "proxy" && len(c.DHT.Proxy) == 0 {
 		return "dht.overlay", "the overlay proxy needs one: set dht.proxy to a list of URLs"

@@ -25,13 +25,19 @@ type Config struct {
 	Identity Identity `koanf:"identity"`
 	Jami     Jami     `koanf:"jami"`
 	TURN     TURN     `koanf:"turn"`
+	Connect  Connect  `koanf:"connect"`
 }
 
 // Bus configures the NATS server, or which one to use.
 type Bus struct {
-	Listen string `koanf:"listen" default:"127.0.0.1:4223" check:"fixed" doc:"address of the embedded bus"`
+	Listen string `koanf:"listen" default:"127.0.0.1:4223" check:"fixed" doc:"address of the embedded bus. Beyond loopback it speaks TLS"`
 	URL    string `koanf:"url" default:"" check:"nats" doc:"use this NATS server instead of the embedded one"`
-	Public string `koanf:"public_url" default:"" check:"nats" doc:"address of the bus that bots are told, when it differs from what the node sees"`
+	Public string `koanf:"public_url" default:"" check:"nats" doc:"address of the bus that bots and workers are told, when it differs from what the node sees"`
+
+	Cert      string   `koanf:"cert" default:"" doc:"PEM file of the bus's certificate, read again when it changes; without one the bus makes its own, which credentials files say how to verify"`
+	Key       string   `koanf:"key" default:"" doc:"PEM file of the certificate's key"`
+	CA        string   `koanf:"ca" default:"" doc:"PEM file of who certifies bus.cert; without one the system's authorities do"`
+	Processes []string `koanf:"processes" check:"prefix" doc:"networks that the node's own processes come from, beside this machine: of containers"`
 }
 
 // HTTP configures the page, the API and WHIP/WHEP.
@@ -53,6 +59,11 @@ type SIP struct {
 	CallHosts []string `koanf:"call_hosts" check:"call" doc:"hosts whose phones may be called into a room: NAME, ADDRESS or PREFIX; without any no phone is called"`
 }
 
+// Connect configures the process that takes calls.
+type Connect struct {
+	Name string `koanf:"name" default:"" check:"word or none" doc:"name of this process where it takes the calls of browsers and phones for a node that runs elsewhere; parley join gives it"`
+}
+
 // Media configures where audio travels.
 type Media struct {
 	Worker  string   `koanf:"worker" default:"m1" check:"word" doc:"name of this media process"`
@@ -61,6 +72,8 @@ type Media struct {
 	Loudest int      `koanf:"loudest" default:"4" range:"1-8" doc:"how many speakers are mixed at once"`
 
 	MaxLegs int `koanf:"max_legs" default:"0" range:"0-100000" doc:"how many participants this process takes; who comes beyond goes to another worker, or is refused. 0: as many as come"`
+
+	Near []string `koanf:"near" check:"prefix" doc:"networks whose people this process is near to, e.g. 192.0.2.0/24: they come here while it has place, wherever their room began. Of several workers the one with the longest prefix counts as nearest"`
 
 	Shed bool `koanf:"shed" default:"true" doc:"when this process cannot keep its time, who only listens gets longer packets (40, then 60 ms), and when that is not enough, no more participants are taken until it can"`
 

@@ -5,6 +5,7 @@ package conference
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"regexp"
 	"slices"
 	"time"
@@ -102,7 +103,9 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 		}
 		s.workers.refused(t.worker, err)
 		asked = append(asked, t.worker)
-		next, none := ask(ctx, s, name, func(l *live) (string, error) { return l.place("", t.Member.Leg == room.TransportBus, asked...) })
+		next, none := ask(ctx, s, name, func(l *live) (string, error) {
+			return l.place(spot{bot: t.Member.Leg == room.TransportBus, from: j.Source}, asked...)
+		})
 		if none != nil || slices.Contains(asked, next) {
 			break // why this one refused says more
 		}
@@ -214,7 +217,7 @@ func (l *live) admit(q room.Request, source string) (seat, error) {
 	case q.PIN != "" && l.r.Settings().PIN != "":
 		l.pins.Right(source)
 	}
-	at, err := l.place(t.Member.Worker, t.Member.Leg == room.TransportBus)
+	at, err := l.place(spot{was: t.Member.Worker, bot: t.Member.Leg == room.TransportBus, from: source})
 	if err != nil {
 		l.r.Abort(q.ID)
 		return seat{}, err
@@ -222,14 +225,25 @@ func (l *live) admit(q room.Request, source string) (seat, error) {
 	return seat{Ticket: t, worker: at, epoch: l.r.Epoch()}, nil
 }
 
+// spot is what decides where a leg goes.
+type spot struct {
+	was  string // the worker that it was at
+	bot  bool
+	from string // the address of who signals
+}
+
 // place chooses the worker of a leg: that where it was, while it lives; a bot goes where the room's bots
-// are, for one worker alone tells the bus what is heard.
-func (l *live) place(own string, bot bool, asked ...string) (string, error) {
+// are, for one worker alone tells the bus what is heard; others where they are near to.
+func (l *live) place(leg spot, asked ...string) (string, error) {
 	w := l.s.workers
-	if own != "" && w.keeps(own) {
-		return own, nil
+	if leg.was != "" && w.keeps(leg.was) {
+		return leg.was, nil
 	}
-	if bot {
+	from, err := netip.ParseAddr(leg.from)
+	if err != nil || leg.bot {
+		from = netip.Addr{} // of no address
+	}
+	if leg.bot {
 		at := ""
 		l.r.Each(func(m *room.Member) {
 			if m.Leg == room.TransportBus && w.keeps(m.Worker) && !slices.Contains(asked, m.Worker) {
@@ -240,7 +254,7 @@ func (l *live) place(own string, bot bool, asked ...string) (string, error) {
 			return at, nil
 		}
 	}
-	return w.choose(l.places.workers, asked...)
+	return w.choose(from, l.places.workers, asked...)
 }
 
 // openLeg has media make the leg. Who comes back with another offer has another
@@ -298,7 +312,7 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		if r.Body.Source != "" {
 			m.Source = r.Body.Source
 		}
-		at, err := l.place(m.Worker, m.Leg == room.TransportBus)
+		at, err := l.place(spot{was: m.Worker, bot: m.Leg == room.TransportBus, from: m.Source})
 		return seat{Ticket: room.Ticket{Member: m, Again: true}, worker: at, epoch: l.r.Epoch()}, err
 	})
 	if err != nil {

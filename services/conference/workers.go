@@ -3,9 +3,11 @@
 package conference
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -67,6 +69,9 @@ type worker struct {
 	compared  time.Time
 }
 
+// other reports whether the worker speaks another version of the contract: it would misunderstand.
+func (x *worker) other() bool { return cmp.Or(x.last.Contract, 1) != contract.Version }
+
 func newWorkers(home string, now func() time.Time) *workers {
 	return &workers{home: home, now: now, by: map[string]*worker{}, drained: map[string]bool{}}
 }
@@ -97,9 +102,22 @@ func (w *workers) beat(b *contract.WorkerBeat) (due, joins bool) {
 	due = x.started != b.Started || now.Sub(x.Seen) > placement.Alive || now.Sub(x.compared) > compareEvery
 	end := contract.TrunkPeer{Worker: b.Worker, Started: b.Started, Key: b.TrunkKey, Address: b.TrunkAddress}
 	joins = !samePeer(end, x.trunk) || now.Sub(x.Seen) > placement.Alive
-	x.Worker = placement.Worker{Name: b.Worker, Legs: max(0, b.Legs), MaxLegs: max(0, b.MaxLegs), CPU: max(0, b.CPU), Late: b.Late, Seen: now}
+	x.Worker = placement.Worker{Name: b.Worker, Legs: max(0, b.Legs), MaxLegs: max(0, b.MaxLegs), CPU: max(0, b.CPU), Late: b.Late, Near: nearTo(b.Near), Seen: now}
 	x.started, x.trunk, x.last, x.mourned = b.Started, end, *b, false
 	return due, joins
+}
+
+// maxNear bounds the networks of one worker.
+const maxNear = 64
+
+// nearTo takes what a beat says; what is no prefix is left out.
+func nearTo(said []string) (out []netip.Prefix) {
+	for _, s := range said[:min(len(said), maxNear)] {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // roomLocked reports whether one more worker can be remembered; one that fell silent may have to go for it.
@@ -135,7 +153,7 @@ func (s *Service) listWorkers(ctx context.Context, _ *bus.Request[contract.None]
 		if x.last.Worker == "" {
 			continue // never heard of
 		}
-		out.Workers = append(out.Workers, contract.Worker{WorkerBeat: x.last, Alive: s.now().Sub(x.Seen) <= placement.Alive, Drain: s.workers.drained[name], Rooms: append([]string{}, rooms[name]...)})
+		out.Workers = append(out.Workers, contract.Worker{WorkerBeat: x.last, Alive: s.now().Sub(x.Seen) <= placement.Alive, Drain: s.workers.drained[name], Other: x.other(), Rooms: append([]string{}, rooms[name]...)})
 	}
 	slices.SortFunc(out.Workers, func(a, b contract.Worker) int { return strings.Compare(a.Worker, b.Worker) })
 	return out, nil
@@ -152,14 +170,14 @@ func (w *workers) alive(name string) bool {
 // choose returns the worker for a leg of a room that is at the given ones. Before any
 // beat it is the node's own: a join right after the start need not wait a second. Those that were asked and
 // took nobody are not chosen.
-func (w *workers) choose(at []string, asked ...string) (string, error) {
+func (w *workers) choose(from netip.Addr, at []string, asked ...string) (string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	late := 0
 	list := make([]placement.Worker, 0, len(w.by))
 	alive := 0
 	for name, x := range w.by {
-		if w.drained[name] {
+		if w.drained[name] || x.other() {
 			continue
 		}
 		if w.now().Sub(x.Seen) <= placement.Alive {
@@ -174,7 +192,7 @@ func (w *workers) choose(at []string, asked ...string) (string, error) {
 		x.Shy = w.now().Before(x.shyUntil)
 		list = append(list, x.Worker)
 	}
-	got := placement.Choose(w.now(), list, at...)
+	got := placement.Choose(w.now(), list, from, at...)
 	switch {
 	case got != "":
 		w.by[got].Legs++ // before the next beat tells of it
@@ -253,11 +271,11 @@ func (w *workers) dead() (gone []string, heir string) {
 		if now.Sub(x.Seen) > placement.Alive {
 			gone = append(gone, name)
 		}
-		if !w.drained[name] {
+		if !w.drained[name] && !x.other() {
 			list = append(list, x.Worker)
 		}
 	}
-	return gone, placement.Choose(now, list)
+	return gone, placement.Choose(now, list, netip.Addr{})
 }
 
 // begin says that a comparison with a worker may begin; one at a time.

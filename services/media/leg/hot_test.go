@@ -27,15 +27,18 @@ func listener(t testing.TB, n *node, id string, p srtp.Profile) *Leg {
 		t.Fatal(err)
 	}
 	l, _ := n.Leg(id)
+	l.latch(addrOf(c))
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if p != 0 {
 		out, in := newKeys(p), newKeys(p)
-		l.mu.Lock()
 		l.st.Secure, l.st.Out, l.st.In = true, &out, &in
-		err := l.configureLocked()
-		l.mu.Unlock()
-		if err != nil {
-			t.Fatal(err)
-		}
+	}
+	if err := l.configureLocked(); err != nil {
+		t.Fatal(err)
+	}
+	if !l.out.on {
+		t.Fatal("nothing is sent to the listener")
 	}
 	return l
 }

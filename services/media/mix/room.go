@@ -209,17 +209,22 @@ func (r *Room) run() {
 		r.merge()
 		due := r.tickAt(Now()) + 1
 		for len(r.sending) > 0 || r.tail > 0 {
-			now := Now()
-			next := r.epoch + (r.tickAt(now)+1)*int64(TickLength)
-			timer.Reset(time.Duration(next - now))
-			select {
-			case <-r.done:
-				return
-			case <-timer.C:
+			if wait := r.until(due, Now()); wait > 0 {
+				timer.Reset(wait)
+				select {
+				case <-r.done:
+					return
+				case <-timer.C:
+				}
+			} else {
+				select {
+				case <-r.done:
+					return
+				default:
+				}
 			}
-			// A late wake-up lands in a later tick; those between are gone.
-			now = Now()
-			tick := r.tickAt(now)
+			now := Now()
+			tick := r.turn(due, now)
 			r.tick(now, uint64(tick))
 			spent, missed := Now()-now, max(0, tick-due)
 			if t := r.cfg.Ticks; t != nil {
@@ -241,6 +246,24 @@ func (r *Room) rest() {
 	if r.pace.rest() {
 		r.paced()
 	}
+}
+
+// maxLate is how late a tick is still done: a receiver's buffer bears 20 ms of jitter better
+// than a frame that never comes. It is one frame at a time: older ones would be a burst.
+const maxLate = TickLength
+
+// until is how long it is to a tick.
+func (r *Room) until(tick, now int64) time.Duration {
+	return time.Duration(r.epoch + tick*int64(TickLength) - now)
+}
+
+// turn is the tick to do when one was due: that one, or the last one whose time has come when
+// it is too late. Those between are gone.
+func (r *Room) turn(due, now int64) int64 {
+	if r.until(due, now) >= -maxLate {
+		return due
+	}
+	return r.tickAt(now)
 }
 
 func (r *Room) tickAt(now int64) int64 { return (now - r.epoch) / int64(TickLength) }
