@@ -45,12 +45,14 @@ func (a *app) bench(cmd *cobra.Command, room string) (n *benchNode, done func(),
 	return n, func() { tr.CloseIdleConnections(); s.Close() }, nil
 }
 
-func (n *benchNode) Join(ctx context.Context, id, addr, offer string, muted bool) (string, error) {
+func (n *benchNode) Join(ctx context.Context, w bench.Wish) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, benchJoinWait)
 	defer cancel()
-	j, err := bus.Call(ctx, n.s.Conn, contract.RoomJoin, &contract.Join{
-		Name: id, Kind: contract.KindSIP, Source: addr, Transport: contract.TransportRTP, Offer: offer, Muted: muted,
-	}, n.room, id)
+	q := &contract.Join{Name: w.ID, Kind: contract.KindSIP, Source: w.Addr, Transport: contract.TransportRTP, Offer: w.Offer, Muted: w.Muted}
+	if w.Browser {
+		q.Kind, q.Transport = contract.KindBrowser, contract.TransportWebRTC
+	}
+	j, err := bus.Call(ctx, n.s.Conn, contract.RoomJoin, q, n.room, w.ID)
 	if err != nil {
 		return "", err
 	}

@@ -13,21 +13,22 @@ import (
 const onTimeUs = 20000
 
 func (g *generator) report(before, first, last []Process, elapsed float64) (*Report, error) {
-	r := &Report{Listeners: g.cfg.Listeners, Speakers: g.cfg.Speakers, Silent: g.cfg.Silent, Seconds: g.cfg.Seconds, Transport: g.cfg.Transport, CPUPerS: map[string]float64{}, Workers: map[string]float64{}}
+	r := &Report{Listeners: g.cfg.Listeners, Speakers: g.cfg.Speakers, Silent: g.cfg.Silent, Seconds: g.cfg.Seconds, Transport: g.cfg.Transport, Workers: map[string]float64{}}
+	r.CPUPerS, r.RSS = sums(first, last, elapsed)
 	var grown int64
 	for _, p := range last {
-		cpu := used(processOf(first, p), p, elapsed)
-		r.CPUPerS[p.Name] = round(r.CPUPerS[p.Name]+cpu, 5)
 		if p.Worker != "" {
-			r.Workers[p.Worker] = round(cpu, 5)
+			r.Workers[p.Worker] = round(used(processOf(first, p), p, elapsed), 5)
 			grown += p.RSS - processOf(before, p).RSS
 		}
 	}
 	for _, used := range r.Workers {
-		r.MsPerSecondPerListen += 1000 * used / float64(g.cfg.Listeners+g.cfg.Silent)
+		r.MsPerSecondPerListen += 1000 * used / float64(max(1, g.cfg.Listeners+g.cfg.Silent))
+		r.MsPerSecondPerLeg += 1000 * used / float64(len(g.legs))
 	}
+	r.MsPerSecondPerLeg = round(r.MsPerSecondPerLeg, 4)
 	r.MsPerSecondPerListen = round(r.MsPerSecondPerListen, 4)
-	r.BytesPerListener = grown / int64(g.cfg.Listeners+g.cfg.Silent)
+	r.BytesPerListener = grown / int64(len(g.legs))
 	onTime, absent := g.onTime(elapsed)
 	r.OnTime, r.Absent, r.Dropped, r.Skipped = round(onTime, 6), round(absent, 6), g.dropped.Load(), g.skipped.Load()
 	r.Mixer = mixer(first, last)
@@ -47,6 +48,16 @@ func (g *generator) report(before, first, last []Process, elapsed float64) (*Rep
 func round(v float64, digits int) float64 {
 	p := math.Pow(10, float64(digits))
 	return math.Round(v*p) / p
+}
+
+// sums are CPU in cores and memory at the end, by the names of the processes.
+func sums(first, last []Process, elapsed float64) (cpu map[string]float64, rss map[string]int64) {
+	cpu, rss = map[string]float64{}, map[string]int64{}
+	for _, p := range last {
+		cpu[p.Name] = round(cpu[p.Name]+used(processOf(first, p), p, elapsed), 5)
+		rss[p.Name] += p.RSS
+	}
+	return cpu, rss
 }
 
 // mixer is what the workers did between two looks.
@@ -70,7 +81,11 @@ func (g *generator) onTime(elapsed float64) (good, absent float64) {
 		return 1, 0 // nothing is due
 	}
 	var due, in, came float64
-	for _, l := range g.listeners {
+	listening := g.listeners
+	if len(listening) == 0 {
+		listening = g.legs
+	}
+	for _, l := range listening {
 		// The run begins and ends somewhere within a frame.
 		want := int(elapsed*50) - 1
 		due += float64(want)

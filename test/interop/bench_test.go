@@ -24,8 +24,9 @@ type benchReport struct {
 	Bytes     int64              `json:"bytes_per_listener"`
 	OnTime    float64            `json:"on_time"`
 	DelayMs   struct {
-		P50 float64 `json:"p50"`
-		P99 float64 `json:"p99"`
+		P50   float64 `json:"p50"`
+		P99   float64 `json:"p99"`
+		Found int     `json:"found"`
 	} `json:"delay_ms"`
 }
 
@@ -40,6 +41,26 @@ func TestBenchMix(t *testing.T) {
 				t.Errorf("no sane figures for %d listeners, twice", listeners)
 			}
 		}
+	}
+}
+
+// Legs of each kind of key are served, those of browsers with a handshake.
+func TestBenchKeys(t *testing.T) {
+	n := startNode(t)
+	for _, transport := range []string{"srtp", "srtp-gcm", "dtls", "dtls-cm"} {
+		out := n.parley("bench", "mix", "--listeners", "20", "--speakers", "2", "--seconds", "7", "--transport", transport, "--json")
+		var r benchReport
+		if err := json.Unmarshal([]byte(out), &r); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		fmt.Printf("bench: 20 listeners by %s: %.2f %% on time, delay p50 %.1f ms of %d marks\n", transport, 100*r.OnTime, r.DelayMs.P50, r.DelayMs.Found)
+		// What was decrypted and decoded was what was said.
+		if r.Transport != transport || r.OnTime < 0.5 || r.DelayMs.Found == 0 {
+			t.Errorf("no sane figures: %s", out)
+		}
+	}
+	if got := n.participants(); got != 0 {
+		t.Errorf("%d are left in the room", got)
 	}
 }
 
