@@ -157,8 +157,12 @@ func (g *generator) take(to [4]byte, at int64, pkt []byte) {
 		}
 		return
 	}
-	if len(pkt) < 12 || pkt[1]&0x7f != payloadType || !g.measuring.Load() {
+	if len(pkt) < 12 || pkt[1]&0x7f != payloadType {
 		return // RTCP
+	}
+	l.gaps.note(at)
+	if !g.measuring.Load() {
+		return
 	}
 	ts := binary.BigEndian.Uint32(pkt[4:])
 	if l.run.on {

@@ -49,7 +49,8 @@ type Phase struct {
 	RSS     map[string]int64   `json:"rss"`       // bytes, at the end
 	Cores   float64            `json:"cores"`     // of all processes
 	More    float64            `json:"more_cores"`
-	MoreRSS int64              `json:"more_rss"` // bytes, since before the phase
+	MoreRSS int64              `json:"more_rss"`         // bytes, since before the phase
+	RestS   float64            `json:"rest_s,omitempty"` // until the node had done what making the rooms began; -1: it had not after [RestTime]
 }
 
 // Names of phases.
@@ -72,7 +73,7 @@ func RunIdle(ctx context.Context, cfg IdleConfig, node Node, rooms Rooms) (*Idle
 	cfg.Progress = legs.Progress
 	r := &IdleReport{Seconds: cfg.Seconds, Transport: cfg.Transport}
 	for _, what := range []string{PhaseNothing, PhaseSilent, PhaseIdle, PhaseRooms} {
-		var err error
+		var rest float64
 		var cpu map[string]float64
 		var rss map[string]int64
 		count := map[string]int{PhaseSilent: cfg.Silent, PhaseIdle: cfg.Idle, PhaseRooms: cfg.Rooms}[what]
@@ -86,8 +87,10 @@ func RunIdle(ctx context.Context, cfg IdleConfig, node Node, rooms Rooms) (*Idle
 		case count == 0:
 			continue
 		case what == PhaseRooms:
-			err = withRooms(ctx, cfg, rooms, func() error {
-				cpu, rss, err = still(ctx, cfg, node)
+			err = withRooms(ctx, cfg, rooms, func() (err error) {
+				if rest, err = atRest(ctx, cfg, node, r.Phases[0].Cores); err == nil {
+					cpu, rss, err = still(ctx, cfg, node)
+				}
 				return err
 			})
 		default:
@@ -104,7 +107,7 @@ func RunIdle(ctx context.Context, cfg IdleConfig, node Node, rooms Rooms) (*Idle
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", what, err)
 		}
-		p := Phase{What: what, Count: count, CPUPerS: cpu, RSS: rss}
+		p := Phase{What: what, Count: count, CPUPerS: cpu, RSS: rss, RestS: round(rest, 1)}
 		for _, v := range cpu {
 			p.Cores = round(p.Cores+v, 5)
 		}
@@ -139,6 +142,42 @@ func still(ctx context.Context, cfg IdleConfig, node Node) (cpu map[string]float
 	}
 	cpu, rss = sums(first, last, time.Since(began).Seconds())
 	return cpu, rss, nil
+}
+
+// RestTime is how long the node is waited for to come to rest, that is to use less than restCores
+// beyond what it does with nobody, for restStep.
+const (
+	RestTime  = 10 * time.Minute
+	restStep  = 5 * time.Second
+	restCores = 0.03
+)
+
+// atRest waits until the node has done what making rooms began, and returns how long that took
+// in seconds, -1 when it has not.
+func atRest(ctx context.Context, cfg IdleConfig, node Node, idle float64) (float64, error) {
+	began := time.Now()
+	last, err := node.Processes(ctx)
+	for at := began; err == nil && time.Since(began) < RestTime; {
+		cfg.Progress("waiting until the node is at rest", int(time.Since(began).Seconds()), int(RestTime.Seconds()))
+		pause(ctx, restStep)
+		var now []Process
+		if now, err = node.Processes(ctx); err != nil {
+			break
+		}
+		cpu, _ := sums(last, now, time.Since(at).Seconds())
+		cores := 0.0
+		for _, v := range cpu {
+			cores += v
+		}
+		if cores < idle+restCores {
+			return at.Sub(began).Seconds(), nil
+		}
+		last, at = now, time.Now()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("the node's processes: %w", err)
+	}
+	return -1, nil
 }
 
 // withRooms calls fn while the rooms are there.

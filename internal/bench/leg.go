@@ -71,8 +71,9 @@ type leg struct {
 	next   int          // tick of the next packet of who only listens; 0: it was not yet planned
 	begun  bool         // a first one was sent
 
-	got received
-	run series // instead of got, where legs come and go
+	got  received
+	gaps gaps
+	run  series // instead of got, where legs come and go
 }
 
 // loopback is where legs are on the node's own machine: 127.77.0.0/16.

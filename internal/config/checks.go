@@ -34,9 +34,10 @@ var checks = map[string]check{
 		func(s string) bool { return s == "" || isURL(s, "ldap", "ldaps") }},
 	"host": {`a host name or an IP address without a port; "" is none`,
 		func(s string) bool { return s == "" || isHost(s) }},
-	"ip":   {"an IP address", func(s string) bool { _, err := netip.ParseAddr(s); return err == nil }},
-	"room": {`1 to 64 of a-z, 0-9 and -; "" is none`, func(s string) bool { return s == "" || isWord(s, 64) }},
-	"word": {"1 to 32 of a-z, 0-9 and -", func(s string) bool { return isWord(s, 32) }},
+	"ip":           {"an IP address", func(s string) bool { _, err := netip.ParseAddr(s); return err == nil }},
+	"room":         {`1 to 64 of a-z, 0-9 and -; "" is none`, func(s string) bool { return s == "" || isWord(s, 64) }},
+	"word or none": {`1 to 32 of a-z, 0-9 and -; "" is none`, func(s string) bool { return s == "" || isWord(s, 32) }},
+	"word":         {"1 to 32 of a-z, 0-9 and -", func(s string) bool { return isWord(s, 32) }},
 	"multiaddr": {"a multiaddress, e.g. /ip4/192.0.2.1/tcp/4222/p2p/PEER",
 		func(s string) bool { return strings.HasPrefix(s, "/") && strings.Count(s, "/") > 1 }},
 	"node": {"HOST or HOST:PORT, e.g. bootstrap.jami.net:4222", func(s string) bool { return isHost(s) || address(s, 1) && s[0] != ':' }},
@@ -49,7 +50,8 @@ var checks = map[string]check{
 		_, err := netip.ParsePrefix(s)
 		return err == nil || isHost(s)
 	}},
-	"turn": {"a turn: or turns: URI, e.g. turn:turn.example.org:3478?transport=tcp", isTURN},
+	"prefix": {"PREFIX, e.g. 192.0.2.0/24 or 2001:db8::/32", func(s string) bool { _, err := netip.ParsePrefix(s); return err == nil }},
+	"turn":   {"a turn: or turns: URI, e.g. turn:turn.example.org:3478?transport=tcp", isTURN},
 	"path": {"a path of at most " + strconv.Itoa(maxData) + " bytes, since it holds Unix sockets",
 		func(s string) bool { return s != "" && len(s) <= maxData }},
 }

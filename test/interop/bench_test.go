@@ -175,3 +175,39 @@ func TestSim(t *testing.T) {
 		t.Errorf("%d are left in the room", got)
 	}
 }
+
+// A process of a real node is killed by the command; what it cost is printed, not tested, but
+// nobody and nothing may be lost.
+func TestBenchChaos(t *testing.T) {
+	n := startNode(t)
+	var r struct {
+		Legs  int `json:"legs"`
+		Steps []struct {
+			Process string `json:"process"`
+			Times   int    `json:"times"`
+			Lost    *int   `json:"legs_lost"`
+			Said    int    `json:"messages"`
+			Missing *int   `json:"messages_lost"`
+			Gap     struct {
+				Max float64 `json:"max"`
+			} `json:"gap_ms"`
+		} `json:"steps"`
+	}
+	out := n.parley("bench", "chaos", "--legs", "30", "--times", "1", "--kill", "connect,media", "--json")
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if r.Legs != 30 || len(r.Steps) != 3 {
+		t.Fatal(out)
+	}
+	for i, want := range []string{"nobody", "connect", "media"} {
+		s := r.Steps[i]
+		if s.Process != want || s.Times != 1 || s.Lost == nil || *s.Lost != 0 || s.Missing == nil || *s.Missing != 0 || s.Said == 0 {
+			t.Errorf("%s: %+v", want, s)
+		}
+		fmt.Printf("bench: %s killed: longest gap of 30 legs %.0f ms\n", want, s.Gap.Max)
+	}
+	if out, err := n.try("bench", "chaos", "--kill", "nothing"); err == nil || !strings.Contains(out, "no such process") {
+		t.Errorf("%v: %s", err, out)
+	}
+}

@@ -57,6 +57,7 @@ type State struct {
 	Negotiated bool
 	Codec      codec.ID
 	PT, DTMF   uint8
+	Also       []sdp.Codec // that the far end may send as well, when the offer was ours
 	DTMFClock  int
 	Level      uint8
 	Far        sdp.Direction // what the far end does

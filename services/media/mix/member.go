@@ -80,10 +80,10 @@ func (m *Member) Push(p *Packet) {
 	samples := codec.Samples(id, p.Payload)
 	buf := m.buf.Load()
 	if buf == nil {
-		buf = jitter.New(id.ClockScale())
+		buf = jitter.New()
 		m.buf.Store(buf)
 	}
-	switch buf.Put(p.SSRC, p.Seq, p.Timestamp, p.Payload, samples, p.Arrival) {
+	switch buf.Put(id, p.SSRC, p.Seq, p.Timestamp, p.Payload, samples, p.Arrival) {
 	case jitter.Late:
 		m.received.Add(1)
 		m.late.Add(1)
@@ -154,7 +154,19 @@ func (m *Member) SetCanSpeak(can bool) {
 
 func (m *Member) openLocked() { m.open.Store(m.canSpeak && !m.muted && !m.closed) }
 
-// SetCodecs changes what the member sends and receives.
+// SetIn changes what the member sends, from the next packet that is pushed. It costs next to nothing
+// when that is the same.
+func (m *Member) SetIn(id CodecID) error {
+	if id >= codec.Count {
+		return ErrCodec
+	}
+	if m.in.Load() != uint32(id) {
+		m.in.Store(uint32(id))
+	}
+	return nil
+}
+
+// SetCodecs changes what the member sends, from the next packet that is pushed, and receives.
 func (m *Member) SetCodecs(in, out CodecID) error {
 	if in >= codec.Count || out >= codec.Count {
 		return ErrCodec

@@ -175,14 +175,13 @@ func (r *Room) pull(m *Member, now int64, decode bool) {
 		}
 		m.t.frame = jitter.Frame{Active: ok}
 	} else if buf := m.buf.Load(); buf != nil {
-		id := CodecID(m.in.Load())
+		if !m.open.Load() && !m.t.heard.leaving { // muted: what waits isn't for others' ears
+			buf.Reset()
+		}
+		id := buf.Next()
 		if id != m.t.codec {
 			r.dropDecoder(m)
-			buf.Reset(id.ClockScale())
 			m.t.codec = id
-		}
-		if !m.open.Load() && !m.t.heard.leaving { // muted: what waits isn't for others' ears
-			buf.Reset(id.ClockScale())
 		}
 		if decode && m.t.dec == nil {
 			m.t.dec = r.decoder(id)
@@ -190,7 +189,7 @@ func (r *Room) pull(m *Member, now int64, decode bool) {
 		if !decode {
 			r.dropDecoder(m)
 		}
-		m.t.frame = buf.Pull(now, m.t.dec, dst)
+		m.t.frame = buf.Pull(now, id, m.t.dec, dst)
 		ok = m.t.frame.Active
 	}
 	if m.t.missing++; ok {
@@ -336,7 +335,7 @@ func (r *Room) silence(m *Member) {
 		m.t.pcm = nil
 	}
 	if buf := m.buf.Load(); buf != nil {
-		buf.Reset(m.t.codec.ClockScale())
+		buf.Reset()
 	}
 	m.t.loudness = loudness{}
 	m.t.missing = 0
