@@ -24,7 +24,7 @@ const benchJoinWait = 20 * time.Second
 func newBench(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure what the node costs under load"}
 	group(cmd)
-	cmd.AddCommand(newBenchMix(a), newBenchSoak(a), newBenchIdle(a), newBenchChaos(a))
+	cmd.AddCommand(newBenchMix(a), newBenchSoak(a), newBenchIdle(a), newBenchChaos(a), newBenchScale(a))
 	return cmd
 }
 

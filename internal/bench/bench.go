@@ -36,6 +36,7 @@ type Process struct {
 	RSS    int64   // bytes
 	At     float64 // when that was, in seconds since its start; 0: now
 	Worker string  // of a process that mixes
+	Host   string  // address of that
 
 	// Where the process tells, as those of this machine do.
 	Goroutines int
@@ -48,6 +49,8 @@ type Ticks struct {
 	Done, Missed float64
 	Spent        float64 // seconds
 	Refused      float64 // packets that the kernel did not take
+	TrunkOut     float64 // packets on the trunks that are there
+	TrunkIn      float64
 }
 
 // Node is the running node.
@@ -85,7 +88,9 @@ type Config struct {
 	// Progress is called now and then with what is being done; nil: never.
 	Progress func(what string, done, of int)
 
-	warm time.Duration // before measuring; 3 s when 0
+	warm  time.Duration // before measuring; 3 s when 0
+	net   [2]byte       // the /16 of the legs; loopback when 0
+	apart bool          // by the address that serves a leg
 }
 
 // Bounds of [Config].
@@ -114,6 +119,9 @@ func (c *Config) check() error {
 	}
 	if c.warm == 0 {
 		c.warm = warmUp
+	}
+	if c.net == [2]byte{} {
+		c.net = loopback
 	}
 	if c.Progress == nil {
 		c.Progress = func(string, int, int) {}
@@ -147,6 +155,9 @@ type Report struct {
 	Dropped              uint32             `json:"generator_dropped"` // packets that came while the generator's buffer was full
 	Skipped              int64              `json:"generator_skipped"` // frames that each speaker left out, as the generator was held up; the node may have had nothing to send
 	DelayMs              Delay              `json:"delay_ms"`
+
+	served []*served
+	at     []At
 }
 
 // Mixer is how the workers that tell, those of this machine, kept their time while measured.
@@ -197,6 +208,7 @@ func Run(ctx context.Context, cfg Config, node Node) (*Report, error) {
 	if err := g.join(ctx, node); err != nil {
 		return nil, err
 	}
+	g.sample()
 	wg.Go(func() { errs <- g.send(run) })
 
 	if err := g.wait(ctx, cfg.warm, "warming up", errs); err != nil {
@@ -248,7 +260,11 @@ func (g *generator) join(ctx context.Context, node Node) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	done := 0
-	for range joinsAtOnce {
+	at := joinsAtOnce
+	if g.cfg.apart {
+		at = 1 // the room stays at its first worker: of those who come at once each may go to another one
+	}
+	for range at {
 		wg.Go(func() {
 			for l := range next {
 				l.asked = true // also one whose answer is not waited for any more

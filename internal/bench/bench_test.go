@@ -20,6 +20,7 @@ type relay struct {
 	conn  *net.UDPConn
 	drop  bool
 	delay time.Duration
+	from  netip.Addr // of speaker 0, when he is elsewhere
 	// everybody has the speakers get it, too.
 	everybody bool
 
@@ -82,6 +83,9 @@ func (r *relay) run() {
 	}()
 	buf := make([]byte, 1500)
 	speaker := address(loopback, 0)
+	if r.from.IsValid() {
+		speaker = r.from
+	}
 	for n := uint16(0); ; {
 		k, from, err := r.conn.ReadFromUDPAddrPort(buf)
 		if err != nil {

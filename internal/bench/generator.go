@@ -64,7 +64,7 @@ func newGenerator(cfg Config) (*generator, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.cfg = cfg
+	g.cfg, g.net = cfg, cfg.net
 	if err := g.fill(); err != nil {
 		g.close()
 		return nil, err
@@ -104,10 +104,6 @@ func (g *generator) fill() error {
 			l.plain, l.voice = true, silence
 			g.senders = append(g.senders, l)
 		default:
-			// Spread over all, so that the last in the order of sending counts too.
-			n := min(sampled, cfg.Listeners)
-			k := i - senders
-			l.got.keep = k*n/cfg.Listeners != (k+1)*n/cfg.Listeners
 			g.listeners = append(g.listeners, l)
 		}
 		if !l.speaks || cfg.Listeners == 0 {
@@ -117,6 +113,30 @@ func (g *generator) fill() error {
 		g.legs = append(g.legs, l)
 	}
 	return nil
+}
+
+// sample chooses the listeners that are decoded afterwards: spread over all, so that the last in
+// the order of sending counts too; of each address that serves legs, where that is asked for.
+func (g *generator) sample() {
+	groups := [][]*leg{g.listeners}
+	if g.cfg.apart {
+		groups = nil
+		for _, s := range g.apart() {
+			var listen []*leg
+			for _, l := range s.legs {
+				if !l.speaks {
+					listen = append(listen, l)
+				}
+			}
+			groups = append(groups, listen)
+		}
+	}
+	for _, list := range groups {
+		n := min(sampled, len(list))
+		for k, l := range list {
+			l.got.keep = k*n/len(list) != (k+1)*n/len(list)
+		}
+	}
 }
 
 // stop ends receive.
