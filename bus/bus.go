@@ -29,6 +29,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/internal/natscreds"
 )
 
 // flushTime bounds how long the server may take to read what was sent.
@@ -43,12 +44,15 @@ const pendingLimit = 16 << 10
 
 // Options say how to reach the bus.
 type Options struct {
-	URL   string // "nats://127.0.0.1:4223"
-	Creds string // path of the credentials file
+	URL   string // "nats://127.0.0.1:4223", or several with commas between; empty: those that Creds names
+	Creds string // path of the credentials file, which also says how the bus is verified
 	// InProcess connects to a server of this process instead of URL.
 	InProcess nats.InProcessConnProvider
 	Name      string // the process, as the server shows it; also its inbox prefix
 	Log       *zap.Logger
+	// Refused, when not nil, is called for each time that the bus does not let these credentials in;
+	// revoked: they were until now.
+	Refused func(revoked bool, err error)
 }
 
 // Conn is one process's connection, as used for one account. It is safe for
@@ -88,6 +92,9 @@ type waiter struct {
 	fail    context.CancelCauseFunc
 }
 
+// WorkerUser is the name of a connection of a media worker that has credentials of its own.
+func WorkerUser(worker string) string { return "media-" + worker }
+
 // InboxPrefix returns the inbox prefix of a process; its permissions name it.
 func InboxPrefix(name string) string { return "_INBOX_" + name }
 
@@ -126,6 +133,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 			if subject, ok := refusedPublish(err); ok {
 				c.failWaiting(subject, contract.ErrForbidden.With("%s is not allowed to send %s", o.Name, subject))
 			}
+			o.refused(err)
 			o.Log.Error("bus refused", zap.Error(err))
 		}),
 	}
@@ -135,17 +143,57 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if o.InProcess != nil {
 		opts = append(opts, nats.InProcessServer(o.InProcess))
 	}
+	said := ""
 	for {
-		nc, err := nats.Connect(o.URL, opts...)
+		nc, url, err := o.dial(opts)
 		if err == nil {
 			c.nc = nc
 			return c, nil
 		}
+		o.refused(err)
+		if now := err.Error(); now != said && !errors.Is(err, nats.ErrNoServers) {
+			said = now
+			o.Log.Warn("bus not reached yet", zap.String("url", url), zap.Error(err))
+		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("bus at %s: %w", o.URL, err)
+			return nil, fmt.Errorf("bus at %s: %w", url, err)
 		case <-time.After(50 * time.Millisecond):
 		}
+	}
+}
+
+// dial tries once. The credentials file is read each time: the bus may have made it anew meanwhile.
+func (o *Options) dial(opts []nats.Option) (_ *nats.Conn, url string, err error) {
+	url = o.URL
+	if o.Creds != "" && o.InProcess == nil {
+		a, err := natscreds.ReadAccess(o.Creds)
+		if err != nil {
+			return nil, url, err
+		}
+		if url == "" {
+			url = strings.Join(a.URLs, ",")
+		}
+		secure, err := natscreds.TLS(a)
+		if err != nil {
+			return nil, url, err
+		}
+		if secure != nil {
+			opts = append(slices.Clip(opts), nats.Secure(secure))
+		}
+	}
+	nc, err := nats.Connect(url, opts...)
+	return nc, url, err
+}
+
+// refused tells of an error that says that the bus does not let these credentials in.
+func (o *Options) refused(err error) {
+	if o.Refused == nil {
+		return
+	}
+	revoked := errors.Is(err, nats.ErrAuthRevoked)
+	if revoked || errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAccountAuthExpired) {
+		o.Refused(revoked, err)
 	}
 }
 

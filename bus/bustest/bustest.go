@@ -30,6 +30,7 @@ import (
 	"github.com/parley-jami/parley/bus/embed"
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/config"
+	"github.com/parley-jami/parley/internal/natscreds"
 )
 
 // Account is the Jami Id that every connection of this package has set.
@@ -43,14 +44,22 @@ type Server struct {
 	t    testing.TB
 	cfg  *config.Config
 	log  *zap.Logger
+	bus  *embed.Bus
 	stop func()
 }
 
 // Start runs a bus until the test ends.
 func Start(t testing.TB) *Server {
 	t.Helper()
+	return StartWith(t, func(*config.Config) {})
+}
+
+// StartWith runs a bus with settings that change has changed.
+func StartWith(t testing.TB, change func(*config.Config)) *Server {
+	t.Helper()
 	cfg := &config.Config{Data: t.TempDir(), Identity: config.Identity{Create: true}}
 	cfg.Bus.Listen = "127.0.0.1:0"
+	change(cfg)
 	// Warnings are noise in tests that provoke refusals on purpose.
 	s := &Server{t: t, cfg: cfg, log: zaptest.NewLogger(t, zaptest.Level(zap.FatalLevel))}
 	s.run()
@@ -67,11 +76,17 @@ func (s *Server) run() {
 		s.t.Fatal(err)
 	}
 	up, done := make(chan string, 1), make(chan error, 1)
-	r.(*embed.Bus).Started = func(url string) { up <- url }
+	s.bus = r.(*embed.Bus)
+	s.bus.Started = func(url string) { up <- url }
 	go func() { done <- r.Run(ctx) }()
 	select {
 	case url := <-up:
-		s.cfg.Bus.Listen = strings.TrimPrefix(url, "nats://")
+		host, _, _ := net.SplitHostPort(s.cfg.Bus.Listen) // it has been listened on
+		_, port, err := net.SplitHostPort(strings.TrimPrefix(url, "nats://"))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.cfg.Bus.Listen = net.JoinHostPort(host, port)
 	case err := <-done:
 		cancel()
 		s.t.Fatalf("bus: %v", err)
@@ -145,26 +160,20 @@ func (s *Server) conn(name, creds string) *bus.Conn {
 // file of a node holds: it is signed with the account's key.
 func (s *Server) Admin() *bus.Conn {
 	s.t.Helper()
+	return s.conn("admin", s.AdminCreds())
+}
+
+// AdminCreds returns the path of the credentials of such a user.
+func (s *Server) AdminCreds() string {
+	s.t.Helper()
 	creds, err := s.adminCreds()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return s.conn("admin", creds)
+	return creds
 }
 
 func (s *Server) adminCreds() (string, error) {
-	raw, err := os.ReadFile(filepath.Join(s.cfg.Data, "bus", "keys", "keys.json"))
-	if err != nil {
-		return "", err
-	}
-	var k struct{ Node string }
-	if err := json.Unmarshal(raw, &k); err != nil {
-		return "", err
-	}
-	node, err := nkeys.FromSeed([]byte(k.Node))
-	if err != nil {
-		return "", err
-	}
 	user, err := nkeys.CreateUser()
 	if err != nil {
 		return "", err
@@ -177,11 +186,7 @@ func (s *Server) adminCreds() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	tok, err := jwt.NewUserClaims(pub).Encode(node)
-	if err != nil {
-		return "", err
-	}
-	text, err := jwt.FormatUserConfig(tok, seed)
+	text, err := jwt.FormatUserConfig(s.SignNode(jwt.NewUserClaims(pub)), seed)
 	if err != nil {
 		return "", err
 	}
@@ -189,11 +194,68 @@ func (s *Server) adminCreds() (string, error) {
 	return path, os.WriteFile(path, text, 0o600)
 }
 
+// SignNode signs the claims of a user with the key of the node's NATS account.
+func (s *Server) SignNode(uc *jwt.UserClaims) string {
+	s.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(s.cfg.Data, "bus", "keys", "keys.json"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var k struct{ Node string }
+	if err := json.Unmarshal(raw, &k); err != nil {
+		s.t.Fatal(err)
+	}
+	node, err := nkeys.FromSeed([]byte(k.Node))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	tok, err := uc.Encode(node)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return tok
+}
+
 // Raw connects as a process without the bus package between, with more options.
 func (s *Server) Raw(name string, opts ...nats.Option) *nats.Conn {
 	s.t.Helper()
 	opts = append([]nats.Option{nats.UserCredentials(host.CredsFile(s.cfg, name)), nats.CustomInboxPrefix(bus.InboxPrefix(name)), nats.Name(name)}, opts...)
-	return s.dial(opts)
+	if name == "bus" {
+		opts = append(opts, nats.InProcessServer(s.bus))
+	}
+	return s.Dial(opts...)
+}
+
+// Worker adds a media worker, as the command line would, and returns the path of its credentials.
+func (s *Server) Worker(name string) string {
+	s.t.Helper()
+	kp, err := nkeys.CreateUser()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	pub, err := kp.PublicKey()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	seed, err := kp.Seed()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	g, err := bus.Call(ctx, s.Conn("cli"), contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub})
+	if err != nil {
+		s.t.Fatalf("add worker %s: %v", name, err)
+	}
+	text, err := natscreds.Format(g.JWT, seed, g.Access)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	path := filepath.Join(s.t.TempDir(), name+".creds")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
 }
 
 // Grant lets a bot in, as identity would, and returns what it connects with.
@@ -228,7 +290,7 @@ func (s *Server) Bot(name, room string, rights ...contract.Right) *nats.Conn {
 // BotConn connects with what Grant returned: one more replica.
 func (s *Server) BotConn(name string, g *contract.BusGranted, kp nkeys.KeyPair, opts ...nats.Option) *nats.Conn {
 	s.t.Helper()
-	return s.dial(append([]nats.Option{BotAuth(g, kp), nats.Name(name)}, opts...))
+	return s.Dial(append([]nats.Option{BotAuth(g, kp), nats.Name(name)}, opts...)...)
 }
 
 // BotAuth is the option by which a bot proves who it is.
@@ -236,7 +298,8 @@ func BotAuth(g *contract.BusGranted, kp nkeys.KeyPair) nats.Option {
 	return nats.UserJWT(func() (string, error) { return g.JWT, nil }, kp.Sign)
 }
 
-func (s *Server) dial(opts []nats.Option) *nats.Conn {
+// Dial connects with just these options.
+func (s *Server) Dial(opts ...nats.Option) *nats.Conn {
 	s.t.Helper()
 	// Refusals are what many tests look for: they go to the handler of the
 	// test, or nowhere, not to stderr.

@@ -44,6 +44,7 @@ var (
 	ErrGone         = &Error{Code: "gone", Message: "it has ended"}
 	ErrNoCodec      = &Error{Code: "no_codec", Message: "no audio codec in common; the node speaks Opus, G.722, PCMU and PCMA"}
 	ErrStale        = &Error{Code: "stale_epoch", Message: "somebody newer has taken over"}
+	ErrVersion      = &Error{Code: "version", Message: "the two are of versions that do not understand each other"}
 	ErrStorage      = &Error{Code: "storage", Message: "the data could not be written; look at the disk", Retry: true}
 	ErrInternal     = &Error{Code: "internal", Message: "an error in the node; its log says more"}
 	ErrStateDamaged = &Error{Code: "state_damaged", Message: "a state file is damaged"}

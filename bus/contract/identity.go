@@ -108,6 +108,8 @@ type BotCredentials struct {
 	InboxPrefix string   `json:"inbox_prefix"` // "_INBOX": a bot has a NATS account of its own
 	Publish     []string `json:"publish"`
 	Subscribe   []string `json:"subscribe"`
+	// Access is how the bus is reached and verified from another machine.
+	Access BusAccess `json:"access"`
 }
 
 // BotName names a bot.
@@ -136,6 +138,8 @@ type BusGranted struct {
 	URL       string   `json:"url"`
 	Publish   []string `json:"publish"`
 	Subscribe []string `json:"subscribe"`
+
+	Access BusAccess `json:"access"`
 }
 
 // Connected is who has a connection to the bus now: bots by name, and what

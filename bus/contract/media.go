@@ -144,6 +144,8 @@ type WorkerBeat struct {
 	At      float64  `json:"at_s"`               // when this was measured, seconds since the process was started
 	CPUS    float64  `json:"cpu_s"`              // CPU seconds that it used until then
 	RSS     int64    `json:"rss_bytes"`
+	// Contract is the version that the worker speaks, Version of this package; 0 is 1.
+	Contract int `json:"contract,omitempty"`
 	// What other workers need for trunks to this process: its public key (X25519) and the
 	// UDP address that they send to, empty when it has none.
 	TrunkKey     []byte `json:"trunk_key,omitempty"`
@@ -158,9 +160,10 @@ type Workers struct {
 // Worker is a media worker: its last beat, and what follows of it.
 type Worker struct {
 	WorkerBeat
-	Alive bool     `json:"alive"` // it beats
-	Drain bool     `json:"drain"` // it gets no more legs, and those that it has go elsewhere
-	Rooms []string `json:"rooms"` // that have somebody there
+	Alive bool     `json:"alive"`                   // it beats
+	Other bool     `json:"other_version,omitempty"` // it speaks another version of the contract, and gets nothing
+	Drain bool     `json:"drain"`                   // it gets no more legs, and those that it has go elsewhere
+	Rooms []string `json:"rooms"`                   // that have somebody there
 }
 
 // Drain empties a worker. Undo: it takes legs again.

@@ -1,7 +1,6 @@
 package embed
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,7 +36,8 @@ type bots struct {
 	dir  string // fixed
 	keys *keys  // fixed
 	log  *zap.Logger
-	url  string // that bots are told; empty: the server's own
+
+	access contract.BusAccess // that bots are told; fixed once it serves
 
 	mu   sync.Mutex
 	nats *nats // nil before attach
@@ -178,7 +178,7 @@ func (b *bots) let(g *contract.BusGrant) (*contract.BusGranted, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &contract.BusGranted{JWT: tok, URL: cmp.Or(b.url, b.nats.url()), Publish: pub, Subscribe: sub}, nil
+	return &contract.BusGranted{JWT: tok, URL: b.access.URLs[0], Access: b.access, Publish: pub, Subscribe: sub}, nil
 }
 
 func sameGrant(a, b *contract.BusGrant) bool {
@@ -217,8 +217,9 @@ func (b *bots) makeLocked(g *contract.BusGrant) (*bot, error) {
 	return one, nil
 }
 
-// connected returns the names of those who have a connection, in order.
-func (b *bots) connected() ([]string, error) {
+// connected returns the names of those who have a connection, in order. A worker on another machine
+// is none of the node's processes, whatever it calls its connection.
+func (b *bots) connected(w *workers) ([]string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	node, err := public(b.keys.node)
@@ -239,6 +240,9 @@ func (b *bots) connected() ([]string, error) {
 	}
 	var names []string
 	for _, c := range all.Conns {
+		if c.Account == node && w.has(c.AuthorizedUser) {
+			continue
+		}
 		if c.Account == node {
 			names = append(names, c.Name)
 		} else if name := of[c.Account]; name != "" {
@@ -272,22 +276,9 @@ func (b *bots) shut(name string) error {
 	// Everything signed until a minute from now: a clock that was set back
 	// must not let a revoked user in.
 	ac.RevokeAt(jwt.All, time.Now().Add(time.Minute))
-	tok, err := ac.Encode(b.keys.operator)
-	if err != nil {
+	if err := b.nats.put(ac); err != nil {
 		return fmt.Errorf("revoke bot %s: %w", name, err)
 	}
-	if err := b.nats.resolver.Store(ac.Subject, tok); err != nil {
-		return fmt.Errorf("revoke bot %s: %w", name, err)
-	}
-	acc, err := b.nats.srv.LookupAccount(ac.Subject)
-	if err != nil {
-		return fmt.Errorf("revoke bot %s: %w", name, err)
-	}
-	signed, err := jwt.DecodeAccountClaims(tok)
-	if err != nil {
-		return fmt.Errorf("revoke bot %s: %w", name, err)
-	}
-	b.nats.srv.UpdateAccountClaims(acc, signed)
 	delete(b.by, name)
 	b.log.Info("bot shut out", zap.String("bot", name))
 	return nil

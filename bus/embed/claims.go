@@ -2,6 +2,7 @@ package embed
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
@@ -43,9 +44,10 @@ func (k *keys) operatorClaims() (*jwt.OperatorClaims, error) {
 	return jwt.DecodeOperatorClaims(tok) // with the issuer filled in
 }
 
-// accounts returns the JWTs of the system account and of NODE by public key.
-func (k *keys) accounts() (map[string]string, error) {
-	out := map[string]string{}
+// accounts returns the JWTs of the system account and of NODE by public key. Users of NODE
+// are out whose JWT was signed at the given time or before, in Unix seconds.
+func (k *keys) accounts(out map[string]int64) (map[string]string, error) {
+	toks := map[string]string{}
 	add := func(kp nkeys.KeyPair, name string, fill func(*jwt.AccountClaims)) error {
 		pub, err := public(kp)
 		if err != nil {
@@ -54,7 +56,7 @@ func (k *keys) accounts() (map[string]string, error) {
 		ac := jwt.NewAccountClaims(pub)
 		ac.Name = name
 		fill(ac)
-		out[pub], err = ac.Encode(k.operator)
+		toks[pub], err = ac.Encode(k.operator)
 		if err != nil {
 			return fmt.Errorf("account %s: %w", name, err)
 		}
@@ -63,7 +65,21 @@ func (k *keys) accounts() (map[string]string, error) {
 	if err := add(k.system, "SYS", func(*jwt.AccountClaims) {}); err != nil {
 		return nil, err
 	}
-	err := add(k.node, "NODE", func(ac *jwt.AccountClaims) {
+	signer, err := public(k.workers)
+	if err != nil {
+		return nil, err
+	}
+	scope := jwt.NewUserScope()
+	scope.Key, scope.Role = signer, "worker"
+	scope.Template.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard}
+	if scope.Template.Permissions, err = WorkerPermissions(); err != nil {
+		return nil, err
+	}
+	err = add(k.node, "NODE", func(ac *jwt.AccountClaims) {
+		ac.SigningKeys.AddScopedSigner(scope)
+		for user, until := range out {
+			ac.RevokeAt(user, time.Unix(until, 0))
+		}
 		ac.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit,
 			Streams: jwt.NoLimit, Consumer: jwt.NoLimit, MaxAckPending: jwt.NoLimit}
 		requests, streams := exports()
@@ -74,11 +90,28 @@ func (k *keys) accounts() (map[string]string, error) {
 			ac.Exports.Add(&jwt.Export{Name: s, Subject: jwt.Subject(s), Type: jwt.Stream})
 		}
 	})
-	return out, err
+	return toks, err
 }
 
-// userJWT returns the JWT of a process's user in NODE.
-func (k *keys) userJWT(process string) (string, error) {
+// workerJWT returns the JWT of a worker's user in NODE. What it may do follows from who signed it
+// and from its name: see [WorkerPermissions].
+func (k *keys) workerJWT(name, userKey string) (string, error) {
+	node, err := public(k.node)
+	if err != nil {
+		return "", err
+	}
+	uc := jwt.NewUserClaims(userKey)
+	uc.Name, uc.IssuerAccount = name, node
+	uc.SetScoped(true)
+	tok, err := uc.Encode(k.workers)
+	if err != nil {
+		return "", fmt.Errorf("user of worker %s: %w", name, err)
+	}
+	return tok, nil
+}
+
+// userJWT returns the JWT of a process's user in NODE, who comes from one of the given networks.
+func (k *keys) userJWT(process string, from []string) (string, error) {
 	pub, err := public(k.users[process])
 	if err != nil {
 		return "", err
@@ -87,6 +120,11 @@ func (k *keys) userJWT(process string) (string, error) {
 	uc.Name = process
 	if uc.Permissions, err = Permissions(process); err != nil {
 		return "", err
+	}
+	if process == "bus" { // it makes the streams: nobody else has to be it
+		uc.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeInProcess}
+	} else {
+		uc.Src.Add(from...)
 	}
 	tok, err := uc.Encode(k.node)
 	if err != nil {

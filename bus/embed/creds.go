@@ -8,68 +8,77 @@ import (
 	"reflect"
 
 	"github.com/nats-io/jwt/v2"
+
+	"github.com/parley-jami/parley/internal/natscreds"
 )
 
-// writeCreds writes DATA/creds/NAME.creds for every process. A file that says the
-// same already is left alone; one of a former version's permissions is replaced.
-func writeCreds(dir string, k *keys) error {
+// newCreds returns what DATA/creds has to hold for every process, by the path of the file; nil: it is
+// there already. Users are out by what was signed before that, so that nobody has more than
+// this version gives: out is until when, by the key of the user, in Unix seconds.
+func newCreds(dir string, k *keys, d *door) (files map[string][]byte, out map[string]int64, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("credentials: %w", err)
+		return nil, nil, fmt.Errorf("credentials: %w", err)
 	}
+	files, out = map[string][]byte{}, map[string]int64{}
 	for _, name := range Processes {
-		tok, err := k.userJWT(name)
+		tok, err := k.userJWT(name, d.from)
 		if err != nil {
-			return err
+			return nil, nil, err
+		}
+		is, err := jwt.DecodeUserClaims(tok)
+		if err != nil {
+			return nil, nil, fmt.Errorf("credentials: %w", err)
 		}
 		path := filepath.Join(dir, name+".creds")
-		same, err := saysSame(path, tok)
+		was, err := credsAt(path)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		if same {
+		files[path] = nil
+		if was == nil || !sameUser(was.User, is) || !reflect.DeepEqual(was.Access, d.own) {
+			seed, err := k.users[name].Seed()
+			if err != nil {
+				return nil, nil, fmt.Errorf("credentials of %s: %w", name, err)
+			}
+			if files[path], err = natscreds.Format(tok, seed, d.own); err != nil {
+				return nil, nil, fmt.Errorf("%s: %w", name, err)
+			}
+		} else {
+			is = was.User
+		}
+		out[is.Subject] = is.IssuedAt - 1
+	}
+	return files, out, nil
+}
+
+// writeCreds writes what newCreds returned.
+func writeCreds(files map[string][]byte) error {
+	for path, text := range files {
+		if text == nil {
 			continue
 		}
-		seed, err := k.users[name].Seed()
-		if err != nil {
-			return fmt.Errorf("credentials of %s: %w", name, err)
-		}
-		out, err := jwt.FormatUserConfig(tok, seed)
-		if err != nil {
-			return fmt.Errorf("credentials of %s: %w", name, err)
-		}
-		if err := writeFile(path, out); err != nil {
+		if err := writeFile(path, text); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// saysSame reports whether the file at path holds the claims of tok, whenever
-// they were signed.
-func saysSame(path, tok string) (bool, error) {
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+// credsAt reads a file of the node's own; nil: there is none.
+func credsAt(path string) (*natscreds.File, error) {
+	f, err := natscreds.Read(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil
+	case errors.Is(err, natscreds.ErrMalformed):
+		return nil, damagedCreds(path, err)
 	}
-	if err != nil {
-		return false, fmt.Errorf("credentials: %w", err)
-	}
-	oldTok, err := jwt.ParseDecoratedJWT(raw)
-	if err != nil {
-		return false, damagedCreds(path, err)
-	}
-	was, err := jwt.DecodeUserClaims(oldTok)
-	if err != nil {
-		return false, damagedCreds(path, err)
-	}
-	if _, err := jwt.ParseDecoratedUserNKey(raw); err != nil {
-		return false, damagedCreds(path, err)
-	}
-	is, err := jwt.DecodeUserClaims(tok)
-	if err != nil {
-		return false, fmt.Errorf("credentials: %w", err)
-	}
-	return was.Subject == is.Subject && was.Issuer == is.Issuer && reflect.DeepEqual(was.User, is.User), nil
+	return f, err
+}
+
+// sameUser reports whether two claims say the same, whenever they were signed.
+func sameUser(was, is *jwt.UserClaims) bool {
+	return was.Subject == is.Subject && was.Issuer == is.Issuer && reflect.DeepEqual(was.User, is.User)
 }
 
 func damagedCreds(path string, err error) error {

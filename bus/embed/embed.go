@@ -5,6 +5,7 @@
 //
 //	DATA/bus/keys/keys.json      seeds of operator, accounts and users (0600)
 //	DATA/bus/accounts/NAME.json  one bot that is let in (0600)
+//	DATA/bus/workers/NAME.json   one media worker on another machine, or its revocation (0600)
 //	DATA/bus/jetstream/          streams
 //	DATA/creds/NAME.creds        what each process connects with (0600)
 //
@@ -18,6 +19,16 @@
 // account of its own that imports the subjects of its room for its rights, so
 // nothing but those exists for it: no inbox of others, no JetStream, no $SYS.
 //
+// Media workers on other machines are users of NODE too, whose permissions follow from their name
+// ([WorkerPermissions]). The node's own processes are let in from this machine alone, and from
+// bus.processes.
+//
+// # Encryption
+//
+// What listens beyond loopback speaks TLS, with the operator's certificate (bus.cert) or one that
+// an authority of this bus signs; credentials files carry what verifies it. In clear is only a
+// bus that no other machine reaches.
+//
 // # Another NATS
 //
 // With bus.url set this process starts no server. The operator of that NATS makes
@@ -30,10 +41,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
 
@@ -53,6 +68,18 @@ type Bus struct {
 	// Started, when not nil, is called once with the URL when clients can
 	// connect.
 	Started func(url string)
+
+	server atomic.Pointer[server.Server]
+}
+
+// InProcessConn connects within the process, once clients can connect: the bus's own user is let in
+// in no other way.
+func (b *Bus) InProcessConn() (net.Conn, error) {
+	s := b.server.Load()
+	if s == nil {
+		return nil, errStopped
+	}
+	return s.InProcessConn()
 }
 
 // New builds the bus; nothing starts before Run.
@@ -72,7 +99,20 @@ func (b *Bus) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	accounts, err := k.accounts()
+	d, err := newDoor(&b.env.Config.Bus, k.ca)
+	if err != nil {
+		return err
+	}
+	creds, out, err := newCreds(filepath.Join(b.env.Config.Data, "creds"), k, d)
+	if err != nil {
+		return err
+	}
+	wks, err := loadWorkers(filepath.Join(dir, "workers"), b.env.Config.Media.Worker, k, b.env.Log)
+	if err != nil {
+		return err
+	}
+	maps.Copy(out, wks.out)
+	accounts, err := k.accounts(out)
 	if err != nil {
 		return err
 	}
@@ -80,19 +120,21 @@ func (b *Bus) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	bts.url = b.env.Config.Bus.Public
 	for pub, tok := range botAccounts {
 		accounts[pub] = tok
 	}
-	n, err := start(ctx, dir, b.env.Config.Bus.Listen, k, accounts, b.env.Log.Named("nats"))
+	n, err := start(ctx, dir, b.env.Config.Bus.Listen, d.tls, k, accounts, b.env.Log.Named("nats"))
 	if err != nil {
 		return err
 	}
 	defer n.stop()
+	b.server.Store(n.srv)
 	// Credentials come after the server listens: who finds them can connect.
-	if err := writeCreds(filepath.Join(b.env.Config.Data, "creds"), k); err != nil {
+	if err := writeCreds(creds); err != nil {
 		return err
 	}
+	access := d.access(b.env.Config.Bus.Public, n.url())
+	bts.access = access
 	c, err := bus.Connect(ctx, bus.Options{InProcess: n.srv, Creds: host.CredsFile(b.env.Config, "bus"), Name: "bus", Log: b.env.Log})
 	if err != nil {
 		return err
@@ -103,23 +145,26 @@ func (b *Bus) Run(ctx context.Context) error {
 		return err
 	}
 	defer svc.Stop()
+	if err := wks.serve(svc, n, access, b.env.Version); err != nil {
+		return err
+	}
 	if err := ensureStreams(ctx, c.NATS()); err != nil {
 		// Rooms work without; the watch tries again.
 		b.env.Log.Error("streams are not there", zap.Error(err))
 	}
-	b.env.Log.Info("bus is up", zap.String("url", n.url()), zap.Duration("took", time.Since(begun)))
+	b.env.Log.Info("bus is up", zap.String("url", n.url()), zap.Bool("tls", d.tls != nil), zap.Duration("took", time.Since(begun)))
 	b.env.SetReady(true)
 	if b.Started != nil {
 		b.Started(n.url())
 	}
-	err = b.watch(ctx, n, c, bts)
+	err = b.watch(ctx, n, c, bts, wks)
 	b.env.SetReady(false)
 	return err
 }
 
 // watch tells who is connected and keeps JetStream in order while the disk is full
 // or fails, until ctx ends or the server does.
-func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots) error {
+func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots, wks *workers) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	gone := make(chan struct{})
@@ -133,7 +178,7 @@ func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots) error 
 			return errStopped
 		case <-tick.C:
 		}
-		names, err := bts.connected()
+		names, err := bts.connected(wks)
 		if err == nil {
 			err = bus.Publish(ctx, c, contract.BusConnected, &contract.Connected{Life: life, Names: names})
 		}
@@ -173,13 +218,28 @@ func (b *Bus) runForeign(ctx context.Context) error {
 		return err
 	}
 	defer svc.Stop()
-	refusal := contract.ErrForbidden.With("this node uses the NATS at bus.url and holds no keys for it: make the bot's account and user there")
+	refusal := contract.ErrForbidden.With("this node uses the NATS at bus.url and holds no keys for it: make the account and user there")
 	err = errors.Join(
 		bus.Serve(svc, contract.BusGrantBot, func(context.Context, *bus.Request[contract.BusGrant]) (*contract.BusGranted, error) {
 			return nil, refusal
 		}),
 		bus.Serve(svc, contract.BusRevokeBot, func(context.Context, *bus.Request[contract.BotName]) (*contract.None, error) {
 			return nil, refusal
+		}),
+		bus.Serve(svc, contract.BusAddWorker, func(context.Context, *bus.Request[contract.WorkerAdd]) (*contract.WorkerAdded, error) {
+			return nil, refusal
+		}),
+		bus.Serve(svc, contract.BusRevokeWorker, func(context.Context, *bus.Request[contract.WorkerName]) (*contract.KnownWorker, error) {
+			return nil, refusal
+		}),
+		bus.Serve(svc, contract.BusWorkers, func(context.Context, *bus.Request[contract.None]) (*contract.KnownWorkers, error) {
+			return &contract.KnownWorkers{Workers: []contract.KnownWorker{}}, nil
+		}),
+		bus.Serve(svc, contract.BusTrust, func(context.Context, *bus.Request[contract.None]) (*contract.BusAccess, error) {
+			return nil, refusal
+		}),
+		bus.Serve(svc, contract.BusWorkerHello, func(_ context.Context, r *bus.Request[contract.WorkerHello]) (*contract.None, error) {
+			return understood(&r.Body, r.Param(0), b.env.Version)
 		}))
 	if err != nil {
 		return err

@@ -246,7 +246,11 @@ func TestStartAndStopAreQuick(t *testing.T) {
 func TestForeignNATSMakesNoBots(t *testing.T) {
 	s := bustest.Start(t)
 	cfg := s.Config()
-	cfg.Bus.URL = s.URL()
+	cfg.Bus.URL, cfg.Data = s.URL(), t.TempDir()
+	creds := host.CredsFile(cfg, "bus") // as its operator would put it there
+	if err := errors.Join(os.Mkdir(filepath.Dir(creds), 0o700), os.Rename(s.AdminCreds(), creds)); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	env := s.Env("bus")
 	env.Config = cfg

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/nats-io/nkeys"
 )
@@ -18,13 +19,16 @@ type keyFile struct {
 	Operator string            `json:"operator"`
 	System   string            `json:"system"`
 	Node     string            `json:"node"`
-	Users    map[string]string `json:"users"` // by process
+	Workers  string            `json:"workers"` // signs the users of media workers
+	CA       string            `json:"ca"`      // PEM, key and certificate: signs what the bus shows for TLS
+	Users    map[string]string `json:"users"`   // by process
 }
 
 // keys are the key pairs of that file.
 type keys struct {
-	operator, system, node nkeys.KeyPair
-	users                  map[string]nkeys.KeyPair
+	operator, system, node, workers nkeys.KeyPair
+	users                           map[string]nkeys.KeyPair
+	ca                              *authority
 }
 
 const keyFileVersion = 1
@@ -61,6 +65,18 @@ func loadKeys(dir string, users []string) (*keys, error) {
 	}
 	if f.Version != keyFileVersion {
 		return nil, fmt.Errorf("%s has version %d, this program knows %d: use the version that wrote it", path, f.Version, keyFileVersion)
+	}
+	if f.Workers == "" { // of a former version
+		if f.Workers, err = newSeed(nkeys.PrefixByteAccount); err != nil {
+			return nil, err
+		}
+		changed = true
+	}
+	if f.CA == "" {
+		if f.CA, err = newAuthority(time.Now()); err != nil {
+			return nil, err
+		}
+		changed = true
 	}
 	for _, u := range users {
 		if f.Users[u] != "" {
@@ -130,6 +146,12 @@ func (f *keyFile) pairs() (*keys, error) {
 		return nil, err
 	}
 	if k.node, err = pair("node", f.Node, nkeys.PrefixByteAccount); err != nil {
+		return nil, err
+	}
+	if k.workers, err = pair("workers", f.Workers, nkeys.PrefixByteAccount); err != nil {
+		return nil, err
+	}
+	if k.ca, err = parseAuthority(f.CA); err != nil {
 		return nil, err
 	}
 	for name, seed := range f.Users {

@@ -63,7 +63,7 @@ var table = map[string]access{
 	},
 	"media": {
 		calls:  []string{"identity.state"},
-		hears:  []string{"identity.changed", "audio.say"},
+		hears:  []string{"identity.changed", "audio.say"}, // a worker elsewhere has less: see WorkerPermissions
 		stores: []store{leases("media")},
 	},
 	"swarm": {
@@ -82,7 +82,7 @@ var table = map[string]access{
 		},
 	},
 	"cli": {
-		calls: []string{"worker.list", "worker.drain", "room.create", "room.remove", "room.list", "room.get", "room.mute", "room.kick", "room.lock", "room.connections", "room.call", "room.hangup",
+		calls: []string{"worker.list", "worker.drain", "bus.worker.add", "bus.worker.revoke", "bus.worker.list", "bus.trust", "room.create", "room.remove", "room.list", "room.get", "room.mute", "room.kick", "room.lock", "room.connections", "room.call", "room.hangup",
 			"room.join", "room.leave", "room.hand", "room.chat", "room.history", "room.replay", // of bench and sim
 			"identity.state", "identity.certificates", "account.create", "account.request", "account.complete", "account.import", "account.join", "account.enrol", "account.retire", "account.crl", "device.link", "name.sign", "account.set", "archive.export", "archive.password",
 			"device.list", "device.rename", "device.revoke", "contact.list", "contact.set", "request.list", "request.answer", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status", "peer.reach", "presence.list", "message.send", "address.ask", "file.offer", "file.remove", "file.get", "file.cancel", "file.list", "conversation.list", "conversation.answer", "conversation.read",
@@ -206,6 +206,39 @@ func Permissions(process string) (jwt.Permissions, error) {
 	if serves(process) {
 		p.Resp = &jwt.ResponsePermission{MaxMsgs: 1, Expires: replyWithin}
 	}
+	return p, nil
+}
+
+// workerName stands for the name of a user in what his signer permits (nats-server replaces it).
+const workerName = "{{name()}}"
+
+// WorkerPermissions returns what a media worker on another machine may publish and subscribe: what
+// media may, but as this worker alone, without leases, and it may say hello.
+func WorkerPermissions() (jwt.Permissions, error) {
+	p, err := Permissions("media")
+	if err != nil {
+		return p, err
+	}
+	pin := func(list jwt.StringList) jwt.StringList {
+		var out []string
+		for _, s := range list {
+			if strings.HasPrefix(s, "$JS.") || strings.HasPrefix(s, "$KV.") {
+				continue
+			}
+			for _, d := range contract.All() {
+				if d.Service == "media" && slices.Contains(d.Params(), "worker") && s == subject(d, "") {
+					s = d.Subject("*", workerName)
+				}
+			}
+			if s == bus.InboxPrefix("media")+".>" {
+				s = bus.InboxPrefix(bus.WorkerUser(workerName)) + ".>"
+			}
+			out = append(out, s)
+		}
+		return unique(out)
+	}
+	p.Pub.Allow, p.Sub.Allow = pin(p.Pub.Allow), pin(p.Sub.Allow)
+	p.Pub.Allow = unique(append(p.Pub.Allow, contract.BusWorkerHello.Subject(workerName)))
 	return p, nil
 }
 

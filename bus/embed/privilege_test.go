@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/bustest"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/embed"
@@ -78,66 +79,68 @@ var reach = map[string]struct{ send, receive string }{
 	"bot.create":            {"cli", "identity"},
 	"bot.list":              {"connect conference cli", "identity"},
 	"bot.revoke":            {"connect cli", "identity"},
-	"bus.bot.grant":         {"identity", "bus"},
-	"bus.bot.revoke":        {"identity", "bus"},
-	"bus.connected":         {"bus", "conference"},
-	"node.processes":        {"connect cli", "up"},
-	"connect.status":        {"up cli", "connect"},
-	"dht.put":               {"identity cli", "dht"},
-	"dht.cancel":            {"identity cli", "dht"},
-	"dht.get":               {"identity cli", "dht"},
-	"dht.listen":            {"identity cli", "dht"},
-	"dht.changed":           {"dht", "identity cli"},
-	"dht.presence":          {"", "dht"},
-	"dht.stats":             {"connect cli", "dht"},
-	"dht.ping":              {"cli", "dht"},
-	"dht.scan":              {"cli", "dht"},
-	"value.seal":            {"cli", "identity"},
-	"value.open":            {"cli", "identity"},
-	"dht.node":              {"identity", "dht"},
-	"address.ask":           {"cli", "identity"},
-	"address.learned":       {"identity", "cli"},
-	"message.send":          {"cli", "identity"},
-	"message.received":      {"identity", "cli"},
-	"message.state":         {"identity", "cli"},
-	"presence.list":         {"connect swarm cli", "dht"},
-	"presence.changed":      {"dht", "connect swarm cli"},
-	"swarm.open":            {"conference", "swarm"},
-	"swarm.post":            {"conference", "swarm"},
-	"swarm.detach":          {"conference", "swarm"},
-	"swarm.read":            {"conference", "swarm"},
-	"media.leg.open":        {"conference", "media"},
-	"media.leg.sdp":         {"conference", "media"},
-	"media.leg.set":         {"conference", "media"},
-	"media.leg.close":       {"conference", "media"},
-	"media.trunks":          {"conference", "media"},
-	"media.info":            {"conference", "media"},
-	"media.beat":            {"media", "conference"},
-	"media.leg":             {"media", "conference"},
-	"media.voice":           {"media", "conference"},
-	"media.digit":           {"media", "conference"},
-	"media.stats":           {"media", "conference"},
-	"audio.mix":             {"media", ""},
-	"audio.others":          {"media", ""},
-	"audio.from":            {"media", ""},
-	"audio.say":             {"cli", "media"},
-	"room.event":            {"conference", "connect cli"},
-	"room.call":             {"connect cli", "connect"}, // and bots
-	"room.hangup":           {"connect cli", "connect"},
-	"room.calling":          {"connect", "cli"},
-	"room.list":             {"connect cli", "conference"},
-	"worker.list":           {"cli", "conference"},
-	"worker.drain":          {"cli", "conference"},
-	"room.face":             {"connect", "conference"},
-	"room.sip":              {"connect", "conference"},
-	"room.negotiate":        {"connect", "conference"},
-	"room.confirm":          {"connect", "conference"},
-	"room.press":            {"connect", "conference"},
-	"room.role":             {"connect", "conference"},
-	"room.history":          {"connect", "conference"},
-	"room.replay":           {"cli", "conference"}, // and bots
-	"room.lease":            {"", "conference"},
-	"room.listen":           {"", "conference"},
+	"bus.worker.add":        {"cli", "bus"}, "bus.worker.revoke": {"cli", "bus"}, "bus.worker.list": {"cli", "bus"}, "bus.trust": {"cli", "bus"},
+	"bus.worker.hello": {"", "bus"}, // of workers alone
+	"bus.bot.grant":    {"identity", "bus"},
+	"bus.bot.revoke":   {"identity", "bus"},
+	"bus.connected":    {"bus", "conference"},
+	"node.processes":   {"connect cli", "up"},
+	"connect.status":   {"up cli", "connect"},
+	"dht.put":          {"identity cli", "dht"},
+	"dht.cancel":       {"identity cli", "dht"},
+	"dht.get":          {"identity cli", "dht"},
+	"dht.listen":       {"identity cli", "dht"},
+	"dht.changed":      {"dht", "identity cli"},
+	"dht.presence":     {"", "dht"},
+	"dht.stats":        {"connect cli", "dht"},
+	"dht.ping":         {"cli", "dht"},
+	"dht.scan":         {"cli", "dht"},
+	"value.seal":       {"cli", "identity"},
+	"value.open":       {"cli", "identity"},
+	"dht.node":         {"identity", "dht"},
+	"address.ask":      {"cli", "identity"},
+	"address.learned":  {"identity", "cli"},
+	"message.send":     {"cli", "identity"},
+	"message.received": {"identity", "cli"},
+	"message.state":    {"identity", "cli"},
+	"presence.list":    {"connect swarm cli", "dht"},
+	"presence.changed": {"dht", "connect swarm cli"},
+	"swarm.open":       {"conference", "swarm"},
+	"swarm.post":       {"conference", "swarm"},
+	"swarm.detach":     {"conference", "swarm"},
+	"swarm.read":       {"conference", "swarm"},
+	"media.leg.open":   {"conference", "media"},
+	"media.leg.sdp":    {"conference", "media"},
+	"media.leg.set":    {"conference", "media"},
+	"media.leg.close":  {"conference", "media"},
+	"media.trunks":     {"conference", "media"},
+	"media.info":       {"conference", "media"},
+	"media.beat":       {"media", "conference"},
+	"media.leg":        {"media", "conference"},
+	"media.voice":      {"media", "conference"},
+	"media.digit":      {"media", "conference"},
+	"media.stats":      {"media", "conference"},
+	"audio.mix":        {"media", ""},
+	"audio.others":     {"media", ""},
+	"audio.from":       {"media", ""},
+	"audio.say":        {"cli", "media"},
+	"room.event":       {"conference", "connect cli"},
+	"room.call":        {"connect cli", "connect"}, // and bots
+	"room.hangup":      {"connect cli", "connect"},
+	"room.calling":     {"connect", "cli"},
+	"room.list":        {"connect cli", "conference"},
+	"worker.list":      {"cli", "conference"},
+	"worker.drain":     {"cli", "conference"},
+	"room.face":        {"connect", "conference"},
+	"room.sip":         {"connect", "conference"},
+	"room.negotiate":   {"connect", "conference"},
+	"room.confirm":     {"connect", "conference"},
+	"room.press":       {"connect", "conference"},
+	"room.role":        {"connect", "conference"},
+	"room.history":     {"connect cli", "conference"},
+	"room.replay":      {"cli", "conference"}, // and bots
+	"room.lease":       {"", "conference"},
+	"room.listen":      {"", "conference"},
 }
 
 // expected falls back to what holds for all commands to a room and to conference.
@@ -304,6 +307,7 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 	t.Run("processes, every subject of the contract", func(t *testing.T) { f.t = t; f.contractOf(conns) })
 	t.Run("processes, side doors", func(t *testing.T) { f.t = t; f.sideDoors(conns) })
+	t.Run("workers", func(t *testing.T) { f.t = t; f.workers() })
 	t.Run("bots, every subject of the contract", func(t *testing.T) { f.t = t; f.contractOfBots() })
 	t.Run("bots, side doors", func(t *testing.T) { f.t = t; f.botDoors() })
 	fmt.Printf("rights: %d cases tried: %d refused, %d allowed\n", f.tried, f.refused, f.positive)
@@ -322,6 +326,50 @@ func (f *field) contractOf(conns map[string]*nats.Conn) {
 				f.judge(f.send(nc, other, ""), false, "%s sends %s", p, other)
 			}
 		}
+	}
+}
+
+// workers on other machines have what media has, as themselves alone, and nothing of JetStream.
+func (f *field) workers() {
+	const own = "hall2"
+	nc := f.s.Dial(nats.UserCredentials(f.s.Worker(own)), nats.Name("worker"), nats.CustomInboxPrefix(bus.InboxPrefix(bus.WorkerUser(own))))
+	as := func(d *contract.Def, worker string) string {
+		params := d.Params()
+		for i, p := range params {
+			params[i] = map[string]string{"account": bustest.Account, "room": room, "worker": worker}[p]
+			if params[i] == "" {
+				params[i] = "x"
+			}
+		}
+		return d.Subject(params...)
+	}
+	for _, d := range contract.All() {
+		send, receive := expected(f.t, d)
+		mine := d.Name == "bus.worker.hello"
+		s := as(d, own)
+		f.judge(f.send(nc, s, ""), slices.Contains(send, "media") || mine, "worker sends %s", s)
+		f.judge(f.receive(nc, s, s), slices.Contains(receive, "media"), "worker subscribes %s", s)
+		if !slices.Contains(d.Params(), "worker") {
+			continue
+		}
+		for _, other := range []string{"m1", "hall1", "hall22"} {
+			s := as(d, other)
+			f.judge(f.send(nc, s, ""), false, "worker %s sends %s", own, s)
+			f.judge(f.receive(nc, s, s), false, "worker %s subscribes %s", own, s)
+		}
+		wild := as(d, "*")
+		f.judge(f.receive(nc, wild, as(d, "m1")), false, "worker %s subscribes %s", own, wild)
+	}
+	in := bus.InboxPrefix(bus.WorkerUser(own)) + ".x"
+	f.judge(f.receive(nc, in, in), true, "worker reads %s", in)
+	for _, p := range append(slices.Clone(embed.Processes), bus.WorkerUser("hall1")) {
+		in := bus.InboxPrefix(p) + ".x"
+		f.judge(f.receive(nc, in, in), false, "worker reads %s", in)
+		f.judge(f.send(nc, in, ""), false, "worker writes %s", in)
+	}
+	f.jetStreamDoors("worker", nc, contract.RoomKick.Subject(bustest.Account, another, "p1"))
+	for _, s := range []string{"$SYS.REQ.SERVER.PING", "$SYS.REQ.USER.INFO", "$SYS.REQ.CLAIMS.UPDATE", "$SRV.PING", "$SRV.INFO.parley-identity"} {
+		f.judge(f.send(nc, s, ""), false, "worker sends %s", s)
 	}
 }
 

@@ -2,12 +2,14 @@ package embed
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,11 +44,13 @@ type nats struct {
 	log      *zap.Logger
 	dir      string
 	off      time.Time // of the watch alone: when JetStream was last switched
+
+	mu sync.Mutex // while claims change
 }
 
-// start runs a server on listen with its state in dir. It returns when clients
-// can connect.
-func start(ctx context.Context, dir, listen string, k *keys, accounts map[string]string, log *zap.Logger) (*nats, error) {
+// start runs a server on listen with its state in dir, in clear where secure is nil. It returns
+// when clients can connect.
+func start(ctx context.Context, dir, listen string, secure *tls.Config, k *keys, accounts map[string]string, log *zap.Logger) (*nats, error) {
 	host, port, err := splitListen(listen)
 	if err != nil {
 		return nil, err
@@ -71,6 +75,9 @@ func start(ctx context.Context, dir, listen string, k *keys, accounts map[string
 		MaxPayload:          maxPayload, MaxPending: maxPending, WriteDeadline: writeDeadline, MaxConn: maxConns, MaxSubs: maxSubs,
 		MaxControlLine: maxControlLine, // a bot with every right has a long credential
 		AuthTimeout:    authTimeout, PingInterval: 10 * time.Second, MaxPingsOut: 2,
+	}
+	if secure != nil {
+		opts.TLSConfig, opts.TLS, opts.TLSTimeout = secure, true, authTimeout
 	}
 	// The server only logs that it cannot listen; asking first makes it an error.
 	if err := probe(ctx, listen); err != nil {

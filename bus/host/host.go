@@ -25,6 +25,7 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/config"
+	"github.com/parley-jami/parley/internal/natscreds"
 	"github.com/parley-jami/parley/internal/sockets"
 )
 
@@ -107,7 +108,15 @@ func (e *Env) Connect(ctx context.Context) (*bus.Conn, error) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	return bus.Connect(ctx, bus.Options{URL: BusURL(e.Config), Creds: creds, Name: e.Name, Log: e.Log.Named("bus")})
+	a, err := natscreds.ReadAccess(creds)
+	if err != nil {
+		return nil, err
+	}
+	name := e.Name
+	if a.Worker != "" { // they are of that worker alone, who is no process of the node
+		name = bus.WorkerUser(a.Worker)
+	}
+	return bus.Connect(ctx, bus.Options{URL: BusURL(e.Config), Creds: creds, Name: name, Log: e.Log.Named("bus")})
 }
 
 // ConnectAccount connects and waits for the account.

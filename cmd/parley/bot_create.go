@@ -5,18 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 	"github.com/nats-io/nuid"
 	"github.com/spf13/cobra"
 
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/internal/natscreds"
 )
 
 // botCreated is what `bot create --json` prints.
@@ -24,6 +21,7 @@ type botCreated struct {
 	contract.Bot
 	Creds       string   `json:"creds"` // path of the credentials file
 	URL         string   `json:"url"`
+	TLS         bool     `json:"tls"` // Creds also holds what verifies the bus
 	InboxPrefix string   `json:"inbox_prefix"`
 	Publish     []string `json:"publish"`
 	Subscribe   []string `json:"subscribe"`
@@ -99,29 +97,11 @@ func (a *app) createBot(ctx context.Context, s *session, q *contract.BotCreate, 
 	if slices.ContainsFunc(list.Bots, func(b contract.Bot) bool { return b.Name == q.Name && b.Revoked == nil }) {
 		return nil, contract.ErrExists.With("a bot of that name exists; revoke it first")
 	}
-	save := func(text []byte) error { _, err := a.out.Write(text); return err }
-	if out != "-" {
-		f, err := newCreds(out)
-		if err != nil {
-			return nil, err
-		}
-		save = func(text []byte) error {
-			_, err := f.Write(text)
-			if err == nil {
-				err = f.Sync()
-			}
-			return err
-		}
-		defer func() {
-			err = errors.Join(err, f.Close())
-			if made == nil {
-				err = errors.Join(err, os.Remove(out))
-			}
-		}()
-		if out, err = filepath.Abs(out); err != nil {
-			return nil, fmt.Errorf("credentials file: %w", err)
-		}
+	o, err := a.openCreds(out)
+	if err != nil {
+		return nil, err
 	}
+	defer func() { err = errors.Join(err, o.close()) }()
 	user, err := nkeys.CreateUser()
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
@@ -137,8 +117,8 @@ func (a *app) createBot(ctx context.Context, s *session, q *contract.BotCreate, 
 	got, err := call(ctx, s, contract.BotCreateCmd, q)
 	if err == nil {
 		var text []byte
-		if text, err = jwt.FormatUserConfig(got.JWT, seed); err == nil {
-			err = save(text)
+		if text, err = natscreds.Format(got.JWT, seed, got.Access); err == nil {
+			err = o.keep(text)
 		}
 		if err != nil {
 			err = fmt.Errorf("credentials: %w", err)
@@ -153,17 +133,7 @@ func (a *app) createBot(ctx context.Context, s *session, q *contract.BotCreate, 
 		}
 		return nil, err
 	}
-	return &botCreated{Bot: got.Bot, Creds: out, URL: got.URL, InboxPrefix: got.InboxPrefix, Publish: got.Publish, Subscribe: got.Subscribe}, nil
-}
-
-func newCreds(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return nil, contract.ErrExists.With("%s is there already; remove it or choose another file with --out", path)
-	} else if err != nil {
-		return nil, fmt.Errorf("credentials file: %w", err)
-	}
-	return f, nil
+	return &botCreated{Bot: got.Bot, Creds: o.path, URL: got.URL, TLS: got.Access.TLS, InboxPrefix: got.InboxPrefix, Publish: got.Publish, Subscribe: got.Subscribe}, nil
 }
 
 // defaultBus is where the SDKs look for the bus when no URL is given.
@@ -188,7 +158,11 @@ func showBotCreated(w io.Writer, b *botCreated) {
 	if next := nextStep(b.Rights, file, b.URL); next != "" {
 		fmt.Fprintf(w, "Next, in the folder of Parley's sources: %s\n", next)
 	}
-	fmt.Fprintf(w, "Any NATS client connects: nats --server %s --creds %s --inbox-prefix %s\n", b.URL, file, dash(b.InboxPrefix))
+	verify := ""
+	if b.TLS {
+		verify = " --tlsca " + file // the certificates in it
+	}
+	fmt.Fprintf(w, "Any NATS client connects: nats --server %s --creds %s%s --inbox-prefix %s\n", b.URL, file, verify, dash(b.InboxPrefix))
 }
 
 // gather lists subjects with … for their prefix; those that differ in the last token

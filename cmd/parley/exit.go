@@ -67,7 +67,7 @@ func exitCode(err error) int {
 		exitUsage:       {contract.ErrBadRequest},
 		exitUnavailable: {contract.ErrUnavailable, contract.ErrTimeout, contract.ErrBusy, contract.ErrStale, contract.ErrUnreachable, contract.ErrNoAnswer},
 		exitRefused: {contract.ErrForbidden, contract.ErrPINRequired, contract.ErrPINWrong, contract.ErrSlowDown,
-			contract.ErrLocked, contract.ErrFull, contract.ErrRendezvous, contract.ErrExists, contract.ErrDeclined},
+			contract.ErrLocked, contract.ErrFull, contract.ErrRendezvous, contract.ErrExists, contract.ErrDeclined, contract.ErrVersion},
 		exitNotFound: {contract.ErrNotFound, contract.ErrGone},
 	} {
 		for _, want := range list {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -10,46 +11,65 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/jwt/v2"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/atomicfile"
 	"github.com/parley-jami/parley/internal/config"
 	"github.com/parley-jami/parley/internal/logging"
+	"github.com/parley-jami/parley/internal/natscreds"
 	"github.com/parley-jami/parley/internal/sockets"
 	"github.com/parley-jami/parley/internal/supervise"
 )
 
-// maxCreds bounds a credentials file, in bytes.
-const maxCreds = 64 << 10
-
 func newJoin(a *app) *cobra.Command {
 	var creds, name string
 	cmd := &cobra.Command{
-		Use: "join nats://HOST:PORT --creds FILE", Short: "Have this machine mix for a node that runs elsewhere",
+		Use: "join [URL] --creds FILE", Short: "Have this machine mix for a node that runs elsewhere",
 		Long: `Have this machine mix for a node that runs elsewhere: a media process, started again
 when it dies, that takes participants of the node's rooms. A room that fills its worker
 spreads to others, and all its participants hear each other.
 
-The URL is the node's bus (bus.listen there, which is loopback only unless it is set). FILE
-is DATA/creds/media.creds of the node, copied here; it is a secret. Workers reach one
-another, and participants reach this machine, by UDP at media.listen.
+FILE is what "parley worker add NAME" wrote on the node, copied here; it is a secret. It says which
+worker this is, where the bus is and what verifies it; URL is another address of the bus, such as
+nats://10.0.0.5:4223. Workers reach one another, and participants reach this machine, by UDP at
+media.listen.
 
-The worker's name is this machine's unless --name gives another; no two may have the same.
-SIGTERM or Ctrl-C ends it: those who are here lose their sound until they are at another one.`,
-		Example: `  parley join nats://10.0.0.5:4223 --creds media.creds
-  parley join nats://10.0.0.5:4223 --creds media.creds --name hall2 --media.max_legs 2000`,
-		Args: takes("URL"),
+SIGTERM or Ctrl-C ends it: those who are here lose their sound until they are at another one. It ends by
+itself when its credentials are revoked.`,
+		Example: `  parley join --creds hall2.creds
+  parley join nats://10.0.0.5:4223 --creds hall2.creds --media.max_legs 2000`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("%s takes at most one URL, got %s", cmd.CommandPath(), count(len(args)))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if creds == "" {
-				return usagef("--creds names the file of credentials: DATA/creds/media.creds of the node")
+				return usagef("--creds names the file of credentials, which `parley worker add NAME` makes on the node")
 			}
-			if name == "" {
-				name = machineName()
+			f, err := natscreds.Read(creds)
+			switch {
+			case errors.Is(err, natscreds.ErrMalformed):
+				return usagef("--creds: %s is no file of credentials (%w); `parley worker add NAME` makes one on the node", creds, err)
+			case err != nil:
+				return usagef("--creds: %w", err)
+			case f.Access.Worker == "":
+				return usagef("--creds: %s is not of a media worker; `parley worker add NAME` makes such credentials on the node", creds)
+			case f.Access.Worker != f.User.Name:
+				return usagef("--creds: %s says that it is of worker %q, and its signed part of %q", creds, f.Access.Worker, f.User.Name)
+			case name != "" && name != f.User.Name:
+				return usagef("--name %s: the credentials are of worker %s, and the node lets nobody be another; leave out --name, or have it add %s", name, f.User.Name, name)
 			}
-			for flag, v := range map[string]string{"bus.url": args[0], "media.worker": name} {
+			url := strings.Join(f.Access.URLs, ",")
+			if len(args) > 0 {
+				url = args[0]
+			}
+			for flag, v := range map[string]string{"bus.url": url, "media.worker": f.User.Name} {
 				if err := cmd.Flags().Set(flag, v); err != nil {
 					return usagef("%s: %w", flag, err)
 				}
@@ -65,25 +85,9 @@ SIGTERM or Ctrl-C ends it: those who are here lose their sound until they are at
 		},
 	}
 	addConfigFlags(cmd)
-	cmd.Flags().StringVar(&creds, "creds", "", "file with the node's credentials for media")
-	cmd.Flags().StringVar(&name, "name", "", "name of this worker")
+	cmd.Flags().StringVar(&creds, "creds", "", "file of this worker's credentials")
+	cmd.Flags().StringVar(&name, "name", "", "name of this worker, to be sure that the credentials are of it")
 	return cmd
-}
-
-// machineName is the host's name as a worker's: 1 to 32 of a-z, 0-9 and -.
-func machineName() string {
-	h, err := os.Hostname()
-	if err != nil {
-		return "" // refused as a name
-	}
-	h, _, _ = strings.Cut(strings.ToLower(h), ".")
-	h = strings.Trim(strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
-			return r
-		}
-		return '-'
-	}, h), "-")
-	return strings.Trim(h[:min(len(h), 32)], "-")
 }
 
 // join runs the worker until a signal ends it.
@@ -91,6 +95,8 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 	began := time.Now()
 	ctx, kill, stopSignals := drainSignals(ctx)
 	defer stopSignals()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	out := supervise.NewOutput(a.err)
 	defer out.Close()
 	log, lock, err := a.ownData(ctx, cfg, out, "join")
@@ -126,6 +132,7 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 		}
 		wg.Go(func() { supervise.Serve(serving, l, sup.Handler(), log) })
 	}
+	wg.Go(func() { a.joinWatch(ctx, end, cfg, log) })
 	wg.Go(func() {
 		if sup.WaitJoinable(ctx) != nil {
 			return
@@ -135,7 +142,12 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 			fmt.Fprintf(a.out, "\nWorker %s mixes for the node at %s. Stop it with Ctrl-C.\n", cfg.Media.Worker, cfg.Bus.URL)
 		}
 	})
-	return sup.Run(ctx, kill)
+	err = sup.Run(ctx, kill)
+	end(nil)
+	if why, ok := errors.AsType[*contract.Error](context.Cause(ctx)); ok {
+		return why
+	}
+	return err
 }
 
 // takeCreds copies the credentials to where the process looks for them.
@@ -143,13 +155,6 @@ func takeCreds(cfg *config.Config, file string) error {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return usagef("--creds: %w", err)
-	}
-	tok, err := jwt.ParseDecoratedJWT(raw)
-	if err == nil && len(raw) <= maxCreds {
-		_, err = jwt.DecodeUserClaims(tok)
-	}
-	if err != nil || len(raw) > maxCreds {
-		return usagef("--creds: %s is no file of credentials; copy DATA/creds/media.creds of the node", file)
 	}
 	to := host.CredsFile(cfg, "media")
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
@@ -159,4 +164,63 @@ func takeCreds(cfg *config.Config, file string) error {
 		return fmt.Errorf("credentials: %w", err)
 	}
 	return nil
+}
+
+// refusedFor is how long the bus may refuse good credentials: it, too, may have to hear of them first.
+const refusedFor = 3 * time.Second
+
+// joinWatch keeps a connection of its own and ends the worker, with the reason, when the node does not
+// want it: the media process alone would try for ever.
+func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, cfg *config.Config, log *zap.Logger) {
+	name := cfg.Media.Worker
+	var mu sync.Mutex
+	var since time.Time
+	refused := func(revoked bool, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if since.IsZero() || time.Since(since) > 2*refusedFor { // the last one was another time
+			since = time.Now()
+		}
+		switch {
+		case revoked:
+			end(contract.ErrForbidden.With("the node has revoked the credentials of worker %s; `parley worker add` makes new ones there", name))
+		case time.Since(since) >= refusedFor:
+			end(contract.ErrForbidden.With("the node at %s does not let worker %s in (%v): its credentials were revoked, or are of another node; `parley worker list` there shows which it knows", cfg.Bus.URL, name, err))
+		}
+	}
+	conn, err := bus.Connect(ctx, bus.Options{URL: cfg.Bus.URL, Creds: host.CredsFile(cfg, "media"), Name: bus.WorkerUser(name), Log: log.Named("bus"), Refused: refused})
+	if err != nil {
+		return // only when ctx has ended
+	}
+	defer conn.Close()
+	hello := make(chan struct{}, 1)
+	again := func() {
+		mu.Lock()
+		since = time.Time{}
+		mu.Unlock()
+		select {
+		case hello <- struct{}{}:
+		default:
+		}
+	}
+	defer conn.OnReconnect(again)()
+	again()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hello:
+		}
+		_, err := bus.Call(ctx, conn, contract.BusWorkerHello, &contract.WorkerHello{Version: version, Contract: contract.Version}, name)
+		switch e, ok := errors.AsType[*contract.Error](err); {
+		case err == nil || ctx.Err() != nil:
+		case ok && e.Is(contract.ErrVersion):
+			end(err)
+			return
+		case ok && e.Retry: // its bus process is not there yet
+			time.AfterFunc(time.Second, again)
+		default:
+			log.Warn("the node was not asked whether it knows this version", zap.Error(err))
+		}
+	}
 }

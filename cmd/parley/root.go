@@ -28,7 +28,7 @@ reachable by anyone at any time, where browsers, SIP phones and bots meet in a r
 	root.SetFlagErrorFunc(flagError)
 	group(root)
 	root.AddCommand(
-		newUp(a), newJoin(a), newRun(a), newStatus(a), newReady(a), newWorker(a), newRoom(a), newCall(a), newAccount(a), newMessage(a), newConversation(a), newFile(a), newBot(a), newNames(a), newJAMS(a), newCA(a), newDHT(a), newConfig(a), newVersion(a), newExitCodes(),
+		newUp(a), newJoin(a), newRun(a), newStatus(a), newReady(a), newWorker(a), newBus(a), newRoom(a), newCall(a), newAccount(a), newMessage(a), newConversation(a), newFile(a), newBot(a), newNames(a), newJAMS(a), newCA(a), newDHT(a), newConfig(a), newVersion(a), newExitCodes(),
 	)
 	for _, extra := range extraCommands {
 		root.AddCommand(extra(a))

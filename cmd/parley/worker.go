@@ -16,7 +16,7 @@ import (
 func newWorker(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "worker", Short: "The media processes that mix, here and on other machines"}
 	group(cmd)
-	cmd.AddCommand(newWorkerList(a), newWorkerDrain(a))
+	cmd.AddCommand(newWorkerList(a), newWorkerAdd(a), newWorkerRevoke(a), newWorkerDrain(a))
 	return cmd
 }
 
@@ -24,20 +24,30 @@ func newWorkerList(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the media workers", Args: takes(),
 		Long: `List the media workers: this node's own and those of "parley join". One that does not beat
-any more is shown as gone until the node starts again.`,
+any more is gone; those that were added are listed also when they were never here, and those that
+were revoked, too.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.inNode(cmd, func(ctx context.Context, s *session) error {
-				l, err := call(ctx, s, contract.WorkerList, &contract.None{})
+				l, err := listWorkers(ctx, s)
 				if err != nil {
 					return err
 				}
 				return a.print(l, func(w io.Writer) {
-					fmt.Fprintln(w, "WORKER\tSTATE\tLEGS\tCORES\tMEMORY\tADDRESS\tROOMS")
+					fmt.Fprintln(w, "WORKER\tSTATE\tADDED\tLEGS\tCORES\tMEMORY\tADDRESS\tROOMS")
 					for _, x := range l.Workers {
-						state := "up"
+						state, added := "up", "-"
+						if x.Added != nil {
+							added = x.Added.Local().Format(time.DateOnly)
+						}
 						switch {
+						case x.Revoked != nil:
+							state = "revoked"
+						case !x.Alive && x.Started == "":
+							state = "not seen"
 						case !x.Alive:
 							state = "gone"
+						case x.Other:
+							state = "other version"
 						case x.Drain:
 							state = "drained"
 						}
@@ -45,12 +55,49 @@ any more is shown as gone until the node starts again.`,
 						if x.MaxLegs > 0 {
 							legs += fmt.Sprintf(" of %d", x.MaxLegs)
 						}
-						fmt.Fprintf(w, "%s\t%s\t%s\t%.2f\t%d MiB\t%s\t%s\n", printable(x.Worker), state, legs, x.CPU, x.RSS>>20, dash(printable(x.TrunkAddress)), dash(strings.Join(x.Rooms, " ")))
+						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f\t%d MiB\t%s\t%s\n", printable(x.Worker.Worker), state, added, legs, x.CPU, x.RSS>>20, dash(printable(x.TrunkAddress)), dash(strings.Join(x.Rooms, " ")))
 					}
 				})
 			})
 		},
 	}
+}
+
+// shownWorker is a worker as the node sees it, and since when it has credentials of its own.
+type shownWorker struct {
+	contract.Worker
+	Added   *time.Time `json:"added,omitempty"` // nil: the node's own
+	Revoked *time.Time `json:"revoked,omitempty"`
+}
+
+type shownWorkers struct {
+	Workers []shownWorker `json:"workers"`
+}
+
+// listWorkers are those that beat or did, and those that were added.
+func listWorkers(ctx context.Context, s *session) (*shownWorkers, error) {
+	seen, err := call(ctx, s, contract.WorkerList, &contract.None{})
+	if err != nil {
+		return nil, err
+	}
+	known, err := call(ctx, s, contract.BusWorkers, &contract.None{})
+	if err != nil {
+		return nil, err
+	}
+	out := &shownWorkers{Workers: []shownWorker{}}
+	for _, w := range seen.Workers {
+		out.Workers = append(out.Workers, shownWorker{Worker: w})
+	}
+	for _, k := range known.Workers {
+		i := slices.IndexFunc(out.Workers, func(w shownWorker) bool { return w.Worker.Worker == k.Name })
+		if i < 0 {
+			i = len(out.Workers)
+			out.Workers = append(out.Workers, shownWorker{Worker: contract.Worker{WorkerBeat: contract.WorkerBeat{Worker: k.Name}, Rooms: []string{}}})
+		}
+		out.Workers[i].Added, out.Workers[i].Revoked = &k.Added, k.Revoked
+	}
+	slices.SortFunc(out.Workers, func(a, b shownWorker) int { return strings.Compare(a.Worker.Worker, b.Worker.Worker) })
+	return out, nil
 }
 
 // drainLook is how often a drain that is waited for is looked at.

@@ -123,7 +123,7 @@ func (l *leg) offer(port int) string {
 		dir = "sendrecv"
 	}
 	return fmt.Sprintf("v=0\r\no=- %d 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=audio %d %s %d\r\n"+
-		"a=rtpmap:%d opus/48000/2\r\na=fmtp:%d useinbandfec=1\r\n%s%sa=ptime:20\r\na=rtcp-mux\r\na=%s\r\n",
+		"a=rtpmap:%d opus/48000/2\r\na=fmtp:%d useinbandfec=1\r\n%s%sa=ptime:20\r\na=maxptime:20\r\na=rtcp-mux\r\na=%s\r\n",
 		1000+l.index, l.addr, l.addr, port, profile, payloadType, payloadType, payloadType, level, crypto, dir)
 }
 

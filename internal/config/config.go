@@ -30,9 +30,14 @@ type Config struct {
 
 // Bus configures the NATS server, or which one to use.
 type Bus struct {
-	Listen string `koanf:"listen" default:"127.0.0.1:4223" check:"fixed" doc:"address of the embedded bus"`
+	Listen string `koanf:"listen" default:"127.0.0.1:4223" check:"fixed" doc:"address of the embedded bus. Beyond loopback it speaks TLS"`
 	URL    string `koanf:"url" default:"" check:"nats" doc:"use this NATS server instead of the embedded one"`
-	Public string `koanf:"public_url" default:"" check:"nats" doc:"address of the bus that bots are told, when it differs from what the node sees"`
+	Public string `koanf:"public_url" default:"" check:"nats" doc:"address of the bus that bots and workers are told, when it differs from what the node sees"`
+
+	Cert      string   `koanf:"cert" default:"" doc:"PEM file of the bus's certificate, read again when it changes; without one the bus makes its own, which credentials files say how to verify"`
+	Key       string   `koanf:"key" default:"" doc:"PEM file of the certificate's key"`
+	CA        string   `koanf:"ca" default:"" doc:"PEM file of who certifies bus.cert; without one the system's authorities do"`
+	Processes []string `koanf:"processes" check:"prefix" doc:"networks that the node's own processes come from, beside this machine: of containers"`
 }
 
 // HTTP configures the page, the API and WHIP/WHEP.
@@ -69,6 +74,8 @@ type Media struct {
 	MaxLegs int `koanf:"max_legs" default:"0" range:"0-100000" doc:"how many participants this process takes; who comes beyond goes to another worker, or is refused. 0: as many as come"`
 
 	Near []string `koanf:"near" check:"prefix" doc:"networks whose people this process is near to, e.g. 192.0.2.0/24: they come here while it has place, wherever their room began. Of several workers the one with the longest prefix counts as nearest"`
+
+	Shed bool `koanf:"shed" default:"true" doc:"when this process cannot keep its time, who only listens gets longer packets (40, then 60 ms), and when that is not enough, no more participants are taken until it can"`
 
 	STUN        []string `koanf:"stun" check:"node" doc:"STUN servers that are asked for the node's public address, which SDP then names beside what the node sees; without a port, 3478. Not used with media.public"`
 	PortMapping string   `koanf:"port_mapping" default:"off" enum:"off,upnp,natpmp,any" doc:"ask the router to let in what comes to the node's ports for audio, SIP and HTTPS, by UPnP, NAT-PMP, or whichever answers; its public address is then named in SDP"`

@@ -21,6 +21,7 @@ import (
 
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/lead"
+	"github.com/parley-jami/parley/internal/natscreds"
 	"github.com/parley-jami/parley/sdk/go/creds"
 )
 
@@ -33,7 +34,7 @@ const (
 // and name; other users of the bus have to name them.
 type Options struct {
 	Creds               string // path of the credentials file
-	URL                 string // nats://127.0.0.1:4223 when empty
+	URL                 string // when empty, that of the credentials, else nats://127.0.0.1:4223
 	Account, Room, Name string
 	NATS                []nats.Option // more of them
 }
@@ -59,7 +60,20 @@ func Connect(o Options) (*Room, error) {
 			return nil, err
 		}
 	}
-	o.URL = cmp.Or(o.URL, "nats://127.0.0.1:4223")
+	var access contract.BusAccess // where the bus is and what verifies it
+	if o.Creds != "" {
+		if access, err = natscreds.ReadAccess(o.Creds); err != nil {
+			return nil, err
+		}
+	}
+	secure, err := natscreds.TLS(access)
+	if err != nil {
+		return nil, fmt.Errorf("credentials %s: %w", o.Creds, err)
+	}
+	if secure != nil {
+		opts = append([]nats.Option{nats.Secure(secure)}, opts...) // those of Options win
+	}
+	o.URL = cmp.Or(o.URL, strings.Join(access.URLs, ","), "nats://127.0.0.1:4223")
 	if r.nc, err = nats.Connect(o.URL, append(opts, nats.Name(r.Me))...); err != nil {
 		return nil, fmt.Errorf("bus at %s with credentials %q (is the node running, is the address right, were they revoked or made for another node?): %w", o.URL, o.Creds, err)
 	}

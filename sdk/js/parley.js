@@ -35,13 +35,26 @@ const pause = (ms, signal) => new Promise((done) => {
   signal?.addEventListener("abort", end);
 });
 
+// What credentials say of the bus: where it is, and what verifies it where it encrypts.
+function access(text) {
+  const part = /-----BEGIN PARLEY BUS-----\r?\n(.+)\r?\n------END PARLEY BUS------\r?\n([^]*)/.exec(text);
+  if (!part) return {};
+  const { urls, tls, server_name } = JSON.parse(part[1]);
+  if (!tls) return { urls };
+  const ca = part[2].match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g)?.join("\n");
+  return { urls, tls: { ...(ca && { ca }), ...(server_name && { servername: server_name }) } };
+}
+
 /**
  * Connects. A bot's credentials say its account, room and name; others name them.
  * @param {{creds?: string, url?: string, account?: string, room?: string, name?: string}} o
  */
-export async function connect({ creds, url = "nats://127.0.0.1:4223", account, room, name, ...more } = {}) {
+export async function connect({ creds, url, account, room, name, ...more } = {}) {
   if (creds) {
     const text = readFileSync(creds);
+    const bus = access(text.toString());
+    url ??= bus.urls;
+    more.tls ??= bus.tls;
     more.authenticator = credsAuthenticator(new Uint8Array(text));
     const jwt = /BEGIN NATS USER JWT-+\s+(\S+)/.exec(text.toString())?.[1] ?? "";
     const allow = JSON.parse(Buffer.from(jwt.split(".")[1] ?? "", "base64url").toString() || "{}").nats?.pub?.allow ?? [];
@@ -50,6 +63,7 @@ export async function connect({ creds, url = "nats://127.0.0.1:4223", account, r
       if (m) [, account, room, name] = m;
     }
   }
+  url ??= "nats://127.0.0.1:4223";
   if (!account || !room || !name) throw new Error("the credentials are not of a bot: name account, room and bot");
   let nc;
   try {

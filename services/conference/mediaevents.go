@@ -57,6 +57,9 @@ func (s *Service) hearMedia() error {
 				return
 			}
 			due, joins := s.workers.beat(b)
+			if due && cmp.Or(b.Contract, 1) != contract.Version {
+				s.log.Warn("media worker is of a version that this node does not understand; it gets nobody", zap.String("worker", b.Worker), zap.Int("contract", b.Contract))
+			}
 			if due {
 				s.compare(b.Worker)
 			}

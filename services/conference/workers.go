@@ -3,6 +3,7 @@
 package conference
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -67,6 +68,9 @@ type worker struct {
 	repeat    bool // compare again when that is done
 	compared  time.Time
 }
+
+// other reports whether the worker speaks another version of the contract: it would misunderstand.
+func (x *worker) other() bool { return cmp.Or(x.last.Contract, 1) != contract.Version }
 
 func newWorkers(home string, now func() time.Time) *workers {
 	return &workers{home: home, now: now, by: map[string]*worker{}, drained: map[string]bool{}}
@@ -149,7 +153,7 @@ func (s *Service) listWorkers(ctx context.Context, _ *bus.Request[contract.None]
 		if x.last.Worker == "" {
 			continue // never heard of
 		}
-		out.Workers = append(out.Workers, contract.Worker{WorkerBeat: x.last, Alive: s.now().Sub(x.Seen) <= placement.Alive, Drain: s.workers.drained[name], Rooms: append([]string{}, rooms[name]...)})
+		out.Workers = append(out.Workers, contract.Worker{WorkerBeat: x.last, Alive: s.now().Sub(x.Seen) <= placement.Alive, Drain: s.workers.drained[name], Other: x.other(), Rooms: append([]string{}, rooms[name]...)})
 	}
 	slices.SortFunc(out.Workers, func(a, b contract.Worker) int { return strings.Compare(a.Worker, b.Worker) })
 	return out, nil
@@ -173,7 +177,7 @@ func (w *workers) choose(from netip.Addr, at []string, asked ...string) (string,
 	list := make([]placement.Worker, 0, len(w.by))
 	alive := 0
 	for name, x := range w.by {
-		if w.drained[name] {
+		if w.drained[name] || x.other() {
 			continue
 		}
 		if w.now().Sub(x.Seen) <= placement.Alive {
@@ -267,7 +271,7 @@ func (w *workers) dead() (gone []string, heir string) {
 		if now.Sub(x.Seen) > placement.Alive {
 			gone = append(gone, name)
 		}
-		if !w.drained[name] {
+		if !w.drained[name] && !x.other() {
 			list = append(list, x.Worker)
 		}
 	}

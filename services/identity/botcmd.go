@@ -58,7 +58,7 @@ func (s *Service) botCreate(ctx context.Context, r *bus.Request[contract.BotCrea
 		s.takeBack(ctx, q.Name, err)
 		return nil, s.botError(err)
 	}
-	return &contract.BotCredentials{Bot: botView(b), JWT: g.JWT, URL: g.URL, InboxPrefix: botInbox, Publish: g.Publish, Subscribe: g.Subscribe}, nil
+	return &contract.BotCredentials{Bot: botView(b), JWT: g.JWT, URL: g.URL, Access: g.Access, InboxPrefix: botInbox, Publish: g.Publish, Subscribe: g.Subscribe}, nil
 }
 
 // shutOut has the bus shut a bot out, known to it or not.

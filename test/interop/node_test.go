@@ -5,6 +5,7 @@ package interop
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -58,6 +59,7 @@ type node struct {
 	exited   chan struct{}
 	err      error
 	more     []string // of the environment
+	busHost  string   // where the bus listens; loopback when empty
 	Joinable time.Duration
 }
 
@@ -170,7 +172,7 @@ func (n *node) env() []string {
 	p := func(off int) string { return fmt.Sprintf(":%d", n.base+off) }
 	return append(append(os.Environ(), n.more...), "PARLEY_DATA="+n.data, "PARLEY_HTTP_LISTEN="+p(0), "PARLEY_HTTP_TLS_LISTEN="+p(1),
 		"PARLEY_SIP_LISTEN="+p(2), "PARLEY_SIP_TLS_LISTEN="+p(3), "PARLEY_JAMI_LISTEN="+p(4), "PARLEY_MEDIA_LISTEN="+p(100),
-		"PARLEY_BUS_LISTEN=127.0.0.1"+p(24), "PARLEY_ADMIN_LISTEN=127.0.0.1"+p(25), "PARLEY_DHT_LISTEN=127.0.0.1"+p(26))
+		"PARLEY_BUS_LISTEN="+cmp.Or(n.busHost, "127.0.0.1")+p(24), "PARLEY_ADMIN_LISTEN=127.0.0.1"+p(25), "PARLEY_DHT_LISTEN=127.0.0.1"+p(26))
 }
 
 func (n *node) start() {

@@ -15,12 +15,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nkeys"
+
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/internal/natscreds"
+	parley "github.com/parley-jami/parley/sdk/go"
 )
 
 // worker is a `parley join` of the built binary.
 type worker struct {
 	pid    int // of what supervises the process
+	creds  string
 	out    *lockedBuffer
 	cmd    *exec.Cmd
 	killed bool
@@ -29,9 +35,9 @@ type worker struct {
 // joinWorker starts a worker and waits until the node knows of it.
 func (n *node) joinWorker(name string, args ...string) *worker {
 	n.t.Helper()
-	w := &worker{out: new(lockedBuffer)}
-	cmd := exec.Command(n.bin, append([]string{"join", fmt.Sprintf("nats://127.0.0.1:%d", n.base+24), "--creds", filepath.Join(n.data, "creds", "media.creds"),
-		"--data", n.t.TempDir(), "--name", name, "--media.listen", fmt.Sprintf(":%d", freeBase(n.t)), "--admin.listen", ""}, args...)...)
+	w := &worker{out: new(lockedBuffer), creds: filepath.Join(n.t.TempDir(), name+".creds")}
+	n.parley("worker", "add", name, "--out", w.creds)
+	cmd := exec.Command(n.bin, append([]string{"join", "--creds", w.creds, "--data", n.t.TempDir(), "--media.listen", fmt.Sprintf(":%d", freeBase(n.t)), "--admin.listen", ""}, args...)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = os.Environ(), w.out, w.out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
@@ -166,21 +172,112 @@ func TestRefusedWorkers(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("-----BEGIN NATS USER JWT-----\nx\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	good, process, homeless := workerCreds(t, "hall2", []string{"nats://127.0.0.1:1"}), workerCreds(t, "", nil), workerCreds(t, "hall2", nil)
 	for _, c := range []struct {
 		name, says string
 		args       []string
 	}{
-		{"no URL", "takes URL", nil},
+		{"two URLs", "at most one", []string{"nats://127.0.0.1:1", "nats://127.0.0.1:2"}},
 		{"no credentials", "--creds", []string{"nats://127.0.0.1:1"}},
-		{"no bus", "bus.url", []string{"http://127.0.0.1:1", "--creds", bad}},
+		{"no bus", "bus.url", []string{"http://127.0.0.1:1", "--creds", good}},
+		{"another's name", "are of worker hall2", []string{"--name", "hall1", "--creds", good}},
+		{"of a process", "not of a media worker", []string{"--creds", process}},
+		{"no URL", "URL of the node's bus is missing", []string{"--creds", homeless}},
 		{"damaged credentials", "no file of credentials", []string{"nats://127.0.0.1:1", "--creds", bad}},
 		{"no such file", "no such file", []string{"nats://127.0.0.1:1", "--creds", bad + "x"}},
-		{"a name", "media.worker", []string{"nats://127.0.0.1:1", "--creds", bad, "--name", "A b"}},
 	} {
 		out, err := exec.Command(bin, append([]string{"join", "--data", t.TempDir(), "--admin.listen", ""}, c.args...)...).CombinedOutput()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), c.says) {
 			t.Errorf("%s: %v, %s", c.name, err, out)
 		}
+	}
+}
+
+// workerCreds are credentials that no bus has made.
+func workerCreds(t *testing.T, name string, urls []string) string {
+	t.Helper()
+	account, err := nkeys.CreateAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, err := user.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	uc := jwt.NewUserClaims(pub)
+	uc.Name = name
+	tok, err := uc.Encode(account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := user.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := natscreds.Format(tok, seed, contract.BusAccess{Worker: name, URLs: urls})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "x.creds")
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestWorkerIsRevoked: over a bus that encrypts, a worker and bots of both SDKs come by what their
+// credentials say; the worker that is revoked ends with the reason, who was there is at another,
+// and its credentials are refused from then on.
+func TestWorkerIsRevoked(t *testing.T) {
+	n := startNodeWith(t, func(n *node) { n.busHost = "0.0.0.0" })
+	hall2 := n.joinWorker("hall2")
+	n.parley("worker", "drain", "m1", "--no-wait")
+	start(t, n.bin, "sim", "--data", n.data, "--speakers", "2", "--seconds", "120")
+	n.wait("both are at hall2", 30*time.Second, func() bool { return n.workers()["hall2"].Legs == 2 })
+	n.parley("worker", "drain", "m1", "--undo")
+
+	// Bots of both SDKs, with nothing but their credentials.
+	dir := t.TempDir()
+	for _, name := range []string{"gobot", "jsbot"} {
+		n.parley("bot", "create", name, "--room", "main", "--allow", "listen,speak", "--out", filepath.Join(dir, name))
+	}
+	room, err := parley.Connect(parley.Options{Creds: filepath.Join(dir, "gobot")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer room.Close()
+	if _, err := room.Join(t.Context(), "Go"); err != nil {
+		t.Error(err)
+	}
+	start(t, "node", "sdk.mjs", filepath.Join(dir, "jsbot"))
+	n.wait("both bots are in", 30*time.Second, func() bool { return len(n.status().Rooms[0].Participants) == 4 })
+
+	before := time.Now()
+	n.parley("worker", "revoke", "hall2")
+	ended := make(chan error, 1)
+	hall2.killed = true // nothing is left to end
+	go func() { ended <- hall2.cmd.Wait() }()
+	var exit *exec.ExitError
+	select {
+	case err := <-ended:
+		if !errors.As(err, &exit) || exit.ExitCode() != 4 || !strings.Contains(hall2.out.String(), "has revoked the credentials of worker hall2") {
+			t.Errorf("%v: %s", err, hall2.out.String())
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("a revoked worker goes on")
+	}
+	fmt.Printf("revoked: the worker had ended after %v\n", time.Since(before).Round(time.Millisecond))
+	n.wait("all are at m1", 30*time.Second, func() bool { w := n.workers(); return w["m1"].Legs == 4 && !w["hall2"].Alive })
+	if out := n.parley("worker", "list"); !strings.Contains(out, "revoked") {
+		t.Error(out)
+	}
+	out, err := exec.Command(n.bin, "join", "--creds", hall2.creds, "--data", t.TempDir(), "--media.listen", fmt.Sprintf(":%d", freeBase(t)), "--admin.listen", "").CombinedOutput()
+	if !errors.As(err, &exit) || exit.ExitCode() != 4 || !strings.Contains(string(out), "does not let worker hall2 in") {
+		t.Errorf("revoked credentials: %v, %s", err, out)
 	}
 }

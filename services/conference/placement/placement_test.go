@@ -17,6 +17,8 @@ func TestChoose(t *testing.T) {
 		w.MaxLegs = n
 		return w
 	}
+	late := func(w Worker) Worker { w.Late = true; return w }
+	shy := func(w Worker) Worker { w.Shy = true; return w }
 	for name, c := range map[string]struct {
 		workers []Worker
 		at      []string
@@ -36,6 +38,11 @@ func TestChoose(t *testing.T) {
 		"there is place again":     {[]Worker{w("m1", 9, .2, 0), w("m2", 5, 0, 0)}, []string{"m1", "m2"}, "m1"},
 		"all are busy":             {[]Worker{w("m1", 9, .8, 0), w("m2", 5, .9, 0)}, []string{"m1"}, "m2"},
 		"all are full":             {[]Worker{most(9, w("m1", 9, 0, 0)), most(5, w("m2", 5, 0, 0))}, []string{"m1"}, ""},
+		"late":                     {[]Worker{late(w("m1", 9, .2, 0)), w("m2", 50, .9, 0)}, []string{"m1"}, "m2"},
+		"all are late":             {[]Worker{late(w("m1", 9, .2, 0)), late(w("m2", 5, 0, 0))}, []string{"m1"}, ""},
+		"it has just refused":      {[]Worker{shy(w("m1", 0, 0, 0)), w("m2", 50, 0, 0)}, []string{"m1"}, "m2"},
+		"the busy before the shy":  {[]Worker{shy(w("m1", 0, 0, 0)), w("m2", 50, .9, 0)}, nil, "m2"},
+		"only the shy is left":     {[]Worker{shy(w("m1", 9, .2, 0)), late(w("m2", 5, 0, 0))}, nil, "m1"},
 		"busy, and the other full": {[]Worker{w("m1", 9, .8, 0), most(5, w("m2", 5, 0, 0))}, []string{"m1"}, "m1"},
 	} {
 		t.Run(name, func(t *testing.T) {

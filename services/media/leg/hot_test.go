@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -178,4 +179,23 @@ func BenchmarkHalfOpen(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// FuzzDigits gives telephone-events, and what is none, of a far end.
+func FuzzDigits(f *testing.F) {
+	f.Add([]byte{5, 0x8a, 1, 64, 0, 1, 5, 0x8a, 1, 64, 0, 1})
+	f.Add([]byte{16, 0, 0, 0, 0, 0, 0, 0x80, 255, 255, 9, 9, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var d digits
+		for now := int64(0); len(b) >= 6; now += 3e8 {
+			name, ms := d.packet(b[:min(4, len(b))], uint32(b[4])<<8|uint32(b[5]), 8000*int(b[5]&1)*6, now)
+			if len(name) > 1 || name != "" && !strings.Contains(digitNames, name) || ms < 0 || ms > 65535 {
+				t.Fatalf("%q for %d ms", name, ms)
+			}
+			if name, ms := d.overdue(now); len(name) > 1 || ms < 0 {
+				t.Fatalf("%q for %d ms", name, ms)
+			}
+			b = b[6:]
+		}
+	})
 }

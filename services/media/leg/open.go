@@ -367,6 +367,7 @@ func (l *Leg) takeLocked(far *sdp.Remote, remote netip.Addr) {
 	st := &l.st
 	c := far.Codec()
 	st.Negotiated, st.Codec, st.PT, st.DTMF, st.DTMFClock, st.Level = true, c.ID, c.PT, far.DTMF, far.DTMFClock(), far.Level
+	st.MaxPtime = far.MaxPtime
 	st.Far, st.Mux, st.Also = far.Dir, far.Mux, nil
 	if st.Jami {
 		st.Secure = true

@@ -21,6 +21,7 @@ type Member struct {
 	hearsOthers atomic.Bool   // a source that is given the mix without itself, by the tap
 	active      atomic.Bool   // in the room's list of those who send
 	carried     atomic.Bool   // goes to the room's other workers
+	maxFrames   atomic.Int32  // of 20 ms in a packet that it takes
 	buf         atomic.Pointer[jitter.Buffer]
 
 	peak  atomic.Int32 // loudness of the packets since the last tick, -1: none, unknownPeak: must be decoded
@@ -153,6 +154,9 @@ func (m *Member) SetCanSpeak(can bool) {
 }
 
 func (m *Member) openLocked() { m.open.Store(m.canSpeak && !m.muted && !m.closed) }
+
+// SetMaxFrames says how many frames of 20 ms a packet may have that the member gets, 1 to 3, which is the default.
+func (m *Member) SetMaxFrames(n int) { m.maxFrames.Store(int32(min(max(n, 1), maxSpan))) }
 
 // SetIn changes what the member sends, from the next packet that is pushed. It costs next to nothing
 // when that is the same.

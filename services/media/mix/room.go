@@ -52,6 +52,10 @@ type Room struct {
 	tail      int // ticks that are still sent after the last sound
 	probe     int // where the rotation of those who must be decoded stands
 	lastTick  uint64
+	pace      pace
+	sheds     bool // is counted in Ticks.Shedding
+	over      bool // and in Ticks.Over
+	past      *[codec.Count]history
 }
 
 // NewRoom makes an empty room. It costs nothing until somebody sends.
@@ -61,7 +65,7 @@ func NewRoom(cfg Config) *Room {
 	}
 	cfg.Loudest = min(max(cfg.Loudest, 1), maxLoudest)
 	return &Room{
-		cfg: cfg, epoch: Now(), members: map[string]*Member{}, shared: newStream(),
+		cfg: cfg, epoch: Now(), members: map[string]*Member{}, shared: newStream(), pace: newPace(),
 		wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
@@ -90,6 +94,7 @@ func (r *Room) add(m *Member, in, out CodecID) (*Member, error) {
 	m.in.Store(uint32(in))
 	m.out.Store(uint32(out))
 	m.peak.Store(-1)
+	m.maxFrames.Store(maxSpan)
 	m.level.Store(silence)
 	m.t.agc.reset()
 	m.openLocked()
@@ -192,6 +197,7 @@ func (r *Room) Close() {
 // run is the room's goroutine. It sleeps without a timer while nobody sends.
 func (r *Room) run() {
 	defer close(r.ended)
+	defer r.rest()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -220,13 +226,25 @@ func (r *Room) run() {
 			now := Now()
 			tick := r.turn(due, now)
 			r.tick(now, uint64(tick))
+			spent, missed := Now()-now, max(0, tick-due)
 			if t := r.cfg.Ticks; t != nil {
 				t.Done.Add(1)
-				t.Missed.Add(uint64(tick - due))
-				t.Spent.Add(uint64(Now() - now))
+				t.Missed.Add(uint64(missed))
+				t.Spent.Add(uint64(spent))
+			}
+			if !r.cfg.Keep && r.pace.done(spent, missed, len(r.listeners)) {
+				r.paced()
 			}
 			due = tick + 1
 		}
+		r.rest()
+	}
+}
+
+// rest is the end of the ticks for now.
+func (r *Room) rest() {
+	if r.pace.rest() {
+		r.paced()
 	}
 }
 

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+
+	"github.com/nats-io/nkeys"
+	"github.com/nats-io/nuid"
+	"github.com/spf13/cobra"
+
+	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/internal/natscreds"
+)
+
+// workerAdded is what `worker add --json` prints.
+type workerAdded struct {
+	Worker string   `json:"worker"`
+	Creds  string   `json:"creds"` // path of the credentials file
+	URLs   []string `json:"urls"`
+	TLS    bool     `json:"tls"`
+}
+
+func newWorkerAdd(a *app) *cobra.Command {
+	var out string
+	var urls []string
+	cmd := &cobra.Command{
+		Use: "add NAME", Short: "Make credentials for a media worker on another machine",
+		Long: `Make credentials for a media worker on another machine, for "parley join" there. They are of
+that worker alone, and are taken away by "parley worker revoke NAME". The file says where the
+bus is and what verifies it; its private key is made here and is never sent anywhere.`,
+		Example: `  parley worker add hall2
+  parley worker add hall2 --url nats://node.example.org:4223 --out - | ssh hall2 'umask 077; cat > hall2.creds'`,
+		Args: takes("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, u := range urls {
+				if p, err := url.Parse(u); err != nil || p.Scheme != "nats" && p.Scheme != "tls" || p.Host == "" || p.User != nil {
+					return usagef("--url %q: the address of the bus, as nats://10.0.0.5:4223", u)
+				}
+			}
+			if err := word("worker", args[0]); err != nil {
+				return err
+			}
+			if out == "" {
+				out = args[0] + ".creds"
+			}
+			return a.inNode(cmd, func(ctx context.Context, s *session) error {
+				o, err := a.openCreds(out)
+				if err != nil {
+					return err
+				}
+				made, err := addWorker(ctx, s, args[0], urls, o)
+				if err = errors.Join(err, o.close()); err != nil {
+					return err
+				}
+				return o.beside().print(made, func(w io.Writer) { showWorkerAdded(w, made) })
+			})
+		},
+	}
+	cmd.Flags().StringVar(&out, "out", "", "credentials file to write, - for standard output (default ./NAME.creds)")
+	cmd.Flags().StringSliceVar(&urls, "url", nil, "where the worker reaches the bus, when it differs from what the node sees")
+	return cmd
+}
+
+// addWorker takes the worker back when its credentials could not be kept.
+func addWorker(ctx context.Context, s *session, name string, urls []string, o *credsOut) (*workerAdded, error) {
+	// So that the worker which may be taken back is not an older one.
+	all, err := call(ctx, s, contract.BusWorkers, &contract.None{})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range all.Workers {
+		if w.Name == name && w.Revoked == nil {
+			return nil, contract.ErrExists.With("there is a worker %s already; revoke it first", name)
+		}
+	}
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	defer user.Wipe()
+	pub, err := user.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	seed, err := user.Seed()
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	got, err := call(ctx, s, contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub})
+	if err == nil {
+		if len(urls) > 0 {
+			got.Access.URLs = urls
+		}
+		var text []byte
+		if text, err = natscreds.Format(got.JWT, seed, got.Access); err == nil {
+			err = o.keep(text)
+		}
+		if err == nil {
+			return &workerAdded{Worker: name, Creds: o.path, URLs: got.Access.URLs, TLS: got.Access.TLS}, nil
+		}
+		err = fmt.Errorf("credentials: %w", err)
+	} else if ctx.Err() == nil && !errors.Is(err, contract.ErrTimeout) && !errors.Is(err, contract.ErrUnavailable) {
+		return nil, err // refused
+	}
+	_, rerr := call(context.WithoutCancel(ctx), &session{Conn: s.Conn, key: nuid.Next()}, contract.BusRevokeWorker, &contract.WorkerName{Name: name})
+	if rerr != nil && !errors.Is(rerr, contract.ErrNotFound) {
+		err = fmt.Errorf("%w; the worker may have been added: `parley worker revoke %s` takes it back", err, name)
+	}
+	return nil, err
+}
+
+func showWorkerAdded(w io.Writer, m *workerAdded) {
+	fmt.Fprintf(w, "worker\t%s\ncredentials\t%s\nURL\t%s\n\n", m.Worker, m.Creds, strings.Join(m.URLs, " "))
+	file := m.Creds
+	if file == "-" {
+		file = m.Worker + ".creds" // where it was put is not known here
+	}
+	fmt.Fprintf(w, "Copy the file to that machine, and there: parley join --creds %s\n", quoted(file))
+	if !m.TLS {
+		fmt.Fprintln(w, "The bus listens on loopback alone (bus.listen): no other machine reaches it.")
+	}
+}
