@@ -243,7 +243,7 @@ func (s *soak) enter(ctx context.Context, n int, v []voiceFrame) (*leg, error) {
 		s.next = (s.next + 1) % soakPlaces
 	}
 	at := s.next
-	l, err := newLeg(at, fmt.Sprintf("soak-%s-%d", s.name, s.made), v != nil, s.cfg.Transports[n%len(s.cfg.Transports)] == SRTP)
+	l, err := newLeg(at, address(s.net, at), fmt.Sprintf("soak-%s-%d", s.name, s.made), v != nil, transports[s.cfg.Transports[n%len(s.cfg.Transports)]])
 	if err != nil {
 		s.sum.Unlock()
 		return nil, err
@@ -259,11 +259,8 @@ func (s *soak) enter(ctx context.Context, n int, v []voiceFrame) (*leg, error) {
 		return nil, err
 	}
 	began := time.Now()
-	answer, err := s.node.Join(ctx, l.id, l.addr.String(), l.offer(s.port), v == nil)
+	err = s.bring(ctx, s.node, l)
 	<-s.turns
-	if err == nil {
-		err = l.accept(answer)
-	}
 	if err != nil {
 		_ = s.away(ctx, l) // it may have come in, or not: that there is none is no news
 		return nil, err

@@ -24,19 +24,19 @@ type refusing struct {
 
 var errFull = errors.New("the relay is full")
 
-func (r *refusing) Join(ctx context.Context, id, addr, offer string, muted bool) (string, error) {
+func (r *refusing) Join(ctx context.Context, w Wish) (string, error) {
 	r.mu.Lock()
 	r.joins++
 	no := r.joins%5 == 0
 	if !no {
-		r.inside[id] = true
+		r.inside[w.ID] = true
 		r.most = max(r.most, len(r.inside))
 	}
 	r.mu.Unlock()
 	if no {
 		return "", errFull
 	}
-	return r.relay.Join(ctx, id, addr, offer, muted)
+	return r.relay.Join(ctx, w)
 }
 
 func (r *refusing) Leave(ctx context.Context, id string) error {
