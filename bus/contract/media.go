@@ -134,14 +134,16 @@ type WorkerInfo struct {
 
 // WorkerBeat says that a worker is there; it comes every 400 ms.
 type WorkerBeat struct {
-	Worker  string  `json:"worker"`
-	Started string  `json:"started"`
-	Legs    int     `json:"legs"`
-	MaxLegs int     `json:"max_legs,omitempty"` // it takes no more; 0: as many as come
-	CPU     float64 `json:"cpu"`                // cores in use
-	At      float64 `json:"at_s"`               // when this was measured, seconds since the process was started
-	CPUS    float64 `json:"cpu_s"`              // CPU seconds that it used until then
-	RSS     int64   `json:"rss_bytes"`
+	Worker  string   `json:"worker"`
+	Started string   `json:"started"`
+	Legs    int      `json:"legs"`
+	MaxLegs int      `json:"max_legs,omitempty"` // it takes no more; 0: as many as come
+	CPU     float64  `json:"cpu"`                // cores in use
+	Late    bool     `json:"late,omitempty"`     // it cannot keep its time, and takes no legs until it does
+	Near    []string `json:"near,omitempty"`     // networks whose people it is near to: prefixes, at most 64
+	At      float64  `json:"at_s"`               // when this was measured, seconds since the process was started
+	CPUS    float64  `json:"cpu_s"`              // CPU seconds that it used until then
+	RSS     int64    `json:"rss_bytes"`
 	// Contract is the version that the worker speaks, Version of this package; 0 is 1.
 	Contract int `json:"contract,omitempty"`
 	// What other workers need for trunks to this process: its public key (X25519) and the

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,8 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/parley-jami/parley/bus"
-	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/bench"
 )
 
@@ -27,7 +24,7 @@ const benchJoinWait = 20 * time.Second
 func newBench(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure what the node costs under load"}
 	group(cmd)
-	cmd.AddCommand(newBenchMix(a))
+	cmd.AddCommand(newBenchMix(a), newBenchSoak(a), newBenchChaos(a))
 	return cmd
 }
 
@@ -47,7 +44,10 @@ The speakers come on top of the listeners. Printed are, while all are in the roo
   bytes_per_listener     growth of their memory since before the first joined
   on_time                share of the 20 ms frames that reached their listener within
                          20 ms of his clock (the median of arrival minus RTP time);
-                         a frame that never came counts as late
+                         a frame that never came counts as late, and absent is their share
+  mixer                  its ticks of 20 ms, those it missed, and how long one took on average
+  generator_dropped,     what the load generator itself lost or left out: such a run says
+  generator_skipped      nothing about the node
   delay_ms               from a packet in to its sound out, by chirps in a speaker's
                          audio that are found again in what four listeners decode;
                          less 6.5 ms of look-ahead for each of the two Opus encoders
@@ -58,19 +58,16 @@ JSON; --html writes a page with plots of them. --speakers 0 shows what silence c
 The load generator runs on the same machine and takes CPU of its own.`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := word("room", room); err != nil {
-				return err
-			}
-			s, err := a.open(cmd)
+			node, done, err := a.bench(cmd, room)
 			if err != nil {
 				return err
 			}
-			defer s.Close()
+			defer done()
 			cfg.Progress = a.benchProgress()
 			var runs []*bench.Report
 			for _, n := range listeners {
 				cfg.Listeners = n
-				r, err := bench.Run(cmd.Context(), cfg, &benchNode{s: s, room: room})
+				r, err := bench.Run(cmd.Context(), cfg, node)
 				if cfg.Progress != nil {
 					cfg.Progress("", 0, 0)
 				}
@@ -82,10 +79,8 @@ The load generator runs on the same machine and takes CPU of its own.`,
 				}
 				runs = append(runs, r)
 			}
-			if file != "" {
-				if err := writeReport(file, runs); err != nil {
-					return err
-				}
+			if err := writePage(file, func(w io.Writer, node string) error { return bench.HTML(w, node, runs) }); err != nil {
+				return err
 			}
 			if len(runs) == 1 {
 				return a.print(runs[0], func(w io.Writer) { showRun(w, runs[0]) })
@@ -113,7 +108,11 @@ The load generator runs on the same machine and takes CPU of its own.`,
 // showRun prints one run.
 func showRun(w io.Writer, r *bench.Report) {
 	fmt.Fprintf(w, "media\t%.3f ms/s a listener, %d bytes a listener\n", r.MsPerSecondPerListen, r.BytesPerListener)
-	fmt.Fprintf(w, "on time\t%.3f %%\n", r.OnTimePct())
+	fmt.Fprintf(w, "on time\t%.3f %%; %.3f %% never came\n", r.OnTimePct(), 100*r.Absent)
+	fmt.Fprintf(w, "ticks\t%.0f of %.2f ms, %.0f missed\n", r.Mixer.Ticks, r.Mixer.TickMs, r.Mixer.Missed)
+	if r.Dropped+uint32(r.Skipped) > 0 {
+		fmt.Fprintf(w, "generator\tlost %d packets and left out %d frames of each speaker: it had too little CPU\n", r.Dropped, r.Skipped)
+	}
 	fmt.Fprintf(w, "delay\tp50 %.1f ms, p99 %.1f ms (%d marks)\n", r.DelayMs.P50, r.DelayMs.P99, r.DelayMs.Found)
 	for name, cpu := range r.Workers {
 		if len(r.Workers) > 1 {
@@ -125,11 +124,13 @@ func showRun(w io.Writer, r *bench.Report) {
 	}
 }
 
-// writeReport writes the page with plots.
-func writeReport(file string, runs []*bench.Report) error {
+// writePage writes a page to a file; none is meant when it has no name.
+func writePage(file string, fill func(w io.Writer, node string) error) error {
+	if file == "" {
+		return nil
+	}
 	var page bytes.Buffer
-	machine := fmt.Sprintf("Parley %s on %d CPUs of %s", version, runtime.NumCPU(), runtime.GOARCH)
-	if err := bench.HTML(&page, machine, runs); err != nil {
+	if err := fill(&page, fmt.Sprintf("Parley %s on %d CPUs of %s", version, runtime.NumCPU(), runtime.GOARCH)); err != nil {
 		return err
 	}
 	if err := os.WriteFile(file, page.Bytes(), 0o644); err != nil {
@@ -153,50 +154,4 @@ func (a *app) benchProgress() func(string, int, int) {
 		}
 		fmt.Fprintf(a.err, "\r\x1b[K%s %d/%d", what, done, of)
 	}
-}
-
-// benchNode is the node as the load generator sees it.
-type benchNode struct {
-	s    *session
-	room string
-}
-
-func (n *benchNode) Join(ctx context.Context, id, addr, offer string, muted bool) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, benchJoinWait)
-	defer cancel()
-	j, err := bus.Call(ctx, n.s.Conn, contract.RoomJoin, &contract.Join{
-		Name: id, Kind: contract.KindSIP, Source: addr, Transport: contract.TransportRTP, Offer: offer, Muted: muted,
-	}, n.room, id)
-	if err != nil {
-		return "", err
-	}
-	return j.SDP, nil
-}
-
-func (n *benchNode) Leave(ctx context.Context, id string) error {
-	_, err := bus.Call(ctx, n.s.Conn, contract.RoomLeave, &contract.Leave{Reason: contract.ReasonLeft}, n.room, id)
-	return err
-}
-
-func (n *benchNode) Processes(ctx context.Context) ([]bench.Process, error) {
-	st, err := bus.Call(ctx, n.s.Conn, contract.NodeStatus, &contract.None{})
-	if err != nil {
-		return nil, err
-	}
-	var out []bench.Process
-	for _, p := range st.Processes {
-		if p.Name != "media" {
-			out = append(out, bench.Process{Name: p.Name, CPU: p.CPUS, RSS: p.RSSBytes})
-		}
-	}
-	workers, err := bus.Call(ctx, n.s.Conn, contract.WorkerList, &contract.None{})
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range workers.Workers {
-		if w.Alive {
-			out = append(out, bench.Process{Name: "media", Worker: w.Worker, CPU: w.CPUS, RSS: w.RSS, At: w.At})
-		}
-	}
-	return out, nil
 }

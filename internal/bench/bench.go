@@ -33,6 +33,18 @@ type Process struct {
 	RSS    int64   // bytes
 	At     float64 // when that was, in seconds since its start; 0: now
 	Worker string  // of a process that mixes
+
+	// Where the process tells, as those of this machine do.
+	Goroutines int
+	Heap       int64 // bytes in use
+	Ticks      Ticks // of a process that mixes
+}
+
+// Ticks is how a mixer has kept its time since its start.
+type Ticks struct {
+	Done, Missed float64
+	Spent        float64 // seconds
+	Refused      float64 // packets that the kernel did not take
 }
 
 // Node is the running node.
@@ -80,14 +92,22 @@ func (c *Config) check() error {
 		return fmt.Errorf("%w: speakers must be 0 to %d", ErrConfig, MaxSpeakers)
 	case c.Seconds < 1 || c.Seconds > MaxSeconds:
 		return fmt.Errorf("%w: seconds must be 1 to %d", ErrConfig, MaxSeconds)
-	case c.Transport != RTP && c.Transport != SRTP:
-		return fmt.Errorf("%w: transport must be rtp or srtp", ErrConfig)
+	}
+	if err := checkTransport(c.Transport); err != nil {
+		return err
 	}
 	if c.warm == 0 {
 		c.warm = warmUp
 	}
 	if c.Progress == nil {
 		c.Progress = func(string, int, int) {}
+	}
+	return nil
+}
+
+func checkTransport(t string) error {
+	if t != RTP && t != SRTP {
+		return fmt.Errorf("%w: transport must be rtp or srtp", ErrConfig)
 	}
 	return nil
 }
@@ -104,7 +124,19 @@ type Report struct {
 	MsPerSecondPerListen float64            `json:"ms_per_s_per_listener"` // CPU of all workers
 	BytesPerListener     int64              `json:"bytes_per_listener"`    // growth of the workers' memory
 	OnTime               float64            `json:"on_time"`               // share of frames, 0 to 1; 1 without speakers
+	Absent               float64            `json:"absent"`                // share of frames that never came, of those not on time
+	Mixer                Mixer              `json:"mixer"`
+	Dropped              uint32             `json:"generator_dropped"` // packets that came while the generator's buffer was full
+	Skipped              int64              `json:"generator_skipped"` // frames that each speaker left out, as the generator was held up; the node may have had nothing to send
 	DelayMs              Delay              `json:"delay_ms"`
+}
+
+// Mixer is how the workers that tell, those of this machine, kept their time while measured.
+type Mixer struct {
+	Ticks   float64 `json:"ticks"`
+	Missed  float64 `json:"missed"`  // ticks whose time had passed when the room was woken
+	TickMs  float64 `json:"tick_ms"` // of work, on average
+	Refused float64 `json:"refused"` // packets that the kernel did not take
 }
 
 // Delay is what the node adds, in ms; see the package comment. Found is how many

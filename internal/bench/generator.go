@@ -1,11 +1,11 @@
 package bench
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,9 +18,8 @@ type received struct {
 	firstTS uint32
 	lags    []int32 // arrival minus RTP time, relative to the first, in µs
 	packets []packet
-	keep    bool // packets too
-	// RTP times seen, by frame number, so that duplicates count once.
-	base int64 // arrival of the first, unix ns
+	keep    bool  // packets too
+	base    int64 // arrival of the first, unix ns
 }
 
 type packet struct {
@@ -36,46 +35,74 @@ type generator struct {
 	cfg       Config
 	sock      *socket
 	port      int
-	legs      []*leg // speakers first
-	voices    [][]voiceFrame
+	slots     []atomic.Pointer[leg] // by address
+	legs      []*leg                // of a run in which all stay: speakers first
 	marks     []mark
 	measuring atomic.Bool
 	stopped   atomic.Bool
+	skipped   atomic.Int64  // steps of 20 ms in which nothing was sent, as the generator was held up
+	dropped   atomic.Uint32 // packets that came and found the socket's buffer full
+
+	mu        sync.Mutex // guards the lists; they are replaced, never changed
+	senders   []*leg
+	listeners []*leg
 }
 
-func newGenerator(cfg Config) (*generator, error) {
+// open makes a generator without legs, with that many places for them.
+func open(places int) (*generator, error) {
 	s, err := newSocket()
 	if err != nil {
 		return nil, err
 	}
-	g := &generator{cfg: cfg, sock: s, port: s.port()}
-	run := nuid.Next()[14:] // two runs at once don't meet
+	return &generator{sock: s, port: s.port(), slots: make([]atomic.Pointer[leg], places)}, nil
+}
+
+func newGenerator(cfg Config) (*generator, error) {
 	senders := cfg.Speakers + cfg.Silent
+	g, err := open(senders + cfg.Listeners)
+	if err != nil {
+		return nil, err
+	}
+	g.cfg = cfg
+	if err := g.fill(); err != nil {
+		g.close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// fill makes the legs.
+func (g *generator) fill() error {
+	cfg := g.cfg
+	senders := cfg.Speakers + cfg.Silent
+	run := nuid.Next()[14:] // two runs at once don't meet
 	for i := range senders + cfg.Listeners {
 		l, err := newLeg(i, fmt.Sprintf("bench-%s-%d", run, i), i < senders, cfg.Transport == SRTP)
 		if err != nil {
-			s.conn.Close()
-			return nil, err
+			return err
 		}
-		if !l.speaks {
+		switch {
+		case i < cfg.Speakers:
+			if l.voice, err = voice(i, cfg.Speakers); err != nil {
+				return err
+			}
+			l.marked = i == 0
+			g.senders = append(g.senders, l)
+		case i < senders:
+			l.plain, l.voice = true, silence
+			g.senders = append(g.senders, l)
+		default:
 			l.got.lags = make([]int32, 0, 50*(cfg.Seconds+2))
 			// Spread over all, so that the last in the order of sending counts too.
 			n := min(sampled, cfg.Listeners)
 			k := i - senders
 			l.got.keep = k*n/cfg.Listeners != (k+1)*n/cfg.Listeners
+			g.listeners = append(g.listeners, l)
 		}
-		l.plain = l.speaks && i >= cfg.Speakers
+		g.slots[i].Store(l)
 		g.legs = append(g.legs, l)
 	}
-	for k := range cfg.Speakers {
-		v, err := voice(k, cfg.Speakers)
-		if err != nil {
-			s.conn.Close()
-			return nil, err
-		}
-		g.voices = append(g.voices, v)
-	}
-	return g, nil
+	return nil
 }
 
 // stop ends receive.
@@ -90,6 +117,7 @@ func (g *generator) close() { g.sock.conn.Close() }
 func (g *generator) receive() error {
 	for {
 		err := g.sock.read(g.take)
+		g.dropped.Store(g.sock.dropped)
 		if g.stopped.Load() || errors.Is(err, net.ErrClosed) {
 			return nil
 		}
@@ -102,14 +130,22 @@ func (g *generator) receive() error {
 // take notes one packet.
 func (g *generator) take(to [4]byte, at int64, pkt []byte) {
 	i := indexOf(to)
-	if i < 0 || i >= len(g.legs) || len(pkt) < 12 || pkt[0]>>6 != 2 || pkt[1]&0x7f != payloadType || !g.measuring.Load() {
+	if i < 0 || i >= len(g.slots) || len(pkt) < 12 || pkt[0]>>6 != 2 || pkt[1]&0x7f != payloadType {
 		return // RTCP, or not of this run
 	}
-	l := g.legs[i]
-	if l.speaks {
+	l := g.slots[i].Load()
+	if l == nil {
+		return
+	}
+	l.gaps.note(at)
+	if l.speaks || !g.measuring.Load() {
 		return
 	}
 	ts := binary.BigEndian.Uint32(pkt[4:])
+	if l.run.on {
+		l.run.note(at, ts, binary.BigEndian.Uint32(pkt[8:]))
+		return
+	}
 	r := &l.got
 	if !r.have {
 		r.have, r.firstTS, r.base = true, ts, at
@@ -120,95 +156,5 @@ func (g *generator) take(to [4]byte, at int64, pkt []byte) {
 	}
 	if r.keep {
 		r.packets = append(r.packets, packet{at, ts, append([]byte(nil), pkt...)})
-	}
-}
-
-// latchEvery is how often a listener sends a packet of silence, as phones do: the
-// node learns the address by it and sees that the leg lives.
-const latchEvery = 4 * time.Second
-
-// maxLateTicks is how far the generator may be behind before it leaves frames out.
-const maxLateTicks = 5
-
-// silentFrame is 20 ms of Opus silence (RFC 6716: CELT, fullband, mono).
-var silentFrame = []byte{0xf8, 0xff, 0xfe}
-
-// send speaks until ctx ends. The listeners' own packets are spread over time.
-func (g *generator) send(ctx context.Context) error {
-	const step = 20 * time.Millisecond
-	buf := make([]byte, 0, 1500)
-	began := time.Now()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	latched := 0
-	perTick := 1 + len(g.legs)/25 // all within half a second at the start
-	slow := false
-	var credit float64
-	for tick := 0; ; tick++ {
-		// A phone that was held up doesn't send what it missed in a burst.
-		if late := int(time.Since(began)/step) - tick; late > maxLateTicks {
-			tick += late
-			for _, l := range g.legs[:g.cfg.Speakers+g.cfg.Silent] {
-				l.ts += uint32(late) * frameSamples
-			}
-		}
-		timer.Reset(time.Until(began.Add(time.Duration(tick) * step)))
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		}
-		for _, l := range g.legs[g.cfg.Speakers : g.cfg.Speakers+g.cfg.Silent] {
-			if err := g.one(l, buf, voiceFrame{silentFrame, 127}); err != nil {
-				return err
-			}
-		}
-		for k := range g.cfg.Speakers {
-			frame := tick % loopFrames
-			f := g.voices[k][frame]
-			if k == 0 && g.measuring.Load() {
-				g.note(frame)
-			}
-			if err := g.one(g.legs[k], buf, f); err != nil {
-				return err
-			}
-		}
-		n := perTick
-		if slow {
-			credit += float64(len(g.legs)) * float64(step) / float64(latchEvery)
-			n = int(credit)
-			credit -= float64(n)
-		}
-		for range n {
-			l := g.legs[latched]
-			if !l.speaks {
-				if err := g.one(l, buf, voiceFrame{silentFrame, 127}); err != nil {
-					return err
-				}
-			}
-			if latched++; latched == len(g.legs) {
-				latched, slow = 0, true
-			}
-		}
-	}
-}
-
-func (g *generator) one(l *leg, buf []byte, f voiceFrame) error {
-	pkt, err := l.packet(buf, f.payload, f.level)
-	if err != nil {
-		return fmt.Errorf("protecting a packet: %w", err)
-	}
-	if err := g.sock.write(pkt, l.addr, l.to); err != nil {
-		return fmt.Errorf("sending to %s: %w", l.to, err)
-	}
-	return nil
-}
-
-// note remembers the marks that begin in a frame which is sent now.
-func (g *generator) note(frame int) {
-	for _, m := range marks {
-		if m/frameSamples == frame {
-			g.marks = append(g.marks, mark{time.Now().UnixNano() + int64(m%frameSamples)*1e9/rate})
-		}
 	}
 }

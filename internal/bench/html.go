@@ -30,7 +30,7 @@ func HTML(w io.Writer, node string, runs []*Report) error {
 		{Title: "Memory for each listener", Unit: "KiB", Lines: []line{{"", of(func(r *Report) float64 { return float64(r.BytesPerListener) / 1024 })}}},
 	}
 	for i := range plots {
-		plots[i].X = x
+		plots[i].X, plots[i].Of = x, "listeners"
 	}
 	if err := page.Execute(w, map[string]any{"Node": node, "Runs": runs, "First": runs[0], "Plots": plots}); err != nil {
 		return fmt.Errorf("report: %w", err)
@@ -38,9 +38,10 @@ func HTML(w io.Writer, node string, runs []*Report) error {
 	return nil
 }
 
-// plot is one figure by the number of listeners.
+// plot is figures by something.
 type plot struct {
 	Title, Unit string
+	Of          string // what X counts
 	X           []float64
 	Lines       []line
 }
@@ -49,6 +50,12 @@ type line struct {
 	Name string
 	Y    []float64
 }
+
+// maxDots is how many points of a line are drawn as such.
+const maxDots = 40
+
+// Legend is whether the lines are named below, as they are too many to be named at their ends.
+func (p plot) Legend() bool { return len(p.Lines) > 2 }
 
 // Size of a plot and of the room for its axes, in pixels.
 const (
@@ -69,7 +76,7 @@ func (p plot) SVG() template.HTML {
 		}
 	}
 	stepX, stepY := step(maxX), step(maxY)
-	maxX, maxY = stepX*math.Ceil(maxX/stepX), stepY*math.Ceil(maxY/stepY)
+	maxX, maxY = stepX*math.Max(1, math.Ceil(maxX/stepX)), stepY*math.Max(1, math.Ceil(maxY/stepY))
 	px := func(v float64) float64 { return left + v/maxX*(plotW-left-right) }
 	py := func(v float64) float64 { return plotH - bottom - v/maxY*(plotH-bottom-top) }
 	var b strings.Builder
@@ -87,9 +94,11 @@ func (p plot) SVG() template.HTML {
 		}
 		fmt.Fprintf(&b, `<polyline class="line l%d" points="%s"/>`, k, strings.Join(pts, " "))
 		for i, v := range l.Y {
-			fmt.Fprintf(&b, `<circle class="dot l%d" cx="%.1f" cy="%.1f" r="3"><title>%g listeners: %.4g %s</title></circle>`, k, px(p.X[i]), py(v), p.X[i], v, template.HTMLEscapeString(p.Unit))
+			if len(l.Y) <= maxDots {
+				fmt.Fprintf(&b, `<circle class="dot l%d" cx="%.1f" cy="%.1f" r="3"><title>%.4g %s: %.4g %s</title></circle>`, k, px(p.X[i]), py(v), p.X[i], template.HTMLEscapeString(p.Of), v, template.HTMLEscapeString(p.Unit))
+			}
 		}
-		if n := len(l.Y); l.Name != "" {
+		if n := len(l.Y); l.Name != "" && n > 0 && !p.Legend() {
 			fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="end">%s</text>`, px(p.X[n-1])-6, py(l.Y[n-1])-6, template.HTMLEscapeString(l.Name))
 		}
 	}
@@ -111,24 +120,32 @@ func step(most float64) float64 {
 	return 10 * s
 }
 
-var page = template.Must(template.New("report").Parse(`<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Parley: what a listener costs</title>
-<style>
+// parts are what the pages share.
+var parts = template.Must(template.New("parts").Parse(`{{define "style"}}
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1d2733; background: #fff }
 table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #dde3ea; font-variant-numeric: tabular-nums }
 figure { display: inline-block; margin: 0 1rem 1rem 0 } figcaption { font-weight: 600 }
 svg text { font: 11px system-ui, sans-serif; fill: #566 } .grid { stroke: #e6ebf0 } .line { fill: none; stroke-width: 2 }
-.line.l0 { stroke: #1668b8 } .dot.l0 { fill: #1668b8 } .line.l1 { stroke: #c2571a } .dot.l1 { fill: #c2571a }
+.line.l0 { stroke: #1668b8 } .dot.l0 { fill: #1668b8 } .k0 { background: #1668b8 } .line.l1 { stroke: #c2571a } .dot.l1 { fill: #c2571a } .k1 { background: #c2571a } .line.l2 { stroke: #2a8a4a } .dot.l2 { fill: #2a8a4a } .k2 { background: #2a8a4a } .line.l3 { stroke: #8a4fc2 } .dot.l3 { fill: #8a4fc2 } .k3 { background: #8a4fc2 } .line.l4 { stroke: #b3213f } .dot.l4 { fill: #b3213f } .k4 { background: #b3213f } .line.l5 { stroke: #7a6a10 } .dot.l5 { fill: #7a6a10 } .k5 { background: #7a6a10 } .line.l6 { stroke: #0f8f96 } .dot.l6 { fill: #0f8f96 } .k6 { background: #0f8f96 } .line.l7 { stroke: #6b7683 } .dot.l7 { fill: #6b7683 } .k7 { background: #6b7683 } .line.l8 { stroke: #c04f9a } .dot.l8 { fill: #c04f9a } .k8 { background: #c04f9a }
+.legend { font-size: 12px; max-width: 420px } .legend span { margin-right: .8rem } .legend i { display: inline-block; width: 10px; height: 10px; margin-right: .3rem }
 @media (prefers-color-scheme: dark) { body { background: #14191f; color: #dfe6ee } th, td { border-color: #2c3742 } .grid { stroke: #2c3742 } svg text { fill: #9ab } }
-</style></head><body>
+{{end}}{{define "plots"}}{{range .}}<figure><figcaption>{{.Title}}, {{.Unit}}</figcaption>{{.SVG}}{{if .Legend}}<div class="legend">{{range $k, $l := .Lines}}<span><i class="k{{$k}}"></i>{{$l.Name}}</span> {{end}}</div>{{end}}</figure>
+{{end}}{{end}}`))
+
+func pageOf(name, text string) *template.Template {
+	return template.Must(template.Must(parts.Clone()).New(name).Parse(text))
+}
+
+var page = pageOf("report", `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Parley: what a listener costs</title>
+<style>{{template "style"}}</style></head><body>
 <h1>What a listener costs</h1>
 <p>{{.First.Speakers}} speakers, {{.First.Transport}}, {{.First.Seconds}} s for each number of listeners; {{.Node}}. A frame is on time when it reaches its listener within 20 ms of his clock.</p>
 <table><thead><tr><th>listeners</th><th>CPU, ms/s each</th><th>CPU, cores</th><th>on time, %</th><th>delay p50, ms</th><th>p99, ms</th><th>memory, KiB each</th></tr></thead><tbody>
 {{range .Runs}}<tr><td>{{.Listeners}}</td><td>{{printf "%.3f" .MsPerSecondPerListen}}</td><td>{{printf "%.3f" (index .CPUPerS "media")}}</td><td>{{printf "%.3f" .OnTimePct}}</td><td>{{printf "%.1f" .DelayMs.P50}}</td><td>{{printf "%.1f" .DelayMs.P99}}</td><td>{{.KiBPerListener}}</td></tr>
 {{end}}</tbody></table>
-{{range .Plots}}<figure><figcaption>{{.Title}}, {{.Unit}}</figcaption>{{.SVG}}</figure>
-{{end}}</body></html>
-`))
+{{template "plots" .Plots}}</body></html>
+`)
 
 // OnTimePct is OnTime in per cent.
 func (r *Report) OnTimePct() float64 { return 100 * r.OnTime }

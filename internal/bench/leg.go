@@ -42,10 +42,18 @@ type leg struct {
 	out    *srtp.Context
 	in     *srtp.Context
 
-	seq  uint16
-	ts   uint32
-	ssrc uint32
+	// Of the goroutine that sends.
+	seq    uint16
+	ts     uint32
+	ssrc   uint32
+	voice  []voiceFrame // of who sends: again and again
+	marked bool         // the voice has the chirps
+	next   int          // tick of the next packet of who only listens; 0: it was not yet planned
+	begun  bool         // a first one was sent
+
 	got  received
+	gaps gaps
+	run  series // instead of got, where legs come and go
 }
 
 // address spreads legs over 127.77.0.0/16, avoiding .0 and .255.
@@ -85,7 +93,7 @@ func (l *leg) offer(port int) string {
 		dir = "sendrecv"
 	}
 	return fmt.Sprintf("v=0\r\no=- %d 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=audio %d %s %d\r\n"+
-		"a=rtpmap:%d opus/48000/2\r\na=fmtp:%d useinbandfec=1\r\n%s%sa=ptime:20\r\na=rtcp-mux\r\na=%s\r\n",
+		"a=rtpmap:%d opus/48000/2\r\na=fmtp:%d useinbandfec=1\r\n%s%sa=ptime:20\r\na=maxptime:20\r\na=rtcp-mux\r\na=%s\r\n",
 		1000+l.index, l.addr, l.addr, port, profile, payloadType, payloadType, payloadType, level, crypto, dir)
 }
 

@@ -14,25 +14,13 @@ const onTimeUs = 20000
 
 func (g *generator) report(before, first, last []Process, elapsed float64) (*Report, error) {
 	r := &Report{Listeners: g.cfg.Listeners, Speakers: g.cfg.Speakers, Silent: g.cfg.Silent, Seconds: g.cfg.Seconds, Transport: g.cfg.Transport, CPUPerS: map[string]float64{}, Workers: map[string]float64{}}
-	find := func(list []Process, p Process) Process {
-		i := slices.IndexFunc(list, func(q Process) bool { return p.Name == q.Name && p.Worker == q.Worker })
-		if i < 0 {
-			return Process{}
-		}
-		return list[i]
-	}
 	var grown int64
 	for _, p := range last {
-		was := find(first, p)
-		over := elapsed
-		if p.At > was.At {
-			over = p.At - was.At
-		}
-		used := (p.CPU - was.CPU) / over
-		r.CPUPerS[p.Name] = round(r.CPUPerS[p.Name]+used, 5)
+		cpu := used(processOf(first, p), p, elapsed)
+		r.CPUPerS[p.Name] = round(r.CPUPerS[p.Name]+cpu, 5)
 		if p.Worker != "" {
-			r.Workers[p.Worker] = round(used, 5)
-			grown += p.RSS - find(before, p).RSS
+			r.Workers[p.Worker] = round(cpu, 5)
+			grown += p.RSS - processOf(before, p).RSS
 		}
 	}
 	for _, used := range r.Workers {
@@ -40,7 +28,9 @@ func (g *generator) report(before, first, last []Process, elapsed float64) (*Rep
 	}
 	r.MsPerSecondPerListen = round(r.MsPerSecondPerListen, 4)
 	r.BytesPerListener = grown / int64(g.cfg.Listeners+g.cfg.Silent)
-	r.OnTime = round(g.onTime(elapsed), 6)
+	onTime, absent := g.onTime(elapsed)
+	r.OnTime, r.Absent, r.Dropped, r.Skipped = round(onTime, 6), round(absent, 6), g.dropped.Load(), g.skipped.Load()
+	r.Mixer = mixer(first, last)
 	delays, err := g.delays()
 	if err != nil {
 		return nil, err
@@ -59,20 +49,36 @@ func round(v float64, digits int) float64 {
 	return math.Round(v*p) / p
 }
 
-// onTime is the share of all frames of the run that came on their listener's time.
-func (g *generator) onTime(elapsed float64) float64 {
-	if g.cfg.Speakers == 0 {
-		return 1 // nothing is due
+// mixer is what the workers did between two looks.
+func mixer(first, last []Process) (m Mixer) {
+	var spent float64
+	for _, p := range last {
+		was := processOf(first, p).Ticks
+		m.Ticks += p.Ticks.Done - was.Done
+		m.Missed += p.Ticks.Missed - was.Missed
+		m.Refused += p.Ticks.Refused - was.Refused
+		spent += p.Ticks.Spent - was.Spent
 	}
-	due, good := 0, 0
-	for _, l := range g.legs[g.cfg.Speakers+g.cfg.Silent:] {
+	m.TickMs = round(1000*spent/max(1, m.Ticks), 3)
+	return m
+}
+
+// onTime is the share of all frames of the run that came on their listener's time, and
+// of those that never came.
+func (g *generator) onTime(elapsed float64) (good, absent float64) {
+	if g.cfg.Speakers == 0 {
+		return 1, 0 // nothing is due
+	}
+	var due, in, came float64
+	for _, l := range g.listeners {
 		// The run begins and ends somewhere within a frame.
 		want := int(elapsed*50) - 1
-		due += want
+		due += float64(want)
 		lags := slices.Clone(l.got.lags)
 		if len(lags) == 0 {
 			continue
 		}
+		came += float64(min(len(lags), want))
 		slices.Sort(lags)
 		mid := lags[len(lags)/2]
 		n := 0
@@ -81,9 +87,10 @@ func (g *generator) onTime(elapsed float64) float64 {
 				n++
 			}
 		}
-		good += min(n, want)
+		in += float64(min(n, want))
 	}
-	return float64(good) / float64(max(due, 1))
+	due = max(due, 1)
+	return in / due, 1 - came/due
 }
 
 // searchTime is how long after it was sent a mark is looked for.

@@ -17,7 +17,7 @@ const batch = 64
 
 const (
 	slotSize = 512 // no packet of the node's Opus is longer
-	ctlSize  = 96  // packet info and time stamp
+	ctlSize  = 96  // packet info, time stamp, count of drops
 )
 
 // socket is the one socket of all legs.
@@ -28,6 +28,8 @@ type socket struct {
 	iovs [batch]unix.Iovec
 	bufs [batch][slotSize]byte
 	ctls [batch][ctlSize]byte
+	// dropped counts what found the buffer full since the socket was opened (SO_RXQ_OVFL).
+	dropped uint32
 }
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
@@ -46,6 +48,9 @@ func newSocket() (*socket, error) {
 				return
 			}
 			if serr = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); serr != nil {
+				return
+			}
+			if serr = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1); serr != nil {
 				return
 			}
 			// A burst to 20,000 listeners; without the privilege for FORCE as much as may be.
@@ -101,19 +106,20 @@ func (s *socket) read(fn func(to [4]byte, at int64, pkt []byte)) error {
 		return errno
 	}
 	for i := range int(n) {
-		to, at := control(s.ctls[i][:s.msgs[i].hdr.Controllen])
+		to, at, dropped := control(s.ctls[i][:s.msgs[i].hdr.Controllen])
+		s.dropped = max(s.dropped, dropped)
 		fn(to, at, s.bufs[i][:min(s.msgs[i].len, slotSize)])
 	}
 	return nil
 }
 
-// control reads the destination and the time stamp (cmsg(3)).
-func control(b []byte) (to [4]byte, at int64) {
+// control reads the destination, the time stamp and the count of drops (cmsg(3)).
+func control(b []byte) (to [4]byte, at int64, dropped uint32) {
 	for len(b) >= unix.SizeofCmsghdr {
 		size := int(binary.NativeEndian.Uint64(b))
 		level, kind := int32(binary.NativeEndian.Uint32(b[8:])), int32(binary.NativeEndian.Uint32(b[12:]))
 		if size < unix.SizeofCmsghdr || size > len(b) {
-			return to, at
+			return to, at, dropped
 		}
 		data := b[unix.SizeofCmsghdr:size]
 		switch {
@@ -121,13 +127,15 @@ func control(b []byte) (to [4]byte, at int64) {
 			copy(to[:], data[8:12]) // ipi_addr
 		case level == unix.SOL_SOCKET && kind == unix.SCM_TIMESTAMPNS && len(data) >= 16:
 			at = int64(binary.NativeEndian.Uint64(data))*1e9 + int64(binary.NativeEndian.Uint64(data[8:]))
+		case level == unix.SOL_SOCKET && kind == unix.SO_RXQ_OVFL && len(data) >= 4:
+			dropped = binary.NativeEndian.Uint32(data)
 		}
 		if size = (size + 7) &^ 7; size > len(b) {
-			return to, at
+			return to, at, dropped
 		}
 		b = b[size:]
 	}
-	return to, at
+	return to, at, dropped
 }
 
 // write sends from a leg's own address.

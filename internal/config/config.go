@@ -25,6 +25,7 @@ type Config struct {
 	Identity Identity `koanf:"identity"`
 	Jami     Jami     `koanf:"jami"`
 	TURN     TURN     `koanf:"turn"`
+	Connect  Connect  `koanf:"connect"`
 }
 
 // Bus configures the NATS server, or which one to use.
@@ -58,6 +59,11 @@ type SIP struct {
 	CallHosts []string `koanf:"call_hosts" check:"call" doc:"hosts whose phones may be called into a room: NAME, ADDRESS or PREFIX; without any no phone is called"`
 }
 
+// Connect configures the process that takes calls.
+type Connect struct {
+	Name string `koanf:"name" default:"" check:"word or none" doc:"name of this process where it takes the calls of browsers and phones for a node that runs elsewhere; parley join gives it"`
+}
+
 // Media configures where audio travels.
 type Media struct {
 	Worker  string   `koanf:"worker" default:"m1" check:"word" doc:"name of this media process"`
@@ -66,6 +72,10 @@ type Media struct {
 	Loudest int      `koanf:"loudest" default:"4" range:"1-8" doc:"how many speakers are mixed at once"`
 
 	MaxLegs int `koanf:"max_legs" default:"0" range:"0-100000" doc:"how many participants this process takes; who comes beyond goes to another worker, or is refused. 0: as many as come"`
+
+	Near []string `koanf:"near" check:"prefix" doc:"networks whose people this process is near to, e.g. 192.0.2.0/24: they come here while it has place, wherever their room began. Of several workers the one with the longest prefix counts as nearest"`
+
+	Shed bool `koanf:"shed" default:"true" doc:"when this process cannot keep its time, who only listens gets longer packets (40, then 60 ms), and when that is not enough, no more participants are taken until it can"`
 
 	STUN        []string `koanf:"stun" check:"node" doc:"STUN servers that are asked for the node's public address, which SDP then names beside what the node sees; without a port, 3478. Not used with media.public"`
 	PortMapping string   `koanf:"port_mapping" default:"off" enum:"off,upnp,natpmp,any" doc:"ask the router to let in what comes to the node's ports for audio, SIP and HTTPS, by UPnP, NAT-PMP, or whichever answers; its public address is then named in SDP"`

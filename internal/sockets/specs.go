@@ -66,10 +66,12 @@ func ConnectSpecs(c *config.Config) []Spec {
 		{Name: SIPUDP, Network: "udp", Addr: c.SIP.Listen, Setting: "sip.listen"},
 		{Name: SIPTCP, Network: "tcp", Addr: c.SIP.Listen, Setting: "sip.listen"},
 		{Name: SIPTLS, Network: "tcp", Addr: c.SIP.TLSListen, Setting: "sip.tls_listen"},
-		{Name: Devices, Network: "tcp", Addr: c.Jami.Listen, Setting: "jami.listen"},
 	}
-	if c.Jami.UDP == "on" {
-		all = append(all, Spec{Name: DevicesUDP, Network: "udp", Addr: c.Jami.Listen, Setting: "jami.listen"})
+	if c.Connect.Name == "" { // devices connect to the node itself
+		all = append(all, Spec{Name: Devices, Network: "tcp", Addr: c.Jami.Listen, Setting: "jami.listen"})
+		if c.Jami.UDP == "on" {
+			all = append(all, Spec{Name: DevicesUDP, Network: "udp", Addr: c.Jami.Listen, Setting: "jami.listen"})
+		}
 	}
 	out := all[:0]
 	for _, s := range all {

@@ -89,8 +89,9 @@ func (c *child) once() (err error, stopped bool) {
 	cmd.Env = append(slices.Concat(c.s.o.Env, c.s.o.EnvOf[c.Name]), env)
 	cmd.Stdout, cmd.Stderr = out, out // the same: one pipe, lines in order
 	cmd.WaitDelay = waitDelay
-	// A group of its own, so that Ctrl-C reaches the supervisor alone.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	// A session of its own: Ctrl-C reaches the supervisor alone, and the scheduler, which shares
+	// the CPU among sessions first (sched(7), autogroup), takes its priority for what it is.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setsid: true}
 
 	c.mu.Lock()
 	if c.stopping {

@@ -48,7 +48,7 @@ func (w *workers) drains() []string {
 // drain has the room's members leave the given workers, where there is another one.
 func (l *live) drain(now time.Time, from []string) {
 	for _, w := range from {
-		to, err := l.place("", true)
+		to, err := l.place(spot{bot: true})
 		if err != nil {
 			return // said by worker.drain and by joins
 		}

@@ -5,6 +5,7 @@ package conference
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"regexp"
 	"slices"
 	"time"
@@ -23,6 +24,8 @@ const (
 	legTime = 3 * time.Second
 	// maxWorkers bounds how many workers are asked for a leg, each of which says that it is full.
 	maxWorkers = 8
+	// maxSilent bounds how many that do not answer, each of which takes legTime.
+	maxSilent = 1
 	// maxSDP bounds an offer or answer in bytes.
 	maxSDP = 64 << 10
 )
@@ -87,10 +90,23 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 		return nil, err
 	}
 	opened, err := s.openLeg(ctx, name, t, j, "")
-	for tries := 0; errors.Is(err, contract.ErrBusy) && tries < maxWorkers; tries++ { // its last beat does not tell yet
-		s.workers.refused(t.worker)
-		next, none := ask(ctx, s, name, func(l *live) (string, error) { return l.place("", t.Member.Leg == room.TransportBus) })
-		if none != nil || next == t.worker {
+	var asked []string
+	for silent := 0; err != nil && len(asked) < maxWorkers; { // its last beat does not tell yet, or is not true
+		switch {
+		case errors.Is(err, contract.ErrTimeout), errors.Is(err, contract.ErrUnavailable):
+			silent++ // a leg that it made all the same is found when its legs are compared
+		case !errors.Is(err, contract.ErrBusy):
+			silent = maxSilent + 1
+		}
+		if silent > maxSilent {
+			break
+		}
+		s.workers.refused(t.worker, err)
+		asked = append(asked, t.worker)
+		next, none := ask(ctx, s, name, func(l *live) (string, error) {
+			return l.place(spot{bot: t.Member.Leg == room.TransportBus, from: j.Source}, asked...)
+		})
+		if none != nil || slices.Contains(asked, next) {
 			break // why this one refused says more
 		}
 		t.worker = next
@@ -201,7 +217,7 @@ func (l *live) admit(q room.Request, source string) (seat, error) {
 	case q.PIN != "" && l.r.Settings().PIN != "":
 		l.pins.Right(source)
 	}
-	at, err := l.place(t.Member.Worker, t.Member.Leg == room.TransportBus)
+	at, err := l.place(spot{was: t.Member.Worker, bot: t.Member.Leg == room.TransportBus, from: source})
 	if err != nil {
 		l.r.Abort(q.ID)
 		return seat{}, err
@@ -209,17 +225,28 @@ func (l *live) admit(q room.Request, source string) (seat, error) {
 	return seat{Ticket: t, worker: at, epoch: l.r.Epoch()}, nil
 }
 
+// spot is what decides where a leg goes.
+type spot struct {
+	was  string // the worker that it was at
+	bot  bool
+	from string // the address of who signals
+}
+
 // place chooses the worker of a leg: that where it was, while it lives; a bot goes where the room's bots
-// are, for one worker alone tells the bus what is heard.
-func (l *live) place(own string, bot bool) (string, error) {
+// are, for one worker alone tells the bus what is heard; others where they are near to.
+func (l *live) place(leg spot, asked ...string) (string, error) {
 	w := l.s.workers
-	if own != "" && w.keeps(own) {
-		return own, nil
+	if leg.was != "" && w.keeps(leg.was) {
+		return leg.was, nil
 	}
-	if bot {
+	from, err := netip.ParseAddr(leg.from)
+	if err != nil || leg.bot {
+		from = netip.Addr{} // of no address
+	}
+	if leg.bot {
 		at := ""
 		l.r.Each(func(m *room.Member) {
-			if m.Leg == room.TransportBus && w.keeps(m.Worker) {
+			if m.Leg == room.TransportBus && w.keeps(m.Worker) && !slices.Contains(asked, m.Worker) {
 				at = m.Worker
 			}
 		})
@@ -227,7 +254,7 @@ func (l *live) place(own string, bot bool) (string, error) {
 			return at, nil
 		}
 	}
-	return w.choose(l.places.workers)
+	return w.choose(from, l.places.workers, asked...)
 }
 
 // openLeg has media make the leg. Who comes back with another offer has another
@@ -285,7 +312,7 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		if r.Body.Source != "" {
 			m.Source = r.Body.Source
 		}
-		at, err := l.place(m.Worker, m.Leg == room.TransportBus)
+		at, err := l.place(spot{was: m.Worker, bot: m.Leg == room.TransportBus, from: m.Source})
 		return seat{Ticket: room.Ticket{Member: m, Again: true}, worker: at, epoch: l.r.Epoch()}, err
 	})
 	if err != nil {

@@ -51,7 +51,11 @@ func (q *quality) worthTelling(now time.Time, info *contract.LegInfo, large bool
 // hearMedia subscribes what media tells.
 func (s *Service) hearMedia() error {
 	return s.subscribe(
-		hear(s, contract.MediaBeat, func(_ []string, b *contract.WorkerBeat) {
+		hear(s, contract.MediaBeat, func(params []string, b *contract.WorkerBeat) {
+			if b.Worker != params[1] { // the subject is what the bus lets a worker say
+				s.metrics.lies.Inc()
+				return
+			}
 			due, joins := s.workers.beat(b)
 			if due && cmp.Or(b.Contract, 1) != contract.Version {
 				s.log.Warn("media worker is of a version that this node does not understand; it gets nobody", zap.String("worker", b.Worker), zap.Int("contract", b.Contract))
@@ -69,13 +73,21 @@ func (s *Service) hearMedia() error {
 			}
 			s.toRoom(e.Room, func(l *live) { l.r.LegState(s.now(), params[1], e.Leg, e.State) })
 		}),
-		hear(s, contract.MediaVoice, func(_ []string, e *contract.VoiceChange) {
-			s.toRoom(e.Room, func(l *live) { l.r.Heard(s.now(), e.Leg, e.Speaking) })
+		hear(s, contract.MediaVoice, func(params []string, e *contract.VoiceChange) {
+			s.toRoom(e.Room, func(l *live) {
+				if l.r.At(params[1], e.Leg) {
+					l.r.Heard(s.now(), e.Leg, e.Speaking)
+				}
+			})
 		}),
-		hear(s, contract.MediaDigit, func(_ []string, e *contract.DigitPressed) {
-			s.toRoom(e.Room, func(l *live) { l.r.Pressed(s.now(), e.Leg, e.Digit) })
+		hear(s, contract.MediaDigit, func(params []string, e *contract.DigitPressed) {
+			s.toRoom(e.Room, func(l *live) {
+				if l.r.At(params[1], e.Leg) {
+					l.r.Pressed(s.now(), e.Leg, e.Digit)
+				}
+			})
 		}),
-		hear(s, contract.MediaStats, func(_ []string, e *contract.LegStats) { s.stats(e) }),
+		hear(s, contract.MediaStats, func(params []string, e *contract.LegStats) { s.stats(params[1], e) }),
 		hear(s, contract.BusConnected, func(_ []string, e *contract.Connected) { s.connected(e) }),
 		hear(s, contract.IdentityReady, func(_ []string, st *contract.IdentityState) {
 			if st.State == "ready" {
@@ -138,13 +150,13 @@ func (s *Service) toRoom(name string, fn func(l *live)) {
 }
 
 // stats gives each room what was measured of its legs.
-func (s *Service) stats(e *contract.LegStats) {
+func (s *Service) stats(worker string, e *contract.LegStats) {
 	by := map[string][]contract.LegInfo{}
 	for _, l := range e.Legs {
 		by[l.Room] = append(by[l.Room], l)
 	}
 	for name, legs := range by {
-		s.toRoom(name, func(l *live) { l.measured(e.Worker, legs) })
+		s.toRoom(name, func(l *live) { l.measured(worker, legs) })
 	}
 }
 

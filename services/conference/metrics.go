@@ -16,6 +16,7 @@ type metrics struct {
 	eventsLost   prometheus.Counter
 	orderRetries prometheus.Counter
 	dropped      prometheus.Counter
+	lies         prometheus.Counter
 	joinTime     prometheus.Histogram
 }
 
@@ -34,10 +35,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Orders to media that failed and were sent again."}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_room_media_events_dropped_total",
 			Help: "Events of media that found a room's mailbox full."}),
+		lies: prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_room_worker_beats_refused_total",
+			Help: "Beats of media workers that came under another worker's name."}),
 		joinTime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "parley_room_join_seconds",
 			Help: "How long a join took, with media's share.", Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 5}}),
 	}
-	reg.MustRegister(m.rooms, m.participants, m.joins, m.events, m.eventsLost, m.orderRetries, m.dropped, m.joinTime)
+	reg.MustRegister(m.rooms, m.participants, m.joins, m.events, m.eventsLost, m.orderRetries, m.dropped, m.lies, m.joinTime)
 	for _, k := range []room.Kind{room.Browser, room.SIP, room.Jami, room.Bot} {
 		m.participants.WithLabelValues(string(k)).Set(0)
 	}

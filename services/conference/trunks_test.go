@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -79,7 +80,7 @@ func TestRoomSpreads(t *testing.T) {
 func TestAllWorkersAreFull(t *testing.T) {
 	w, m2 := atTwo(t)
 	m2.change(func(m *fakeMedia) { m.maxLegs = 1 })
-	w.until("m2 is full", func() bool { _, err := w.conf.s.workers.choose(nil); return err != nil })
+	w.until("m2 is full", func() bool { _, err := w.conf.s.workers.choose(netip.Addr{}, nil); return err != nil })
 	_, err := call(w, contract.RoomJoin, browser("d"), "main", "d")
 	if !errors.Is(err, contract.ErrBusy) {
 		t.Fatalf("a join beyond: %v", err)
@@ -168,7 +169,10 @@ func TestBotsAreTogether(t *testing.T) {
 		}
 	}
 	w.media.change(func(m *fakeMedia) { m.maxLegs = 0 })
-	w.until("m1 has places", func() bool { at, err := w.conf.s.workers.choose([]string{"m1"}); return err == nil && at == "m1" })
+	w.until("m1 has places", func() bool {
+		at, err := w.conf.s.workers.choose(netip.Addr{}, []string{"m1"})
+		return err == nil && at == "m1"
+	})
 	if _, err := call(w, contract.RoomJoin, &contract.Join{Kind: contract.KindBot}, "main", "bot3"); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@
 package conference
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -16,12 +17,12 @@ func TestWorkersOfAnotherVersionGetNobody(t *testing.T) {
 	w.beat(&contract.WorkerBeat{Worker: "old", Contract: contract.Version + 1})
 	w.beat(&contract.WorkerBeat{Worker: "full", Legs: 5, MaxLegs: 6, Contract: contract.Version})
 	for _, want := range []string{"full", ""} {
-		if got, err := w.choose(nil); got != want || (err == nil) != (want != "") {
+		if got, err := w.choose(netip.Addr{}, nil); got != want || (err == nil) != (want != "") {
 			t.Errorf("chose %q, %v; want %q", got, err, want)
 		}
 	}
 	w.beat(&contract.WorkerBeat{Worker: "former", Legs: 1}) // it does not say: it speaks the first
-	if got, err := w.choose(nil); got != "former" || err != nil {
+	if got, err := w.choose(netip.Addr{}, nil); got != "former" || err != nil {
 		t.Error(got, err)
 	}
 	now = now.Add(time.Hour)

@@ -5,7 +5,9 @@ package conference
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +19,20 @@ import (
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/services/conference/placement"
 	"github.com/parley-jami/parley/services/conference/room"
+)
+
+// What a worker says of itself is not believed without bounds: it may be broken, or somebody else's.
+const (
+	// maxKnown bounds the workers that are remembered.
+	maxKnown = 1024
+	// maxStarts is how often a worker may be started anew at once, and one time more each startsEvery: at
+	// each start all its legs are compared and its trunks are made again.
+	maxStarts   = 8
+	startsEvery = 5 * time.Second
+	// refusedFor and silentFor are how long a worker that refused a leg, or did not answer, gets those
+	// alone that nobody else takes.
+	refusedFor = 2 * time.Second
+	silentFor  = 30 * time.Second
 )
 
 const (
@@ -42,6 +58,9 @@ type workers struct {
 type worker struct {
 	placement.Worker
 	started   string
+	starts    float64            // changes of started, of which one is forgotten each startsEvery
+	startedAt time.Time          // of the last one
+	shyUntil  time.Time          // it refused, or did not answer
 	trunk     contract.TrunkPeer // how others reach it
 	last      contract.WorkerBeat
 	mourned   bool // that it is silent was acted upon
@@ -66,15 +85,53 @@ func (w *workers) beat(b *contract.WorkerBeat) (due, joins bool) {
 	now := w.now()
 	x := w.by[b.Worker]
 	if x == nil {
+		if !w.roomLocked(now) {
+			return false, false
+		}
 		x = new(worker)
 		w.by[b.Worker] = x
+	}
+	if x.started != b.Started {
+		x.starts = max(0, x.starts-float64(now.Sub(x.startedAt))/float64(startsEvery))
+		x.startedAt = now
+		if x.starts >= maxStarts {
+			return false, false // and after a while it counts as dead
+		}
+		x.starts++
 	}
 	due = x.started != b.Started || now.Sub(x.Seen) > placement.Alive || now.Sub(x.compared) > compareEvery
 	end := contract.TrunkPeer{Worker: b.Worker, Started: b.Started, Key: b.TrunkKey, Address: b.TrunkAddress}
 	joins = !samePeer(end, x.trunk) || now.Sub(x.Seen) > placement.Alive
-	x.Worker = placement.Worker{Name: b.Worker, Legs: b.Legs, MaxLegs: b.MaxLegs, CPU: b.CPU, Seen: now}
+	x.Worker = placement.Worker{Name: b.Worker, Legs: max(0, b.Legs), MaxLegs: max(0, b.MaxLegs), CPU: max(0, b.CPU), Late: b.Late, Near: nearTo(b.Near), Seen: now}
 	x.started, x.trunk, x.last, x.mourned = b.Started, end, *b, false
 	return due, joins
+}
+
+// maxNear bounds the networks of one worker.
+const maxNear = 64
+
+// nearTo takes what a beat says; what is no prefix is left out.
+func nearTo(said []string) (out []netip.Prefix) {
+	for _, s := range said[:min(len(said), maxNear)] {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// roomLocked reports whether one more worker can be remembered; one that fell silent may have to go for it.
+func (w *workers) roomLocked(now time.Time) bool {
+	if len(w.by) < maxKnown {
+		return true
+	}
+	for name, x := range w.by {
+		if !x.comparing && now.Sub(x.Seen) > time.Minute {
+			delete(w.by, name)
+			return true
+		}
+	}
+	return false
 }
 
 // listWorkers serves worker.list.
@@ -111,28 +168,39 @@ func (w *workers) alive(name string) bool {
 }
 
 // choose returns the worker for a leg of a room that is at the given ones. Before any
-// beat it is the node's own: a join right after the start need not wait a second.
-func (w *workers) choose(at []string) (string, error) {
+// beat it is the node's own: a join right after the start need not wait a second. Those that were asked and
+// took nobody are not chosen.
+func (w *workers) choose(from netip.Addr, at []string, asked ...string) (string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	late := 0
 	list := make([]placement.Worker, 0, len(w.by))
 	alive := 0
 	for name, x := range w.by {
 		if w.drained[name] || x.other() {
 			continue
 		}
-		list = append(list, x.Worker)
 		if w.now().Sub(x.Seen) <= placement.Alive {
 			alive++
+			if x.Late {
+				late++
+			}
 		}
+		if slices.Contains(asked, name) {
+			continue
+		}
+		x.Shy = w.now().Before(x.shyUntil)
+		list = append(list, x.Worker)
 	}
-	got := placement.Choose(w.now(), list, at...)
+	got := placement.Choose(w.now(), list, from, at...)
 	switch {
 	case got != "":
 		w.by[got].Legs++ // before the next beat tells of it
 		return got, nil
+	case alive > 0 && late > 0:
+		return "", contract.ErrBusy.With("none of the %d media workers takes anybody: %d cannot keep their time, the others have as many legs as they may (media.max_legs); try again later, or add a worker (parley join)", alive, late)
 	case alive > 0:
-		return "", contract.ErrBusy.With("each of the %d media workers has as many legs as it may (media.max_legs); add a worker", alive)
+		return "", contract.ErrBusy.With("each of the %d media workers has as many legs as it may (media.max_legs); add a worker (parley join)", alive)
 	case w.drained[w.home]:
 		return "", contract.ErrBusy.With("the media workers that are left take nobody (worker drain)")
 	case len(at) > 0:
@@ -152,14 +220,18 @@ func (w *workers) reached(name string) (contract.TrunkPeer, bool) {
 	return x.trunk, true
 }
 
-// refused notes that a worker takes no leg now, until its next beat.
-func (w *workers) refused(name string) {
+// refused notes that a worker took no leg, or did not answer: for a while others are better.
+func (w *workers) refused(name string, why error) {
 	w.mu.Lock()
-	if x := w.by[name]; x != nil {
-		x.MaxLegs = max(1, x.MaxLegs)
-		x.Legs = max(x.Legs, x.MaxLegs)
+	defer w.mu.Unlock()
+	x := w.by[name]
+	if x == nil {
+		return
 	}
-	w.mu.Unlock()
+	x.shyUntil = w.now().Add(refusedFor)
+	if !errors.Is(why, contract.ErrBusy) {
+		x.shyUntil = w.now().Add(silentFor)
+	}
 }
 
 // left notes that a worker ends in order: until it beats again it is as if it had been silent for long.
@@ -203,7 +275,7 @@ func (w *workers) dead() (gone []string, heir string) {
 			list = append(list, x.Worker)
 		}
 	}
-	return gone, placement.Choose(now, list)
+	return gone, placement.Choose(now, list, netip.Addr{})
 }
 
 // begin says that a comparison with a worker may begin; one at a time.

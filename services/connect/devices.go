@@ -56,7 +56,7 @@ type devicePorts struct {
 // openDevices opens the ports for devices.
 func (s *Service) openDevices() (p devicePorts, err error) {
 	c := s.env.Config.Jami
-	if c.Listen == "" {
+	if c.Listen == "" || s.door() {
 		return p, nil
 	}
 	if p.tcp, err = sockets.TCP(sockets.Devices, c.Listen); err != nil {

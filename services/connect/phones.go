@@ -58,7 +58,7 @@ func (s *Service) openPhones(dir string, tlsConf *tls.Config) (sip.Config, error
 // buildPhones builds the SIP server on a bus that knows the account.
 func (s *Service) buildPhones(cfg sip.Config, conn *bus.Conn, peers sip.Peers, barred *barred, calls *jamiRooms) (*sip.Server, error) {
 	cfg.Peers = peers
-	cfg.Rooms = phones{bus: conn, signalling: s.env.Name, barred: barred}
+	cfg.Rooms = phones{bus: conn, signalling: s.name(), barred: barred}
 	cfg.Callers = calls
 	cfg.Farewell = sip.Message{Type: confinfo.InfoType, Body: confinfo.Over}
 	srv, err := sip.New(cfg)
@@ -82,7 +82,7 @@ func (s *Service) buildPhones(cfg sip.Config, conn *bus.Conn, peers sip.Peers, b
 // bus is there again; it asks until conference answers.
 func (s *Service) reconcile(ctx context.Context, conn *bus.Conn, srv *sip.Server) {
 	for pause := reconcilePause; ; pause = min(2*pause, reconcileMost) {
-		err := reconcilePhones(ctx, phones{bus: conn, signalling: s.env.Name}, srv)
+		err := reconcilePhones(ctx, phones{bus: conn, signalling: s.name()}, srv)
 		if err == nil || ctx.Err() != nil {
 			return
 		}

@@ -2,6 +2,10 @@
 // WebSocket, WHIP and WHEP, phones by SIP. It keeps nothing about rooms: every
 // action is a command to conference, and whoever is in a room stays in it when
 // this process dies.
+//
+// A door (connect.name) takes browsers' and phones' calls for a node that runs elsewhere. It has no
+// operator's page, no connections to devices, no files and no calls that the node makes, and serves no
+// commands.
 package connect
 
 import (
@@ -56,6 +60,17 @@ type Service struct {
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
 	return &Service{env: env, node: newNode(), listeners: map[string]string{}}, nil
+}
+
+// door reports whether this process takes calls for a node that runs elsewhere.
+func (s *Service) door() bool { return s.env.Config.Connect.Name != "" }
+
+// name is how rooms know who signals for whom.
+func (s *Service) name() string {
+	if s.door() {
+		return s.env.Name + "@" + s.env.Config.Connect.Name
+	}
+	return s.env.Name
 }
 
 // Run serves until ctx ends. The page answers before the bus and the account
@@ -151,7 +166,7 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 			return
 		}
 		page.Publish(pe)
-		phoneEvent(phones, s.env.Name, e)
+		phoneEvent(phones, s.name(), e)
 		calls.event(e)
 		if e.Type == contract.EventLeft || e.Type == contract.EventClosed {
 			barred.heard(e)
@@ -173,6 +188,10 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 	conn.OnReconnect(calls.resync)
 	conn.OnReconnect(reconcile)
 	reconcile()
+	if s.door() {
+		s.env.SetReady(true)
+		return phones.Run(ctx)
+	}
 	svc, err := bus.NewService(conn.For(bus.Any), "connect", s.env.Version, "signalling: HTTP, WebSocket, WHIP, WHEP, SIP and Jami")
 	if err != nil {
 		return err
@@ -282,15 +301,19 @@ func (s *Service) buildWeb(dir string, tlsConf *tls.Config) (*web.Server, error)
 	if err != nil {
 		return nil, err
 	}
-	token, err := keyfile.Load(filepath.Join(dir, "operator.token"), 24)
-	if err != nil {
-		return nil, err
+	if !s.door() {
+		token, err := keyfile.Load(filepath.Join(dir, "operator.token"), 24)
+		if err != nil {
+			return nil, err
+		}
+		s.token = hex.EncodeToString(token)
 	}
-	s.token = hex.EncodeToString(token)
-	cfg := web.Config{Node: s.node, Log: s.env.Log.Named("web"), Registry: s.env.Registry, Name: s.env.Name, TLSConfig: tlsConf,
+	cfg := web.Config{Node: s.node, Log: s.env.Log.Named("web"), Registry: s.env.Registry, Name: s.name(), TLSConfig: tlsConf,
 		Pages: pages.Files, SessionKey: sessionKey, OperatorToken: s.token, Ready: s.env.Ready,
-		Endpoints: func() any { return s.endpoints(false) }, Calls: s.going, Docs: docsPages(),
-		Organisation: jams.NewOperator(jams.OperatorSocket(s.env.Config.JAMSDir()))}
+		Endpoints: func() any { return s.endpoints(false) }, Calls: s.going, Docs: docsPages()}
+	if !s.door() {
+		cfg.Organisation = jams.NewOperator(jams.OperatorSocket(s.env.Config.JAMSDir()))
+	}
 	if s.relays, err = turn.Relays(s.env.Config); err != nil {
 		return nil, err
 	}

@@ -62,6 +62,7 @@ func (b *inbox) confirmed(ctx context.Context, id jami.ID, c jami.Contact, r *ja
 		}
 		b.s.env.Log.Info("contact confirmed", zap.String("account", b.s.id()), zap.Stringer("contact", id))
 		b.s.tellContact(ctx, id)
+		b.sync.changed() // another device may have had this before it had the contact
 	}
 	if !r.Confirm {
 		b.out.send(id, sentConfirm)

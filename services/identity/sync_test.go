@@ -62,6 +62,17 @@ func TestChangesGoToTheOtherDevices(t *testing.T) {
 	if last := tablet.gotSync().Date; last <= first.Date {
 		t.Errorf("%d after %d", last, first.Date)
 	}
+	// A device may hear the confirmation before it hears of the contact: it is told of both.
+	carol := newPeer(t, f.over, pool()[3], pool()[4])
+	carol.publish()
+	f.set(carol.id(), "add")
+	eventually(t, "told of the new contact", func() bool { return tablet.gotSync().Peers[carol.chain.JamiID].Active() })
+	began = time.Now()
+	carol.request(f.cert(), jami.TrustRequest{Confirm: true})
+	eventually(t, "told of the confirmation", func() bool { return tablet.gotSync().Peers[carol.chain.JamiID].Confirmed })
+	if took := time.Since(began); took > leaseEvery/2 { // then every device that is there is told anew
+		t.Errorf("told after %s", took)
+	}
 	// Announced anew, as after a start of its own.
 	before := tablet.gotSync().Date
 	tablet.announce()

@@ -98,11 +98,12 @@ func (s *Service) legOpen(_ context.Context, r *bus.Request[contract.LegOpen]) (
 	return opened(o, err)
 }
 
-// admits refuses a leg that is not here yet beyond media.max_legs. Two at once may both be the
+// admits refuses a leg that is not here yet beyond media.max_legs, or while this process cannot keep its
+// time. Two at once may both be the
 // last one: the bound is what the machine is meant to bear, not what it can.
 func (s *Service) admits(id string) error {
-	most := s.env.Config.Media.MaxLegs
-	if most == 0 {
+	most, late := s.env.Config.Media.MaxLegs, s.host.Late()
+	if most == 0 && !late {
 		return nil
 	}
 	if _, here := s.host.Leg(id); here {
@@ -111,7 +112,13 @@ func (s *Service) admits(id string) error {
 	s.mu.Lock()
 	bots, here := len(s.bots), s.bots[id] != nil
 	s.mu.Unlock()
-	if !here && bots+s.host.Len() >= most {
+	switch {
+	case here:
+	case late:
+		s.metrics.refused.WithLabelValues("late").Inc()
+		return contract.ErrBusy.With("media worker %s cannot keep its time with the %d legs that it has; another worker may take them (parley join), or try again later", s.worker, bots+s.host.Len())
+	case most > 0 && bots+s.host.Len() >= most:
+		s.metrics.refused.WithLabelValues("max_legs").Inc()
 		return contract.ErrBusy.With("media worker %s has %d legs, as many as it may (media.max_legs)", s.worker, most)
 	}
 	return nil

@@ -89,7 +89,7 @@ func (s *Service) beat(c *bus.Conn) {
 	s.mu.Unlock()
 	legs += s.host.Len()
 	publishNow(s, c, contract.MediaBeat, contract.WorkerBeat{
-		Worker: s.worker, Started: s.started, Legs: legs, MaxLegs: s.env.Config.Media.MaxLegs,
+		Worker: s.worker, Started: s.started, Legs: legs, MaxLegs: s.env.Config.Media.MaxLegs, Late: s.host.Late(), Near: s.env.Config.Media.Near,
 		Contract: contract.Version, CPU: s.cpu.cores(), At: time.Since(s.born).Seconds(), CPUS: s.cpu.seconds(), RSS: residentBytes(),
 		TrunkKey: s.trunk.Public(), TrunkAddress: s.trunkAddress(),
 	})

@@ -38,7 +38,25 @@ func prioritize() error {
 			break
 		}
 	}
+	if len(errs) == 0 {
+		errs = append(errs, prioritizeSession())
+	}
 	return errors.Join(errs...)
+}
+
+// prioritizeSession does the same for the process's session, where the kernel shares the CPU
+// among sessions before it does among processes (sched(7), autogroup): the niceness above
+// counts within the session only. A session that is others' too is left alone.
+func prioritizeSession() error {
+	id, err := unix.Getsid(0)
+	if err != nil || id != os.Getpid() {
+		return nil
+	}
+	err = os.WriteFile("/proc/self/autogroup", strconv.AppendInt(nil, niceness, 10), 0)
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // there are none
+		return fmt.Errorf("priority of the session: %w", err)
+	}
+	return nil
 }
 
 // lacks says in one line what this machine does not give to audio, and what to set;

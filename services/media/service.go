@@ -131,7 +131,7 @@ func (s *Service) open(priority error) error {
 	if err != nil {
 		return err
 	}
-	cfg := leg.Config{Public: s.public, Loudest: s.env.Config.Media.Loudest, Trunk: s.trunk, Log: s.log}
+	cfg := leg.Config{Public: s.public, Loudest: s.env.Config.Media.Loudest, Keep: !s.env.Config.Media.Shed, Trunk: s.trunk, Log: s.log}
 	cfg.Events = leg.Events{Change: s.onChange, Digit: s.onDigit, Voice: s.onVoice}
 	if cfg.Certificate, err = loadCertificate(filepath.Join(dir, "dtls.pem"), time.Now()); err != nil {
 		return err

@@ -31,6 +31,7 @@ type rig struct {
 	conf *bus.Conn // asks as conference does
 	port int
 	stop func()
+	run  *Service
 }
 
 func newRig(t *testing.T) *rig {
@@ -71,10 +72,12 @@ func (r *rig) start() {
 	r.t.Helper()
 	env := r.bus.Env("media")
 	env.Config.Media.Worker, env.Config.Media.Listen, env.Config.Media.Loudest = "m1", fmt.Sprintf("127.0.0.1:%d", r.port), 4
+	env.Config.Media.Shed = true
 	s, err := New(env)
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.run = s.(*Service)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx); close(done) }()

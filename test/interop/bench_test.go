@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -85,6 +87,49 @@ func benchMix(t *testing.T, n *node, listeners int) bool {
 	return r.OnTime > 0.9 && r.MsPerS > 0 && r.MsPerS < 4 && r.DelayMs.P50 > 0 && r.DelayMs.P50 < 200 && r.DelayMs.P99 >= r.DelayMs.P50
 }
 
+// Legs come and go, and nothing of them stays. How late frames are is printed, not tested.
+func TestBenchSoak(t *testing.T) {
+	n := startNode(t)
+	page := filepath.Join(t.TempDir(), "soak.html")
+	out := n.parley("bench", "soak", "--legs", "40", "--stay", "3s", "--duration", "15s", "--every", "3s", "--html", page, "--json")
+	var r struct {
+		Joined    int     `json:"joined"`
+		Left      int     `json:"left"`
+		Failed    int     `json:"failed"`
+		Failure   string  `json:"failure"`
+		Frames    int     `json:"frames"`
+		LatePct   float64 `json:"late_pct"`
+		Processes []struct {
+			Name   string `json:"name"`
+			Before int    `json:"goroutines_before"`
+			After  int    `json:"goroutines_after"`
+			RSS    int64  `json:"rss_end"`
+		} `json:"processes"`
+		Samples []struct {
+			Legs int `json:"legs"`
+		} `json:"samples"`
+	}
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	fmt.Printf("bench: soak: %d legs came and went, %.3f %% of %d frames late\n", r.Joined, r.LatePct, r.Frames)
+	if r.Failed != 0 || r.Joined < 80 || r.Left != r.Joined || r.Frames == 0 || len(r.Samples) < 4 || r.Samples[2].Legs == 0 {
+		t.Errorf("%d came, %d left, %d failed (%s): %s", r.Joined, r.Left, r.Failed, r.Failure, out)
+	}
+	for _, p := range r.Processes {
+		// What a leg has would be dozens of them.
+		if p.Before == 0 || p.After > p.Before+20 || p.RSS == 0 {
+			t.Errorf("%s: %d goroutines before, %d after all have left; %d bytes", p.Name, p.Before, p.After, p.RSS)
+		}
+	}
+	if raw, err := os.ReadFile(page); err != nil || !bytes.Contains(raw, []byte("<svg")) {
+		t.Errorf("the page: %v", err)
+	}
+	if got := n.participants(); got != 0 {
+		t.Errorf("%d are left in the room", got)
+	}
+}
+
 // A room is played to the author of a bot.
 func TestSim(t *testing.T) {
 	n := startNode(t)
@@ -107,5 +152,41 @@ func TestSim(t *testing.T) {
 	}
 	if got := n.participants(); got != 0 {
 		t.Errorf("%d are left in the room", got)
+	}
+}
+
+// A process of a real node is killed by the command; what it cost is printed, not tested, but
+// nobody and nothing may be lost.
+func TestBenchChaos(t *testing.T) {
+	n := startNode(t)
+	var r struct {
+		Legs  int `json:"legs"`
+		Steps []struct {
+			Process string `json:"process"`
+			Times   int    `json:"times"`
+			Lost    *int   `json:"legs_lost"`
+			Said    int    `json:"messages"`
+			Missing *int   `json:"messages_lost"`
+			Gap     struct {
+				Max float64 `json:"max"`
+			} `json:"gap_ms"`
+		} `json:"steps"`
+	}
+	out := n.parley("bench", "chaos", "--legs", "30", "--times", "1", "--kill", "connect,media", "--json")
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if r.Legs != 30 || len(r.Steps) != 3 {
+		t.Fatal(out)
+	}
+	for i, want := range []string{"nobody", "connect", "media"} {
+		s := r.Steps[i]
+		if s.Process != want || s.Times != 1 || s.Lost == nil || *s.Lost != 0 || s.Missing == nil || *s.Missing != 0 || s.Said == 0 {
+			t.Errorf("%s: %+v", want, s)
+		}
+		fmt.Printf("bench: %s killed: longest gap of 30 legs %.0f ms\n", want, s.Gap.Max)
+	}
+	if out, err := n.try("bench", "chaos", "--kill", "nothing"); err == nil || !strings.Contains(out, "no such process") {
+		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -5,6 +5,7 @@
 package placement
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -20,30 +21,47 @@ const busyCPU = 0.75
 type Worker struct {
 	Name    string
 	Legs    int
-	MaxLegs int     // it takes no more, 0: as many as come
-	CPU     float64 // cores in use
+	MaxLegs int            // it takes no more, 0: as many as come
+	CPU     float64        // cores in use
+	Late    bool           // it does not keep its time, and takes no more until it does
+	Shy     bool           // it refused, or did not answer, a moment ago, whatever it says of itself
+	Near    []netip.Prefix // networks whose people it is near to
 	Seen    time.Time
 }
 
-func (w *Worker) full() bool { return w.MaxLegs > 0 && w.Legs >= w.MaxLegs }
+func (w *Worker) full() bool { return w.Late || w.MaxLegs > 0 && w.Legs >= w.MaxLegs }
 
-func (w *Worker) busy() bool { return w.full() || w.CPU >= busyCPU }
+func (w *Worker) busy() bool { return w.full() || w.Shy || w.CPU >= busyCPU }
 
-// Choose returns the worker for a new leg, or "" when there is none that takes it. A room,
+// near is how near it is to somebody: the length of the longest prefix that he is in, and one
+// more, or 0.
+func (w *Worker) near(from netip.Addr) int {
+	best := 0
+	for _, p := range w.Near {
+		if p.Contains(from) {
+			best = max(best, p.Bits()+1)
+		}
+	}
+	return best
+}
+
+// Choose returns the worker for a new leg, or "" when there is none that takes it. from is the address of
+// who joins, or none: he goes to the worker nearest to him that isn't busy. Else a room,
 // which is at the given workers in the order in which it came to them, stays together: each worker
 // more costs each of the others a trunk, and everybody the mix of the loudest. So it goes to the
 // first of them that isn't busy, else to another one that isn't, else to any that isn't
 // full. Among equals it is the one with the fewest legs, then with the least CPU in use, then by name, so
 // that every process chooses alike.
-func Choose(now time.Time, workers []Worker, at ...string) string {
+func Choose(now time.Time, workers []Worker, from netip.Addr, at ...string) string {
 	var best, spare *Worker
-	place := len(at)
+	place, nearest := len(at), 0
+	from = from.Unmap()
 	for i := range workers {
 		w := &workers[i]
 		if now.Sub(w.Seen) > Alive || w.full() {
 			continue
 		}
-		if spare == nil || less(w, spare) {
+		if spare == nil || spare.Shy && !w.Shy || spare.Shy == w.Shy && less(w, spare) {
 			spare = w
 		}
 		if w.busy() {
@@ -53,8 +71,8 @@ func Choose(now time.Time, workers []Worker, at ...string) string {
 		if k < 0 {
 			k = len(at)
 		}
-		if best == nil || k < place || k == place && less(w, best) {
-			best, place = w, k
+		if near := w.near(from); best == nil || near > nearest || near == nearest && (k < place || k == place && less(w, best)) {
+			best, place, nearest = w, k, near
 		}
 	}
 	switch {

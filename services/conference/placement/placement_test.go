@@ -3,6 +3,7 @@
 package placement
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -16,6 +17,8 @@ func TestChoose(t *testing.T) {
 		w.MaxLegs = n
 		return w
 	}
+	late := func(w Worker) Worker { w.Late = true; return w }
+	shy := func(w Worker) Worker { w.Shy = true; return w }
 	for name, c := range map[string]struct {
 		workers []Worker
 		at      []string
@@ -35,10 +38,48 @@ func TestChoose(t *testing.T) {
 		"there is place again":     {[]Worker{w("m1", 9, .2, 0), w("m2", 5, 0, 0)}, []string{"m1", "m2"}, "m1"},
 		"all are busy":             {[]Worker{w("m1", 9, .8, 0), w("m2", 5, .9, 0)}, []string{"m1"}, "m2"},
 		"all are full":             {[]Worker{most(9, w("m1", 9, 0, 0)), most(5, w("m2", 5, 0, 0))}, []string{"m1"}, ""},
+		"late":                     {[]Worker{late(w("m1", 9, .2, 0)), w("m2", 50, .9, 0)}, []string{"m1"}, "m2"},
+		"all are late":             {[]Worker{late(w("m1", 9, .2, 0)), late(w("m2", 5, 0, 0))}, []string{"m1"}, ""},
+		"it has just refused":      {[]Worker{shy(w("m1", 0, 0, 0)), w("m2", 50, 0, 0)}, []string{"m1"}, "m2"},
+		"the busy before the shy":  {[]Worker{shy(w("m1", 0, 0, 0)), w("m2", 50, .9, 0)}, nil, "m2"},
+		"only the shy is left":     {[]Worker{shy(w("m1", 9, .2, 0)), late(w("m2", 5, 0, 0))}, nil, "m1"},
 		"busy, and the other full": {[]Worker{w("m1", 9, .8, 0), most(5, w("m2", 5, 0, 0))}, []string{"m1"}, "m1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := Choose(now, c.workers, c.at...); got != c.want {
+			if got := Choose(now, c.workers, netip.Addr{}, c.at...); got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestChooseNear(t *testing.T) {
+	now := time.Unix(1000, 0)
+	w := func(name string, cpu float64, near ...string) Worker {
+		out := Worker{Name: name, CPU: cpu, Seen: now}
+		for _, p := range near {
+			out.Near = append(out.Near, netip.MustParsePrefix(p))
+		}
+		return out
+	}
+	all := []Worker{w("m1", .1), w("eu", .1, "192.0.2.0/24", "2001:db8::/32"), w("us", .1, "198.51.100.0/24"), w("lab", .1, "192.0.2.64/26"), w("hot", .9, "203.0.113.0/24")}
+	for name, c := range map[string]struct {
+		from string
+		at   []string
+		want string
+	}{
+		"near one":                 {"192.0.2.7", []string{"m1"}, "eu"},
+		"by IPv6":                  {"2001:db8::7", []string{"us"}, "eu"},
+		"IPv4 in IPv6":             {"::ffff:198.51.100.7", []string{"m1"}, "us"},
+		"nearer to another":        {"192.0.2.70", []string{"m1", "eu"}, "lab"},
+		"near to none: the room's": {"10.0.0.1", []string{"us"}, "us"},
+		"it is busy: the room's":   {"203.0.113.7", []string{"us"}, "us"},
+		"its room is nowhere":      {"198.51.100.7", nil, "us"},
+		"nobody knows where from":  {"", []string{"m1"}, "m1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			from, _ := netip.ParseAddr(c.from)
+			if got := Choose(now, all, from, c.at...); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})

@@ -86,6 +86,12 @@ func (r *Room) lost(now time.Time, m *Member) {
 	}
 }
 
+// At reports whether somebody has a leg at a worker: while he moves, at two.
+func (r *Room) At(worker, id string) bool {
+	m, ok := r.members[id]
+	return ok && (m.Worker == worker || m.former != "" && m.former == worker)
+}
+
 // Heard takes a change of voice activity.
 func (r *Room) Heard(now time.Time, id string, speaking bool) {
 	m, ok := r.members[id]

@@ -136,6 +136,10 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request, status int, cmd Co
 func (s *Server) operatorOnly(next http.HandlerFunc) http.HandlerFunc {
 	want := sha256.Sum256([]byte(s.cfg.OperatorToken))
 	return func(w http.ResponseWriter, r *http.Request) {
+		if s.cfg.OperatorToken == "" {
+			fail(w, errNoOperator)
+			return
+		}
 		ip, now := limits.ClientIP(r), time.Now()
 		if s.wrongTokens.Wait(ip, now) > 0 {
 			fail(w, errRate)

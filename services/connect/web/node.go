@@ -42,13 +42,14 @@ func refusal(err error) *Refusal {
 
 // Refusals of this package; the codes are those of the contract.
 var (
-	errRate      = &Refusal{Code: "slow_down", Message: "too many requests; wait a little", Retry: true}
-	errBusy      = &Refusal{Code: "busy", Message: "too much at once; try again", Retry: true}
-	errGone      = &Refusal{Code: "gone", Message: "this seat is gone; join again"}
-	errSession   = &Refusal{Code: "gone", Message: "this session has ended or is not from this node; join again"}
-	errNotJoined = &Refusal{Code: "forbidden", Message: "join a room first"}
-	errIsJoined  = &Refusal{Code: "exists", Message: "this connection is in a room already; leave it first"}
-	errToken     = &Refusal{Code: "forbidden", Message: "the operator's token is missing or wrong; parley status shows the operator link"}
+	errRate       = &Refusal{Code: "slow_down", Message: "too many requests; wait a little", Retry: true}
+	errBusy       = &Refusal{Code: "busy", Message: "too much at once; try again", Retry: true}
+	errGone       = &Refusal{Code: "gone", Message: "this seat is gone; join again"}
+	errSession    = &Refusal{Code: "gone", Message: "this session has ended or is not from this node; join again"}
+	errNotJoined  = &Refusal{Code: "forbidden", Message: "join a room first"}
+	errIsJoined   = &Refusal{Code: "exists", Message: "this connection is in a room already; leave it first"}
+	errNoOperator = &Refusal{Code: "not_found", Message: "this machine takes calls for a node that runs elsewhere: the operator's page is there"}
+	errToken      = &Refusal{Code: "forbidden", Message: "the operator's token is missing or wrong; parley status shows the operator link"}
 )
 
 // badRequest says what is wrong with a message.

@@ -29,7 +29,7 @@ type Config struct {
 	TLSConfig     *tls.Config
 	Pages         fs.FS // start.html, room.html, operator.html and assets/
 	SessionKey    []byte
-	OperatorToken string
+	OperatorToken string // "": there is no operator's page here
 	Ready         func() bool
 	Endpoints     func() any    // what the operator's page shows of links and listeners
 	Calls         func() any    // and of calls that the node makes and that nobody took yet; nil: nothing
@@ -70,7 +70,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{node: cfg.Node, log: cfg.Log, name: cfg.Name, cfg: cfg, sessions: sessions{cfg.SessionKey}, hub: newHub(),
 		conns: limits.NewPlaces(connsPerIP, connsInAll), sockets: limits.NewPlaces(socketsPerIP, socketsInAll),
 		joins: limits.NewAddresses(joinsPerSec, joinsBurst), asks: limits.NewAddresses(asksPerSec, asksBurst), wrongTokens: limits.NewAddresses(authPerSec, authBurst)}
-	if len(cfg.SessionKey) < 32 || len(cfg.OperatorToken) < 16 {
+	if len(cfg.SessionKey) < 32 || cfg.OperatorToken != "" && len(cfg.OperatorToken) < 16 {
 		return nil, errors.New("web: session key or operator token too short")
 	}
 	var err error

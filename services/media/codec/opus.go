@@ -38,7 +38,8 @@ func newOpusEncoder() (*opusEncoder, error) {
 func (e *opusEncoder) Reset() error { return e.enc.Reset() }
 
 func (e *opusEncoder) Encode(dst []byte, pcm []float32) (int, error) {
-	return e.enc.EncodeFloat32(pcm, dst[:len(dst):min(cap(dst), MaxPayload)])
+	n := min(len(dst), MaxPayload)
+	return e.enc.EncodeFloat32(pcm, dst[:n:n]) // which may take up to the capacity
 }
 
 type opusDecoder struct{ dec *opus.Decoder }

@@ -30,12 +30,18 @@ func (b *Buffer) adapt(now int64, dec codec.Decoder, f *Frame) {
 		if b.shrink < frame {
 			b.minWait = maxWait
 		}
-	case b.grow && b.have <= maxHave && (dec == nil || power(b.pcm[:frame]) < quiet):
-		b.grow = false
+	case b.grow > 0 && b.have <= maxHave && (dec == nil || power(b.pcm[:frame]) < quiet):
+		b.grow = 0
 		if dec != nil {
 			copy(b.pcm[frame:], b.pcm[:b.have])
 		}
 		b.have += frame
+	case b.grow > 0 && b.have <= maxHave:
+		n := stretch(b.pcm, b.have, min(b.grow, frame-fade))
+		b.have += n
+		if b.grow -= n; b.grow < 2*minLag { // the shortest stretch is seldom a good one
+			b.grow = 0
+		}
 	}
 }
 
@@ -46,7 +52,7 @@ func (b *Buffer) decide() {
 	b.pulls = 0
 	if b.lateInWindow >= 2 { // one may be a packet on a detour
 		b.guard = min(b.guard+frameNs/2, maxGuard)
-		b.grow = true
+		b.grow = frame
 	} else {
 		b.guard = max(b.guard-guardDecay, baseGuard)
 	}
@@ -56,10 +62,10 @@ func (b *Buffer) decide() {
 	b.lateInWindow, b.lostInWindow = 0, 0
 	if b.minWait != maxWait {
 		switch over := b.minWait - b.guard; {
-		case over >= frameNs && !b.grow:
+		case over >= frameNs && b.grow == 0:
 			b.shrink, b.slack = int(over/frameNs)*frame, false
 		case b.minWait < baseGuard/4:
-			b.grow = true // at the next silence, before a packet comes too late
+			b.grow = frame // before a packet comes too late
 		default:
 			b.shrink = 0
 		}
@@ -88,7 +94,7 @@ const (
 func splice(pcm []float32) int {
 	lag := frame
 	if power(pcm[:frame]) >= quiet {
-		lag = bestLag(pcm)
+		lag = bestLag(pcm, frame)
 	}
 	for i := range fade {
 		w := float32(i+1) / float32(fade+1)
@@ -98,10 +104,22 @@ func splice(pcm []float32) int {
 	return lag
 }
 
-// bestLag finds the lag at which the sound resembles itself most.
-func bestLag(pcm []float32) int {
-	best, bestScore := frame, float32(-1)
-	for lag := frame; lag >= minLag; lag -= lagStep {
+// stretch puts a stretch of 5 to 15 ms, at most longest, of pcm[:have], at least a frame, in once more, where that is heard least,
+// and returns how many samples it made more; there is room for them.
+func stretch(pcm []float32, have, longest int) int {
+	lag := bestLag(pcm, longest)
+	copy(pcm[lag+fade:], pcm[fade:have])
+	for i := range fade {
+		w := float32(i+1) / float32(fade+1)
+		pcm[lag+i] = (1-w)*pcm[lag+i] + w*pcm[i]
+	}
+	return lag
+}
+
+// bestLag finds the lag, at most longest, at which the sound resembles itself most.
+func bestLag(pcm []float32, longest int) int {
+	best, bestScore := longest, float32(-1)
+	for lag := longest; lag >= minLag; lag -= lagStep {
 		var xy, yy float32 = 0, 1e-9
 		for i := 0; i < fade; i += 2 {
 			xy += pcm[i] * pcm[i+lag]

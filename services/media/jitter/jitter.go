@@ -3,8 +3,8 @@
 //
 // Delay. A packet waits from its arrival until the tick that needs it. The buffer
 // watches the shortest wait of each second: what exceeds the guard by a whole
-// frame is taken out by splicing the sound, and a packet that comes too late has
-// the wait grow by a frame. So in a calm network a packet waits 4 to 24 ms, 14 on
+// frame is taken out by splicing the sound, and when it is near nothing, or packets come too late,
+// a stretch of the sound is put in once more. So in a calm network a packet waits 4 to 24 ms, 14 on
 // average, and a clock that drifts costs one splice for each 20 ms of drift. The
 // guard grows by how late packets were and shrinks by 0.5 ms a second, so that
 // spikes which come again don't cost a gap each time. Where more than 3 % are lost
@@ -42,11 +42,10 @@ const (
 
 // Buffer is the jitter buffer of one sender.
 type Buffer struct {
-	scale int
-
 	mu           sync.Mutex // guards what follows
 	slots        [slotCount]*slot
 	count        int
+	codec        codec.ID // of the latest packet
 	known        bool
 	ssrc         uint32
 	highSeq      int64
@@ -54,6 +53,8 @@ type Buffer struct {
 	rawTS        uint32
 	oddSeq       uint16
 	oddSet       bool
+	lateSeq      int64 // of the last packet that was late
+	lateRun      int   // late ones in order, and none between that was not
 	started      bool  // next is valid
 	playing      bool  // within a spurt
 	next         int64 // sequence number whose turn it is
@@ -73,10 +74,11 @@ type Buffer struct {
 	fec          uint64
 
 	// Of Pull's goroutine.
+	id       codec.ID // that the decoder is of
 	minWait  int64
 	pulls    int
 	shrink   int // samples to take out
-	grow     bool
+	grow     int // samples to put in
 	lastDur  int
 	prev     *slot // the last packet played
 	decoding bool
@@ -87,10 +89,9 @@ type Buffer struct {
 	packets  [][]byte
 }
 
-// New makes a buffer for a codec whose RTP clock has the given scale
-// ([codec.ID.ClockScale]).
-func New(scale int) *Buffer {
-	return &Buffer{scale: scale, guard: baseGuard, minWait: maxWait, lastDur: frame, used: make([]*slot, 0, 16), packets: make([][]byte, 0, 16)}
+// New makes an empty buffer.
+func New() *Buffer {
+	return &Buffer{guard: baseGuard, minWait: maxWait, lastDur: frame, used: make([]*slot, 0, 16), packets: make([][]byte, 0, 16)}
 }
 
 const maxWait = int64(1) << 62
@@ -115,18 +116,27 @@ func (b *Buffer) Waiting() int {
 	return b.count
 }
 
-// Reset drops everything that waits; the next packet begins a stream, of a codec
-// with the given scale. Like Pull it belongs to Pull's goroutine.
-func (b *Buffer) Reset(scale int) {
+// Next is the codec that the next [Buffer.Pull] needs: that of the packet that is played next, while
+// none waits that of the one before.
+func (b *Buffer) Next() codec.ID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.firstLocked(); s != nil {
+		return s.codec
+	}
+	return b.codec
+}
+
+// Reset drops everything that waits; the next packet begins a stream. Like Pull it belongs to Pull's goroutine.
+func (b *Buffer) Reset() {
 	b.mu.Lock()
 	b.flushLocked()
-	b.scale = scale
 	b.known, b.guard = false, baseGuard
 	b.mu.Unlock()
 	b.releaseUsed()
 	b.releasePrev()
 	b.cool()
-	b.have, b.shrink, b.grow, b.minWait, b.pulls = 0, 0, false, maxWait, 0
+	b.have, b.shrink, b.grow, b.minWait, b.pulls = 0, 0, 0, maxWait, 0
 }
 
 func (b *Buffer) releasePrev() {

@@ -66,7 +66,7 @@ func (r result) p(q float64) float64 {
 // play runs the arrivals through a buffer for the given ticks, which are offset
 // against the sender's.
 func play(events []event, ptime, ticks int, offset int64) result {
-	b, dec, dst := New(1), fake{ptime * 48}, make([]float32, frame)
+	b, dec, dst := New(), fake{ptime * 48}, make([]float32, frame)
 	res := result{numbers: map[int]bool{}}
 	arrived := map[int]int64{}
 	last, pending := -1, 0
@@ -78,9 +78,9 @@ func play(events []event, ptime, ticks int, offset int64) result {
 			if _, dup := arrived[e.num]; !dup {
 				arrived[e.num] = e.at
 			}
-			b.Put(7, uint16(65500+e.num), uint32(4294960000+e.num*ptime*48), binary.BigEndian.AppendUint32(nil, uint32(e.num+1)), ptime*48, e.at)
+			b.Put(codec.Opus, 7, uint16(65500+e.num), uint32(4294960000+e.num*ptime*48), binary.BigEndian.AppendUint32(nil, uint32(e.num+1)), ptime*48, e.at)
 		}
-		f := b.Pull(now, dec, dst)
+		f := b.Pull(now, codec.Opus, dec, dst)
 		num := int(dst[0]) - 1
 		if num >= 0 {
 			res.numbers[num] = true
@@ -160,15 +160,15 @@ func TestDelayComesBackAfterAStall(t *testing.T) {
 }
 
 func TestPausesAreSilentAndResumeWhole(t *testing.T) {
-	b, dec, dst := New(1), fake{frame}, make([]float32, frame)
+	b, dec, dst := New(), fake{frame}, make([]float32, frame)
 	heard := map[int]bool{}
 	active := 0
 	for tick := range 400 {
 		now := int64(tick)*frameNs + 9e6
 		if tick%100 < 50 { // talks for a second, is silent for one
-			b.Put(1, uint16(tick%100+tick/100*50), uint32(tick*frame), binary.BigEndian.AppendUint32(nil, uint32(tick+1)), frame, int64(tick)*frameNs)
+			b.Put(codec.Opus, 1, uint16(tick%100+tick/100*50), uint32(tick*frame), binary.BigEndian.AppendUint32(nil, uint32(tick+1)), frame, int64(tick)*frameNs)
 		}
-		if b.Pull(now, dec, dst).Active {
+		if b.Pull(now, codec.Opus, dec, dst).Active {
 			active++
 		}
 		heard[int(dst[0])-1] = true
@@ -185,9 +185,9 @@ func TestPausesAreSilentAndResumeWhole(t *testing.T) {
 
 func TestRestartsAndOddNumbers(t *testing.T) {
 	put := func(b *Buffer, ssrc uint32, seq uint16, at int64) Result {
-		return b.Put(ssrc, seq, uint32(seq)*frame, []byte{0, 0, 0, 1}, frame, at)
+		return b.Put(codec.Opus, ssrc, seq, uint32(seq)*frame, []byte{0, 0, 0, 1}, frame, at)
 	}
-	b := New(1)
+	b := New()
 	for i, c := range []struct {
 		ssrc uint32
 		seq  uint16
@@ -202,23 +202,23 @@ func TestRestartsAndOddNumbers(t *testing.T) {
 			t.Errorf("packet %d (ssrc %d, seq %d): %v, want %v", i, c.ssrc, c.seq, got, c.want)
 		}
 	}
-	if got := b.Put(2, 6, 0, make([]byte, MaxPayload+1), frame, 0); got != Dropped {
+	if got := b.Put(codec.Opus, 2, 6, 0, make([]byte, MaxPayload+1), frame, 0); got != Dropped {
 		t.Errorf("an oversized payload: %v", got)
 	}
-	if got := b.Put(2, 6, 0, nil, 0, 0); got != Dropped {
+	if got := b.Put(codec.Opus, 2, 6, 0, nil, 0, 0); got != Dropped {
 		t.Errorf("an unreadable payload: %v", got)
 	}
 }
 
 func TestWhoIsDecodedLateStartsWhole(t *testing.T) {
-	b, dst := New(1), make([]float32, frame)
+	b, dst := New(), make([]float32, frame)
 	var dec codec.Decoder
 	for tick := range 50 {
-		b.Put(1, uint16(tick), uint32(tick*frame), binary.BigEndian.AppendUint32(nil, uint32(tick+1)), frame, int64(tick)*frameNs)
+		b.Put(codec.Opus, 1, uint16(tick), uint32(tick*frame), binary.BigEndian.AppendUint32(nil, uint32(tick+1)), frame, int64(tick)*frameNs)
 		if tick == 30 {
 			dec = fake{frame}
 		}
-		f := b.Pull(int64(tick)*frameNs+9e6, dec, dst)
+		f := b.Pull(int64(tick)*frameNs+9e6, codec.Opus, dec, dst)
 		if tick >= 30 && (int(dst[0]) != tick+1 || f.Concealed || len(f.Packets) != 1) {
 			t.Fatalf("tick %d plays %v, %+v", tick, dst[0], f)
 		}
@@ -226,12 +226,12 @@ func TestWhoIsDecodedLateStartsWhole(t *testing.T) {
 }
 
 func TestNothingAllocates(t *testing.T) {
-	b, dst, p := New(1), make([]float32, frame), []byte{0, 0, 0, 1}
+	b, dst, p := New(), make([]float32, frame), []byte{0, 0, 0, 1}
 	var dec codec.Decoder = fake{frame}
 	tick := 0
 	step := func() {
-		b.Put(1, uint16(tick), uint32(tick*frame), p, frame, int64(tick)*frameNs)
-		b.Pull(int64(tick)*frameNs+9e6, dec, dst)
+		b.Put(codec.Opus, 1, uint16(tick), uint32(tick*frame), p, frame, int64(tick)*frameNs)
+		b.Pull(int64(tick)*frameNs+9e6, codec.Opus, dec, dst)
 		tick++
 	}
 	for range 10 {
@@ -248,22 +248,27 @@ func FuzzBuffer(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 0, 0, 1, 1, 20, 0, 2, 2, 20})
 	f.Add([]byte{255, 250, 1, 9, 0, 1, 200, 3, 7, 7, 7, 7, 128, 0, 128, 255})
 	f.Fuzz(func(t *testing.T, in []byte) {
-		b, dst := New(6), make([]float32, frame)
-		dec, err := codec.NewDecoder(codec.PCMU)
-		if err != nil {
-			t.Fatal(err)
+		b, dst := New(), make([]float32, frame)
+		var decs [codec.Count]codec.Decoder
+		for _, id := range []codec.ID{codec.Opus, codec.G722, codec.PCMU} {
+			var err error
+			if decs[id], err = codec.NewDecoder(id); err != nil {
+				t.Fatal(err)
+			}
 		}
 		now := int64(0)
 		for i := 0; len(in) >= 4; i++ {
 			seq, ts := binary.BigEndian.Uint16(in), uint32(in[2])*uint32(in[2])*40
 			now += int64(in[3]) * 1e6
-			b.Put(uint32(in[2]>>6), seq, ts, make([]byte, 160+int(in[3]&3)*80), (160+int(in[3]&3)*80)*6, now)
+			id := codec.PCMU - codec.ID(in[3]>>7) // or G.722, whose packets are of the same length
+			b.Put(id, uint32(in[2]>>6), seq, ts, make([]byte, 160+int(in[3]&3)*80), (160+int(in[3]&3)*80)*6, now)
 			in = in[4:]
 			var d codec.Decoder
+			of := b.Next()
 			if i%7 < 5 {
-				d = dec
+				d = decs[of]
 			}
-			b.Pull(now, d, dst)
+			b.Pull(now, of, d, dst)
 			if b.count < 0 || b.count > slotCount || b.have < 0 || b.have > pcmSize {
 				t.Fatalf("%d packets and %d samples wait", b.count, b.have)
 			}
@@ -271,6 +276,6 @@ func FuzzBuffer(f *testing.F) {
 				t.Fatalf("%d packets wait and none is the first", b.count)
 			}
 		}
-		b.Reset(6)
+		b.Reset()
 	})
 }

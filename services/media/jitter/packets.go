@@ -1,6 +1,10 @@
 package jitter
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/parley-jami/parley/services/media/codec"
+)
 
 // slotCount bounds what one sender may have waiting: 64 packets, 1.28 s at 20 ms.
 const slotCount = 64
@@ -12,12 +16,21 @@ const MaxPayload = 1500
 // 10 s at 20 ms. As in RFC 3550 A.1 it takes two packets in a row to believe it.
 const restartGap = 500
 
+// A sender that goes back by less than restartGap looks like one whose packets come late. It is
+// believed to have begun anew when so many came in order and none that was not late: the first bound for
+// numbers from before anything that could still wait, the second for those of a path that is longer.
+const (
+	restartStale = 3
+	restartLate  = 10
+)
+
 // slot holds one packet.
 type slot struct {
 	seq     int64 // extended
 	ts      int64 // unwrapped, in samples at 48 kHz
 	arrival int64 // monotonic ns
 	samples int   // length at 48 kHz
+	codec   codec.ID
 	n       int
 	data    [MaxPayload]byte
 }
@@ -68,9 +81,9 @@ const (
 )
 
 // Put takes a packet in; payload is copied. samples is the payload's length at
-// 48 kHz and ts the RTP timestamp, whose unit is scale samples at 48 kHz. It may
-// be called beside Pull.
-func (b *Buffer) Put(ssrc uint32, seq uint16, ts uint32, payload []byte, samples int, arrival int64) Result {
+// 48 kHz and ts the RTP timestamp, in the unit of the codec. A stream may change its codec from one packet
+// to the next. It may be called beside Pull.
+func (b *Buffer) Put(id codec.ID, ssrc uint32, seq uint16, ts uint32, payload []byte, samples int, arrival int64) Result {
 	if samples <= 0 || len(payload) > MaxPayload {
 		return Dropped
 	}
@@ -95,9 +108,14 @@ func (b *Buffer) Put(ssrc uint32, seq uint16, ts uint32, payload []byte, samples
 	}
 	b.oddSet = false
 	if b.started && ext < b.next || b.count > 0 && ext <= b.highSeq-slotCount {
-		b.lateInWindow++
-		return Late
+		if !b.staleLocked(ext) {
+			b.lateInWindow++
+			return Late
+		}
+		b.beginLocked(ssrc, seq, ts, arrival)
+		ext, res = b.highSeq, Restarted
 	}
+	b.lateRun = 0
 	i := ext & (slotCount - 1)
 	switch old := b.slots[i]; {
 	case old != nil && old.seq == ext:
@@ -105,16 +123,31 @@ func (b *Buffer) Put(ssrc uint32, seq uint16, ts uint32, payload []byte, samples
 	case old != nil || b.count > 0 && ext > b.highSeq+1 && ext >= b.firstLocked().seq+slotCount:
 		b.flushLocked() // so far ahead that what waits is stale
 	}
-	pos := b.highTS + int64(int32(ts-b.rawTS))*int64(b.scale)
+	pos := b.highTS + int64(int32(ts-b.rawTS))*int64(id.ClockScale())
+	if id != b.codec { // another clock (RFC 7160 §3): the numbers tell how far it is
+		pos = b.highTS + (ext-b.highSeq)*frame
+		b.codec, b.haveTransit = id, false
+	}
 	b.jitterLocked(pos, arrival)
 	if ext >= b.highSeq {
 		b.highSeq, b.highTS, b.rawTS = ext, pos, ts
 	}
 	s := getSlot()
-	s.seq, s.ts, s.arrival, s.samples, s.n = ext, pos, arrival, samples, copy(s.data[:], payload)
+	s.codec, s.seq, s.ts, s.arrival, s.samples, s.n = id, ext, pos, arrival, samples, copy(s.data[:], payload)
 	b.slots[i] = s
 	b.count++
 	return res
+}
+
+// staleLocked notes a late packet and reports whether it is one of a sender that began anew.
+func (b *Buffer) staleLocked(ext int64) bool {
+	if b.lateRun > 0 && ext == b.lateSeq+1 {
+		b.lateRun++
+	} else {
+		b.lateRun = 1
+	}
+	b.lateSeq = ext
+	return b.lateRun >= restartLate || b.lateRun >= restartStale && ext <= b.highSeq-slotCount
 }
 
 // beginLocked starts a stream. What waits of the one before is dropped: its
@@ -126,7 +159,7 @@ func (b *Buffer) beginLocked(ssrc uint32, seq uint16, ts uint32, arrival int64) 
 	b.highSeq = 1<<16 + int64(seq)
 	b.highTS, b.rawTS = 0, ts
 	b.lastTransit, b.haveTransit = 0, false
-	b.expanded = 0
+	b.expanded, b.lateRun = 0, 0
 }
 
 // flushLocked drops what waits and makes the next packet begin a spurt.

@@ -40,11 +40,15 @@ const maxHave = 4 * frame
 var pcmPool = sync.Pool{New: func() any { return new([pcmSize]float32) }}
 
 // Pull moves the stream on by 20 ms of sound and writes it to dst (960 samples).
-// now is on the clock of Put's arrival. With a nil decoder nothing is decoded and
-// dst isn't touched; a decoder given after a nil one must be fresh.
-func (b *Buffer) Pull(now int64, dec codec.Decoder, dst []float32) Frame {
+// now is on the clock of Put's arrival. dec is of the codec id, which [Buffer.Next] says; packets of another one
+// wait for the next Pull. With a nil decoder nothing is decoded and
+// dst isn't touched; a decoder given after a nil one, or of another codec, must be fresh.
+func (b *Buffer) Pull(now int64, id codec.ID, dec codec.Decoder, dst []float32) Frame {
 	var f Frame
 	b.releaseUsed()
+	if b.id = id; b.prev != nil && b.prev.codec != id {
+		b.releasePrev()
+	}
 	if dec == nil {
 		b.cool()
 	} else if !b.decoding {
@@ -159,12 +163,12 @@ func (b *Buffer) conceal(dec codec.Decoder, n int) {
 func (b *Buffer) stepLocked(now int64) step {
 	first := b.firstLocked()
 	if !b.playing {
-		if first == nil || now < first.arrival+max(startMargin, b.guard) {
+		if first == nil || first.codec != b.id || now < first.arrival+max(startMargin, b.guard) {
 			return step{}
 		}
 		b.playing, b.started, b.next, b.expanded = true, true, first.seq, 0
 	}
-	if first == nil {
+	if first == nil || first.codec != b.id {
 		if b.expanded+frame > maxExpand {
 			b.playing = false
 			return step{}
@@ -177,7 +181,9 @@ func (b *Buffer) stepLocked(now int64) step {
 		return step{kind: stepExpand, samples: frame}
 	}
 	if b.count > slotCount/2 || b.queuedLocked(first) > maxQueue {
-		first = b.skipLocked(first)
+		if first = b.skipLocked(first); first.codec != b.id {
+			return step{kind: stepExpand, samples: frame}
+		}
 	}
 	missing := first.seq - b.next
 	if missing > 0 && b.expanded > 0 && b.lossy && !b.slack {

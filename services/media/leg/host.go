@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,6 +22,7 @@ import (
 type Config struct {
 	Public  []netip.Addr // addresses to name in SDP; empty: the machine's own
 	Loudest int
+	Keep    bool // packets stay as they are, and legs are taken, also when rooms don't keep their time
 	// Browser is the socket for browsers; RTP and RTCP hold the pairs for phones.
 	Browser *net.UDPConn
 	RTP     [Pairs]*net.UDPConn
@@ -76,6 +78,9 @@ type Host struct {
 	relays  relays
 	clockW  [1 + 2*Pairs + 2*maxRelays]batch // clock goroutine
 	past    [dropReasons]uint64              // clock goroutine: drops already logged
+
+	lateness lateness // clock goroutine
+	late     atomic.Bool
 }
 
 // New takes the sockets over; nothing runs before [Host.Start].
@@ -245,6 +250,7 @@ func (h *Host) clock() {
 		case now := <-t.C:
 			h.cfg.Table.Alive(now)
 			h.round(now)
+			h.punctual(mix.Now())
 			h.logDrops()
 		}
 	}

@@ -174,3 +174,31 @@ func eventually(t testing.TB, what string, ok func() bool) {
 }
 
 func addrOf(c *net.UDPConn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr).AddrPort() }
+
+// TestLateness: a process whose ticks are missed for seconds takes no more legs, until they are not for longer.
+func TestLateness(t *testing.T) {
+	var x lateness
+	var at int64
+	var done, missed uint64
+	late := false
+	step := func(what string, seconds int, share float64, legs int, want bool) {
+		t.Helper()
+		for range seconds {
+			at += lateWindow
+			m := uint64(100 * share)
+			done, missed = done+100-m, missed+m
+			late = x.judge(at, done, missed, legs, late)
+		}
+		if late != want {
+			t.Fatalf("%s: late %t", what, late)
+		}
+	}
+	step("calm", 20, 0.01, 1000, false)
+	step("few legs", 20, 0.9, fewLegs, false)
+	step("two seconds", 2, 0.5, 1000, false)
+	step("a good one between", 1, 0.1, 1000, false)
+	step("three seconds", 3, 0.5, 1000, true)
+	step("not calm for long", calmFor-1, 0, 1000, true)
+	step("not calm", 1, 0.1, 1000, true)
+	step("calm", calmFor, 0, 1000, false)
+}

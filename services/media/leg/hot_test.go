@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,15 +27,18 @@ func listener(t testing.TB, n *node, id string, p srtp.Profile) *Leg {
 		t.Fatal(err)
 	}
 	l, _ := n.Leg(id)
+	l.latch(addrOf(c))
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if p != 0 {
 		out, in := newKeys(p), newKeys(p)
-		l.mu.Lock()
 		l.st.Secure, l.st.Out, l.st.In = true, &out, &in
-		err := l.configureLocked()
-		l.mu.Unlock()
-		if err != nil {
-			t.Fatal(err)
-		}
+	}
+	if err := l.configureLocked(); err != nil {
+		t.Fatal(err)
+	}
+	if !l.out.on {
+		t.Fatal("nothing is sent to the listener")
 	}
 	return l
 }
@@ -175,4 +179,23 @@ func BenchmarkHalfOpen(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// FuzzDigits gives telephone-events, and what is none, of a far end.
+func FuzzDigits(f *testing.F) {
+	f.Add([]byte{5, 0x8a, 1, 64, 0, 1, 5, 0x8a, 1, 64, 0, 1})
+	f.Add([]byte{16, 0, 0, 0, 0, 0, 0, 0x80, 255, 255, 9, 9, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var d digits
+		for now := int64(0); len(b) >= 6; now += 3e8 {
+			name, ms := d.packet(b[:min(4, len(b))], uint32(b[4])<<8|uint32(b[5]), 8000*int(b[5]&1)*6, now)
+			if len(name) > 1 || name != "" && !strings.Contains(digitNames, name) || ms < 0 || ms > 65535 {
+				t.Fatalf("%q for %d ms", name, ms)
+			}
+			if name, ms := d.overdue(now); len(name) > 1 || ms < 0 {
+				t.Fatalf("%q for %d ms", name, ms)
+			}
+			b = b[6:]
+		}
+	})
 }

@@ -2,9 +2,12 @@ package leg
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 
+	"github.com/parley-jami/parley/services/media/codec"
 	"github.com/parley-jami/parley/services/media/mix"
+	"github.com/parley-jami/parley/services/media/sdp"
 	"github.com/parley-jami/parley/services/media/srtp"
 	"github.com/parley-jami/parley/services/media/wire"
 )
@@ -17,12 +20,16 @@ type inbound struct {
 	srtp      *srtp.In
 	keys      srtp.Keys
 	pt, dtmf  uint8
-	level     uint8 // id of the extension
-	clock     int   // RTP clock of the codec, Hz
+	codec     codec.ID    // of pt
+	also      []sdp.Codec // that the far end may send instead
+	level     uint8       // id of the extension
+	clock     int         // RTP clock of the codec, Hz
 	dtmfClock int
 	member    *mix.Member
 	pkt       mix.Packet // scratch, so that it does not escape for each packet
 	rx        receiver
+	ssrc      uint32 // of who speaks
+	ssrcAt    int64  // mix.Now of his last packet
 	digit     digits
 }
 
@@ -62,6 +69,11 @@ func (l *Leg) rtp(pkt []byte, now int64) bool {
 			l.slot.Received.Store(index)
 		}
 	}
+	if !in.secure && !in.speaks(h.SSRC, now) {
+		in.mu.Unlock()
+		l.h.drop(dropSource)
+		return false
+	}
 	if h.Padding {
 		var ok bool
 		if payload, ok = wire.Unpad(payload); !ok {
@@ -73,7 +85,7 @@ func (l *Leg) rtp(pkt []byte, now int64) bool {
 	var pressed string
 	var ms int
 	switch {
-	case h.PayloadType == in.pt:
+	case in.takes(h.PayloadType):
 		in.rx.packet(&h, now, in.clock)
 		if in.member != nil && len(payload) > 0 {
 			level, voice, _ := h.Level(in.level)
@@ -99,6 +111,33 @@ func (l *Leg) rtp(pkt []byte, now int64) bool {
 	}
 	l.touch(now)
 	return true
+}
+
+// sourceQuiet is the silence of a sender after which another one may take his place, without keys.
+const sourceQuiet = int64(100e6)
+
+// speaks reports whether a packet without keys is of who speaks: with somebody else's address, anybody may
+// send in between, and each change of the sender begins the stream anew (RFC 3550 §8.2).
+func (in *inbound) speaks(ssrc uint32, now int64) bool {
+	if ssrc != in.ssrc && in.rx.started && now-in.ssrcAt < sourceQuiet {
+		return false
+	}
+	in.ssrc, in.ssrcAt = ssrc, now
+	return true
+}
+
+// takes reports whether a payload type is a codec's that was negotiated, and has the member send that.
+func (in *inbound) takes(pt uint8) bool {
+	id := in.codec
+	if pt != in.pt {
+		i := slices.IndexFunc(in.also, func(c sdp.Codec) bool { return c.PT == pt })
+		if i < 0 {
+			return false
+		}
+		id = in.also[i].ID
+	}
+	in.clock = 50 * int(id.RTPSamples())
+	return in.member == nil || in.member.SetIn(id) == nil
 }
 
 // latch makes from the address of a leg that was waiting for its first packet.

@@ -13,6 +13,7 @@ package leg
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -57,8 +58,10 @@ type State struct {
 	Negotiated bool
 	Codec      codec.ID
 	PT, DTMF   uint8
+	Also       []sdp.Codec // that the far end may send as well, when the offer was ours
 	DTMFClock  int
 	Level      uint8
+	MaxPtime   int           // ms, 0: not told
 	Far        sdp.Direction // what the far end does
 	Mux        bool
 	Secure     bool
@@ -215,6 +218,14 @@ func (l *Leg) alive() {
 	l.h.events.Change(l.id, l.room.name, "connected", "")
 }
 
+// maxFrames is how many frames of 20 ms a packet to the far end may have.
+func (s *State) maxFrames() int {
+	if s.MaxPtime == 0 {
+		return math.MaxInt32 // RFC 3551 §4.2 has receivers take 200 ms
+	}
+	return s.MaxPtime / 20
+}
+
 // join makes the leg a member of the mix, or one with the codecs and the
 // direction that were negotiated last.
 func (l *Leg) join() error {
@@ -236,6 +247,7 @@ func (l *Leg) join() error {
 	l.mu.Unlock()
 
 	if again && old != nil {
+		old.SetMaxFrames(st.maxFrames())
 		return old.SetCodecs(st.Codec, st.Codec)
 	}
 	if old != nil {
@@ -249,6 +261,7 @@ func (l *Leg) join() error {
 	if err != nil {
 		return err
 	}
+	m.SetMaxFrames(st.maxFrames())
 	l.mu.Lock()
 	closed := l.closed
 	if !closed {

@@ -200,7 +200,7 @@ func (h *Host) Answer(id string, epoch uint64, answer string, remote netip.Addr)
 	case far.Crypto == nil:
 		l.st.Out = nil
 	}
-	l.st.Offer = answer
+	l.st.Offer, l.st.Also = answer, slices.Clone(far.Codecs[1:])
 	l.mu.Unlock()
 	if err := l.apply(); err != nil {
 		return Opened{}, err
@@ -367,7 +367,8 @@ func (l *Leg) takeLocked(far *sdp.Remote, remote netip.Addr) {
 	st := &l.st
 	c := far.Codec()
 	st.Negotiated, st.Codec, st.PT, st.DTMF, st.DTMFClock, st.Level = true, c.ID, c.PT, far.DTMF, far.DTMFClock(), far.Level
-	st.Far, st.Mux = far.Dir, far.Mux
+	st.MaxPtime = far.MaxPtime
+	st.Far, st.Mux, st.Also = far.Dir, far.Mux, nil
 	if st.Jami {
 		st.Secure = true
 		if remote.IsValid() {

@@ -119,7 +119,7 @@ func (l *Leg) configureLocked() error {
 	}
 	in.clear = st.Jami
 	in.secure, in.pt, in.dtmf, in.level, in.dtmfClock = st.Secure, st.PT, st.DTMF, st.Level, st.DTMFClock
-	in.clock = 50 * int(st.Codec.RTPSamples())
+	in.codec, in.also, in.clock = st.Codec, st.Also, 50*int(st.Codec.RTPSamples())
 	return nil
 }
 

@@ -35,6 +35,7 @@ func (h *Host) Room(name string) *Room {
 	r := &Room{h: h, name: name, refs: 1}
 	r.Mix = mix.NewRoom(mix.Config{
 		Name: name, Loudest: h.cfg.Loudest, Flush: r.flush, Ticks: &h.ticks,
+		Keep: h.cfg.Keep, OnPace: func(p mix.Pace) { h.paced(name, p) },
 		OnVoice: func(member string, speaking bool, level int) { h.events.Voice(member, name, speaking, level) },
 	})
 	h.rooms[name] = r

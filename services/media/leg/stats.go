@@ -16,6 +16,7 @@ const (
 	dropReplay
 	dropEarly
 	dropPayloadType
+	dropSource
 	dropCheck
 	dropHandshake
 	dropSend
@@ -33,6 +34,7 @@ var DropReasons = [dropReasons]string{
 	"replay",       // seen before, or too old
 	"early",        // before there are keys
 	"payload_type", // not negotiated
+	"source",       // RTP without keys of another sender than who speaks
 	"check",        // STUN that is no valid check of a leg
 	"handshake",    // DTLS without a place for a handshake
 	"send",         // refused by the kernel

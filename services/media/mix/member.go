@@ -21,6 +21,7 @@ type Member struct {
 	hearsOthers atomic.Bool   // a source that is given the mix without itself, by the tap
 	active      atomic.Bool   // in the room's list of those who send
 	carried     atomic.Bool   // goes to the room's other workers
+	maxFrames   atomic.Int32  // of 20 ms in a packet that it takes
 	buf         atomic.Pointer[jitter.Buffer]
 
 	peak  atomic.Int32 // loudness of the packets since the last tick, -1: none, unknownPeak: must be decoded
@@ -80,10 +81,10 @@ func (m *Member) Push(p *Packet) {
 	samples := codec.Samples(id, p.Payload)
 	buf := m.buf.Load()
 	if buf == nil {
-		buf = jitter.New(id.ClockScale())
+		buf = jitter.New()
 		m.buf.Store(buf)
 	}
-	switch buf.Put(p.SSRC, p.Seq, p.Timestamp, p.Payload, samples, p.Arrival) {
+	switch buf.Put(id, p.SSRC, p.Seq, p.Timestamp, p.Payload, samples, p.Arrival) {
 	case jitter.Late:
 		m.received.Add(1)
 		m.late.Add(1)
@@ -154,7 +155,22 @@ func (m *Member) SetCanSpeak(can bool) {
 
 func (m *Member) openLocked() { m.open.Store(m.canSpeak && !m.muted && !m.closed) }
 
-// SetCodecs changes what the member sends and receives.
+// SetMaxFrames says how many frames of 20 ms a packet may have that the member gets, 1 to 3, which is the default.
+func (m *Member) SetMaxFrames(n int) { m.maxFrames.Store(int32(min(max(n, 1), maxSpan))) }
+
+// SetIn changes what the member sends, from the next packet that is pushed. It costs next to nothing
+// when that is the same.
+func (m *Member) SetIn(id CodecID) error {
+	if id >= codec.Count {
+		return ErrCodec
+	}
+	if m.in.Load() != uint32(id) {
+		m.in.Store(uint32(id))
+	}
+	return nil
+}
+
+// SetCodecs changes what the member sends, from the next packet that is pushed, and receives.
 func (m *Member) SetCodecs(in, out CodecID) error {
 	if in >= codec.Count || out >= codec.Count {
 		return ErrCodec

@@ -42,12 +42,12 @@ type Packet struct {
 	Arrival   int64  // monotonic nanoseconds, as by [Now]
 }
 
-// Frame is 20 ms of sound for one listener.
+// Frame is 20 ms of sound for one listener; where the room does not keep its time, 40 or 60.
 type Frame struct {
 	Codec   CodecID
 	Payload []byte // valid during the call only, shared between listeners: read-only
 	Samples uint32 // advance of the codec's RTP clock in 20 ms: 960 for Opus, else 160
-	// Tick counts 20 ms of the room's clock. It may jump: ticks that were missed
+	// Tick counts 20 ms of the room's clock; it is that of the beginning. It may jump: ticks that were missed
 	// and pauses count too, so the RTP timestamp is base + Tick*Samples.
 	Tick uint64
 	// Marker says that this frame is the first after a pause of this listener.
@@ -73,6 +73,11 @@ type Config struct {
 	OnVoice func(member string, speaking bool, level int)
 	// Flush comes once at the end of each tick that wrote frames.
 	Flush func()
+	// OnPace says that the room's listeners get longer packets from now on, or shorter ones, since
+	// it does not keep its time, or does again. It comes from the room's goroutine.
+	OnPace func(Pace)
+	// Keep has the room never do that.
+	Keep bool
 	// Ticks counts those of all rooms that share it; nil: nobody asks.
 	Ticks *Ticks
 }
@@ -82,6 +87,9 @@ type Ticks struct {
 	Done   atomic.Uint64
 	Missed atomic.Uint64 // whose time had passed when the room was woken
 	Spent  atomic.Uint64 // ns, in those that were done
+	// Shedding is how many rooms give their listeners longer packets now.
+	Shedding atomic.Int32
+	Over     atomic.Int32 // and of these those that does not help
 }
 
 // Errors of [Room.Add].

@@ -427,6 +427,23 @@ func (humming) Read(dst []float32) bool {
 	return true
 }
 
+// A tick that is late by less than its length is done, an older one is left out.
+func TestLateTicks(t *testing.T) {
+	r := &Room{epoch: 1000}
+	const ms = int64(time.Millisecond)
+	for _, c := range []struct{ late, want int64 }{
+		{0, 100}, {1 * ms, 100}, {20 * ms, 100}, {20*ms + 1, 101}, {39 * ms, 101}, {40 * ms, 102}, {1000 * ms, 150},
+	} {
+		now := r.epoch + 100*int64(TickLength) + c.late
+		if got := r.turn(100, now); got != c.want || r.until(got, now) > 0 {
+			t.Errorf("%d ms late: tick %d, want %d", c.late/ms, got, c.want)
+		}
+	}
+	if got := r.until(100, r.epoch); got != 100*TickLength {
+		t.Errorf("%v until tick 100", got)
+	}
+}
+
 // TestMissedTicksAreCounted: a room that is held up for longer than a tick says how many went by.
 func TestMissedTicksAreCounted(t *testing.T) {
 	ticks := new(Ticks)

@@ -52,6 +52,10 @@ type Room struct {
 	tail      int // ticks that are still sent after the last sound
 	probe     int // where the rotation of those who must be decoded stands
 	lastTick  uint64
+	pace      pace
+	sheds     bool // is counted in Ticks.Shedding
+	over      bool // and in Ticks.Over
+	past      *[codec.Count]history
 }
 
 // NewRoom makes an empty room. It costs nothing until somebody sends.
@@ -61,7 +65,7 @@ func NewRoom(cfg Config) *Room {
 	}
 	cfg.Loudest = min(max(cfg.Loudest, 1), maxLoudest)
 	return &Room{
-		cfg: cfg, epoch: Now(), members: map[string]*Member{}, shared: newStream(),
+		cfg: cfg, epoch: Now(), members: map[string]*Member{}, shared: newStream(), pace: newPace(),
 		wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
@@ -90,6 +94,7 @@ func (r *Room) add(m *Member, in, out CodecID) (*Member, error) {
 	m.in.Store(uint32(in))
 	m.out.Store(uint32(out))
 	m.peak.Store(-1)
+	m.maxFrames.Store(maxSpan)
 	m.level.Store(silence)
 	m.t.agc.reset()
 	m.openLocked()
@@ -192,6 +197,7 @@ func (r *Room) Close() {
 // run is the room's goroutine. It sleeps without a timer while nobody sends.
 func (r *Room) run() {
 	defer close(r.ended)
+	defer r.rest()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -203,26 +209,61 @@ func (r *Room) run() {
 		r.merge()
 		due := r.tickAt(Now()) + 1
 		for len(r.sending) > 0 || r.tail > 0 {
-			now := Now()
-			next := r.epoch + (r.tickAt(now)+1)*int64(TickLength)
-			timer.Reset(time.Duration(next - now))
-			select {
-			case <-r.done:
-				return
-			case <-timer.C:
+			if wait := r.until(due, Now()); wait > 0 {
+				timer.Reset(wait)
+				select {
+				case <-r.done:
+					return
+				case <-timer.C:
+				}
+			} else {
+				select {
+				case <-r.done:
+					return
+				default:
+				}
 			}
-			// A late wake-up lands in a later tick; those between are gone.
-			now = Now()
-			tick := r.tickAt(now)
+			now := Now()
+			tick := r.turn(due, now)
 			r.tick(now, uint64(tick))
+			spent, missed := Now()-now, max(0, tick-due)
 			if t := r.cfg.Ticks; t != nil {
 				t.Done.Add(1)
-				t.Missed.Add(uint64(max(0, tick-due)))
-				t.Spent.Add(uint64(Now() - now))
+				t.Missed.Add(uint64(missed))
+				t.Spent.Add(uint64(spent))
+			}
+			if !r.cfg.Keep && r.pace.done(spent, missed, len(r.listeners)) {
+				r.paced()
 			}
 			due = tick + 1
 		}
+		r.rest()
 	}
+}
+
+// rest is the end of the ticks for now.
+func (r *Room) rest() {
+	if r.pace.rest() {
+		r.paced()
+	}
+}
+
+// maxLate is how late a tick is still done: a receiver's buffer bears 20 ms of jitter better
+// than a frame that never comes. It is one frame at a time: older ones would be a burst.
+const maxLate = TickLength
+
+// until is how long it is to a tick.
+func (r *Room) until(tick, now int64) time.Duration {
+	return time.Duration(r.epoch + tick*int64(TickLength) - now)
+}
+
+// turn is the tick to do when one was due: that one, or the last one whose time has come when
+// it is too late. Those between are gone.
+func (r *Room) turn(due, now int64) int64 {
+	if r.until(due, now) >= -maxLate {
+		return due
+	}
+	return r.tickAt(now)
 }
 
 func (r *Room) tickAt(now int64) int64 { return (now - r.epoch) / int64(TickLength) }

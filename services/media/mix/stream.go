@@ -13,6 +13,7 @@ type stream struct {
 	buf    [codec.Count][codec.MaxPayload]byte
 	frames [codec.Count][2]Frame // the same packet without and with the marker
 	made   [codec.Count]bool     // in this tick
+	past   *[codec.Count]history // of the stream of all; nil: nobody gets several frames at once
 }
 
 func newStream() *stream {
@@ -57,6 +58,9 @@ func (s *stream) frame(id CodecID, tick uint64, marker bool) *Frame {
 		n, err := s.enc[id].Encode(s.buf[id][:], s.pcm[:])
 		if err != nil {
 			n = 0
+		}
+		if s.past != nil {
+			s.past[id].keep(tick, s.buf[id][:n])
 		}
 		for i := range f {
 			f[i] = Frame{Codec: id, Payload: s.buf[id][:n:n], Samples: id.RTPSamples(), Tick: tick, Marker: i == 1}

@@ -175,14 +175,13 @@ func (r *Room) pull(m *Member, now int64, decode bool) {
 		}
 		m.t.frame = jitter.Frame{Active: ok}
 	} else if buf := m.buf.Load(); buf != nil {
-		id := CodecID(m.in.Load())
+		if !m.open.Load() && !m.t.heard.leaving { // muted: what waits isn't for others' ears
+			buf.Reset()
+		}
+		id := buf.Next()
 		if id != m.t.codec {
 			r.dropDecoder(m)
-			buf.Reset(id.ClockScale())
 			m.t.codec = id
-		}
-		if !m.open.Load() && !m.t.heard.leaving { // muted: what waits isn't for others' ears
-			buf.Reset(id.ClockScale())
 		}
 		if decode && m.t.dec == nil {
 			m.t.dec = r.decoder(id)
@@ -190,7 +189,7 @@ func (r *Room) pull(m *Member, now int64, decode bool) {
 		if !decode {
 			r.dropDecoder(m)
 		}
-		m.t.frame = buf.Pull(now, m.t.dec, dst)
+		m.t.frame = buf.Pull(now, id, m.t.dec, dst)
 		ok = m.t.frame.Active
 	}
 	if m.t.missing++; ok {
@@ -269,21 +268,75 @@ func (r *Room) mix() {
 
 // send gives every listener his frame.
 func (r *Room) send(tick uint64) {
-	for _, m := range r.listeners {
+	if r.pace.span > 1 && r.shared.past == nil {
+		if r.past == nil {
+			r.past = new([codec.Count]history)
+		}
+		r.shared.past = r.past
+	}
+	for i, m := range r.listeners {
+		id := CodecID(m.out.Load())
+		if r.shared.past != nil && r.held(m, id, tick, i) {
+			continue
+		}
 		s := r.shared
 		if m.t.own != nil {
 			s = m.t.own
 		}
 		marker := m.t.lastTick+1 != tick
-		if f := s.frame(CodecID(m.out.Load()), tick, marker); f != nil {
+		if f := s.frame(id, tick, marker); f != nil {
 			m.write(f)
 		}
 		m.t.lastTick = tick
+	}
+	if r.pace.span == 1 { // nothing is held back any more
+		r.shared.past = nil
 	}
 	r.runTap(tick)
 	if r.cfg.Flush != nil {
 		r.cfg.Flush()
 	}
+}
+
+// held gives a listener what was held back for him and reports whether this tick's frame is dealt with: it went
+// along, or waits for the next ones. Those who get packets of several frames take turns, so that each tick sends as much.
+func (r *Room) held(m *Member, id CodecID, tick uint64, i int) bool {
+	span := min(r.pace.span, int(m.maxFrames.Load()))
+	waits := tick - 1 - m.t.lastTick // frames that he has not got, or a pause
+	if m.t.own != nil {
+		if waits > 0 && waits < maxSpan {
+			r.writeHeld(m, id, tick-1, int(waits)) // of others, from when he was not heard
+		}
+		return false
+	}
+	if r.shared.frame(id, tick, false) == nil {
+		return false
+	}
+	if span > 1 && (tick+uint64(i))%uint64(span) != 0 && waits+1 < maxSpan {
+		return true
+	}
+	n := 1
+	for n < maxSpan && uint64(n) <= waits && r.shared.past[id].at(tick-uint64(n)) != nil {
+		n++
+	}
+	r.writeHeld(m, id, tick, n)
+	return true
+}
+
+// writeHeld writes n frames up to that of a tick, in one packet where that is possible.
+func (r *Room) writeHeld(m *Member, id CodecID, tick uint64, n int) {
+	h := &r.shared.past[id]
+	marker := m.t.lastTick+uint64(n) != tick
+	if f := h.packed(id, tick, n, marker); f != nil {
+		m.write(f)
+	} else {
+		for k := tick - uint64(n-1); k <= tick; k++ {
+			if f := h.packed(id, k, 1, marker && k == tick-uint64(n-1)); f != nil {
+				m.write(f)
+			}
+		}
+	}
+	m.t.lastTick = tick
 }
 
 // settle lets go of who left and of who doesn't send any more.
@@ -336,7 +389,7 @@ func (r *Room) silence(m *Member) {
 		m.t.pcm = nil
 	}
 	if buf := m.buf.Load(); buf != nil {
-		buf.Reset(m.t.codec.ClockScale())
+		buf.Reset()
 	}
 	m.t.loudness = loudness{}
 	m.t.missing = 0

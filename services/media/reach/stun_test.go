@@ -133,3 +133,21 @@ func TestWatcher(t *testing.T) {
 	cancel()
 	<-done
 }
+
+// FuzzMapped gives answers that a server, or somebody in its name, may send.
+func FuzzMapped(f *testing.F) {
+	ok := stun.MustBuild(stun.TransactionID, stun.BindingSuccess, &stun.XORMappedAddress{IP: net.IPv4(192, 0, 2, 1), Port: 9})
+	f.Add(ok.Raw)
+	old := stun.MustBuild(stun.TransactionID, stun.BindingSuccess, &stun.MappedAddress{IP: net.ParseIP("2001:db8::1"), Port: 9})
+	f.Add(old.Raw)
+	f.Add(stun.MustBuild(stun.TransactionID, stun.BindingError, stun.CodeBadRequest).Raw)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m := new(stun.Message)
+		if stun.Decode(b, m) != nil {
+			return
+		}
+		if a, err := mapped(stun.Event{Message: m}); err == nil && !Public(a) {
+			t.Fatalf("%v is not public", a)
+		}
+	})
+}

@@ -119,6 +119,9 @@ func parseAudio(sd *pion.SessionDescription, md *pion.MediaDescription, kind Kin
 			r.Level = uint8(n)
 		}
 	}
+	if n, err := strconv.ParseUint(attr(md.Attributes, "maxptime"), 10, 16); err == nil {
+		r.MaxPtime = int(n)
+	}
 	if err := r.codecs(md); err != nil {
 		return nil, err
 	}

@@ -95,6 +95,8 @@ type Remote struct {
 	Codecs []Codec        // in common, the best first; never empty
 	DTMF   uint8          // payload type of telephone-event, 0: none
 	Level  uint8          // id of the audio level extension, 0: none
+	// MaxPtime is how much sound a packet to it may hold, in ms; 0: it does not say.
+	MaxPtime int
 
 	Ufrag, Pwd   string // of a Jami peer empty: its transport and keys stay as they are (§3.4)
 	Fingerprints []Fingerprint

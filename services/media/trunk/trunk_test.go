@@ -1,6 +1,7 @@
 package trunk
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -527,3 +528,38 @@ type pooled struct {
 }
 
 func (p *pooled) Writer() *wire.Writer { return p.w }
+
+// FuzzSealed has a peer seal anything: headers, speakers and payloads that a worker gone wrong may send.
+func FuzzSealed(f *testing.F) {
+	a, b := newWorker(f, "a", 3), newWorker(f, "b", 3)
+	join(a, b)
+	x := (*a.trunks.sets["r"].peers.Load())[0]
+	var good [wire.SlotSize]byte
+	n := x.seal(good[:], "someone", mix.PCMU, &mix.Packet{Payload: make([]byte, 160), Level: 20})
+	f.Add(good[SessionIDLen:n-16], uint8(40))
+	f.Add([]byte{0x90, 3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0xff, 0xff, 1, 7}, uint8(0))
+	f.Add([]byte{0x90, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 4, 1, 7, 0x80, 0, 0, 0, 0, 0, 2, 1, 'x', 0, 0, 0, 0, 0, 0xff, 0xff, 0xff}, uint8(32))
+	index := uint64(1 << 20)
+	f.Fuzz(func(t *testing.T, plain []byte, size uint8) {
+		if len(plain) < wire.HeaderSize || len(plain) > 1400 {
+			return
+		}
+		index++
+		var buf [wire.SlotSize]byte
+		binary.BigEndian.PutUint64(buf[:], x.outID)
+		h := buf[SessionIDLen:]
+		copy(h, plain)
+		binary.BigEndian.PutUint16(h[2:], uint16(index))
+		binary.BigEndian.PutUint32(h[8:], 0)
+		var head wire.Header
+		at := wire.HeaderSize + int(size)
+		if head.Parse(h[:len(plain)]) {
+			at = head.Size
+		}
+		n := x.out.RTP(h, max(len(plain), at), at, uint32(index>>16))
+		_ = b.trunks.Receive(buf[:SessionIDLen+n], mix.Now())
+		if got := b.room.Len(); got > maxSpeakers {
+			t.Fatalf("%d members", got)
+		}
+	})
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/spf13/cobra"
+
+	"github.com/parley-jami/parley/bus"
+	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/internal/bench"
+	"github.com/parley-jami/parley/internal/supervise"
+)
+
+// benchNode is the node as the load generator sees it.
+type benchNode struct {
+	s    *session
+	room string
+	home string       // the node's own worker
+	up   *http.Client // of the supervisor
+}
+
+// bench opens the node of a command line for the load generator; close gives it back.
+func (a *app) bench(cmd *cobra.Command, room string) (n *benchNode, done func(), err error) {
+	if err := word("room", room); err != nil {
+		return nil, nil, err
+	}
+	cfg, err := a.load(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := a.open(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", supervise.UpSocket(cfg.Data))
+	}}
+	n = &benchNode{s: s, room: room, home: cfg.Media.Worker, up: &http.Client{Transport: tr, Timeout: localWait}}
+	return n, func() { tr.CloseIdleConnections(); s.Close() }, nil
+}
+
+func (n *benchNode) Join(ctx context.Context, id, addr, offer string, muted bool) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, benchJoinWait)
+	defer cancel()
+	j, err := bus.Call(ctx, n.s.Conn, contract.RoomJoin, &contract.Join{
+		Name: id, Kind: contract.KindSIP, Source: addr, Transport: contract.TransportRTP, Offer: offer, Muted: muted,
+	}, n.room, id)
+	if err != nil {
+		return "", err
+	}
+	return j.SDP, nil
+}
+
+func (n *benchNode) Leave(ctx context.Context, id string) error {
+	_, err := bus.Call(ctx, n.s.Conn, contract.RoomLeave, &contract.Leave{Reason: contract.ReasonLeft}, n.room, id)
+	return err
+}
+
+func (n *benchNode) Processes(ctx context.Context) ([]bench.Process, error) {
+	st, err := bus.Call(ctx, n.s.Conn, contract.NodeStatus, &contract.None{})
+	if err != nil {
+		return nil, err
+	}
+	told, err := n.metrics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []bench.Process
+	for _, p := range st.Processes {
+		if p.Name != "media" {
+			out = append(out, told.add(bench.Process{Name: p.Name, CPU: p.CPUS, RSS: p.RSSBytes}))
+		}
+	}
+	workers, err := bus.Call(ctx, n.s.Conn, contract.WorkerList, &contract.None{})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range workers.Workers {
+		if !w.Alive {
+			continue
+		}
+		p := bench.Process{Name: "media", Worker: w.Worker, CPU: w.CPUS, RSS: w.RSS, At: w.At}
+		if w.Worker == n.home {
+			p = told.add(p)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// measures are the metrics of the node's processes.
+type measures map[string]*dto.MetricFamily
+
+// metrics asks the supervisor for those of all processes.
+func (n *benchNode) metrics(ctx context.Context) (measures, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://up/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeTextPlain)))
+	resp, err := n.up.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("the supervisor's metrics: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the supervisor's metrics: %s", resp.Status)
+	}
+	p := expfmt.NewTextParser(model.UTF8Validation)
+	m, err := p.TextToMetricFamilies(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("the supervisor's metrics: %w", err)
+	}
+	return m, nil
+}
+
+// value is a metric of a process, 0 when it has none. want are pairs of label and value.
+func (m measures) value(name, process string, want ...string) float64 {
+	f := m[name]
+	if f == nil {
+		return 0
+	}
+metric:
+	for _, x := range f.Metric {
+		labels := map[string]string{}
+		for _, l := range x.Label {
+			labels[l.GetName()] = l.GetValue()
+		}
+		if labels["process"] != process {
+			continue
+		}
+		for i := 0; i+1 < len(want); i += 2 {
+			if labels[want[i]] != want[i+1] {
+				continue metric
+			}
+		}
+		return x.GetCounter().GetValue() + x.GetGauge().GetValue()
+	}
+	return 0
+}
+
+// add completes a process.
+func (m measures) add(p bench.Process) bench.Process {
+	p.Goroutines = int(m.value("go_goroutines", p.Name))
+	p.Heap = int64(m.value("go_memstats_heap_inuse_bytes", p.Name))
+	if p.Worker != "" {
+		p.Ticks = bench.Ticks{
+			Done:    m.value("parley_media_ticks_total", p.Name, "result", "mixed"),
+			Missed:  m.value("parley_media_ticks_total", p.Name, "result", "missed"),
+			Spent:   m.value("parley_media_tick_seconds_total", p.Name),
+			Refused: m.value("parley_media_dropped_total", p.Name, "reason", "send"),
+		}
+	}
+	return p
+}

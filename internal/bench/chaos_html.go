@@ -1,0 +1,72 @@
+package bench
+
+import (
+	"fmt"
+	"html/template"
+	"io"
+	"math"
+	"strings"
+)
+
+// ChaosHTML writes a page that shows what each death cost: a table, and a plot of the longest gaps.
+// It needs nothing from elsewhere.
+func ChaosHTML(w io.Writer, node string, r *ChaosReport) error {
+	if r == nil || len(r.Steps) == 0 {
+		return fmt.Errorf("%w: there is no run to show", ErrConfig)
+	}
+	if err := chaosPage.Execute(w, map[string]any{"Node": node, "Run": r, "Bars": bars(r)}); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return nil
+}
+
+const (
+	barStep = 26.0
+	barsW   = 640.0
+	barName = 90.0
+)
+
+// bars draws the longest gap of each step: the median of its times, and the longest.
+func bars(r *ChaosReport) template.HTML {
+	most := 1.0
+	for _, s := range r.Steps {
+		most = max(most, s.GapMs.Max)
+	}
+	unit := step(most)
+	most = unit * math.Ceil(most/unit)
+	px := func(ms float64) float64 { return barName + ms/most*(barsW-barName-60) }
+	h := barStep*float64(len(r.Steps)) + bottom
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg viewBox="0 0 %g %g" width="%g" height="%g" role="img">`, barsW, h, barsW, h)
+	for v := 0.0; v <= most*1.001; v += unit {
+		fmt.Fprintf(&b, `<line class="grid" x1="%.1f" x2="%.1f" y1="0" y2="%.1f"/><text x="%.1f" y="%.1f" text-anchor="middle">%.4g</text>`, px(v), px(v), h-bottom, px(v), h-bottom+18, v)
+	}
+	for i, s := range r.Steps {
+		y := barStep * float64(i)
+		name := template.HTMLEscapeString(s.Process)
+		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="end">%s</text><rect class="most" x="%g" y="%.1f" width="%.1f" height="14"><title>%s: at most %.0f ms</title></rect>`,
+			barName-8, y+17, name, barName, y+6, px(s.GapMs.Max)-barName, name, s.GapMs.Max)
+		fmt.Fprintf(&b, `<rect class="half" x="%g" y="%.1f" width="%.1f" height="14"><title>%s: half of the times at most %.0f ms</title></rect><text x="%.1f" y="%.1f">%.0f ms</text>`,
+			barName, y+6, px(s.GapMs.P50)-barName, name, s.GapMs.P50, px(s.GapMs.Max)+6, y+17, s.GapMs.Max)
+	}
+	b.WriteString(`</svg>`)
+	return template.HTML(b.String()) //nolint:gosec // numbers, and names that are escaped
+}
+
+var chaosPage = template.Must(template.New("chaos").Parse(`<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Parley: what a death costs</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1d2733; background: #fff }
+table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #dde3ea; font-variant-numeric: tabular-nums }
+th:first-child, td:first-child { text-align: left } figure { margin: 0 } figcaption { font-weight: 600 }
+svg text { font: 12px system-ui, sans-serif; fill: #566 } .grid { stroke: #e6ebf0 } .most { fill: #b9d3ea } .half { fill: #1668b8 }
+@media (prefers-color-scheme: dark) { body { background: #14191f; color: #dfe6ee } th, td { border-color: #2c3742 } .grid { stroke: #2c3742 } .most { fill: #35506b } svg text { fill: #9ab } }
+</style></head><body>
+<h1>What a death costs</h1>
+<p>{{.Run.Legs}} legs by {{.Run.Transport}}, {{.Run.Speakers}} of them speaking; {{.Node}}. Each process was killed (SIGKILL) several times while all listened and one wrote to the chat. A gap is what is missing in the sound of the leg that had the longest.</p>
+<figure><figcaption>Longest gap, ms: half of the times at most, and at most</figcaption>{{.Bars}}</figure>
+<table><thead><tr><th>killed</th><th>times</th><th>back, ms</th><th>gap p50, ms</th><th>gap max, ms</th><th>of all legs p50, ms</th><th>legs lost</th><th>messages</th><th>refused</th><th>lost</th></tr></thead><tbody>
+{{range .Run.Steps}}<tr><td>{{.Process}}</td><td>{{.Times}}</td><td>{{printf "%.0f" .BackMs.P50}}</td><td>{{printf "%.0f" .GapMs.P50}}</td><td>{{printf "%.0f" .GapMs.Max}}</td><td>{{printf "%.0f" .Legs.P50}}</td><td>{{.Lost}}</td><td>{{.Said}}</td><td>{{.Refused}}</td><td>{{.SaidLost}}{{with .Failed}} ({{.}}){{end}}</td></tr>
+{{end}}</tbody></table>
+</body></html>
+`))

@@ -1,0 +1,125 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// refusing is a relay that takes every fifth leg only the second time.
+type refusing struct {
+	*relay
+	mu     sync.Mutex
+	joins  int
+	inside map[string]bool
+	most   int
+}
+
+var errFull = errors.New("the relay is full")
+
+func (r *refusing) Join(ctx context.Context, id, addr, offer string, muted bool) (string, error) {
+	r.mu.Lock()
+	r.joins++
+	no := r.joins%5 == 0
+	if !no {
+		r.inside[id] = true
+		r.most = max(r.most, len(r.inside))
+	}
+	r.mu.Unlock()
+	if no {
+		return "", errFull
+	}
+	return r.relay.Join(ctx, id, addr, offer, muted)
+}
+
+func (r *refusing) Leave(ctx context.Context, id string) error {
+	r.mu.Lock()
+	was := r.inside[id]
+	delete(r.inside, id)
+	r.mu.Unlock()
+	if !was {
+		return fmt.Errorf("%s is not here", id)
+	}
+	return r.relay.Leave(ctx, id)
+}
+
+func TestLegsComeAndGo(t *testing.T) {
+	t.Parallel()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &refusing{relay: &relay{t: t, conn: conn, delay: 10 * time.Millisecond, listeners: map[string]netip.AddrPort{}}, inside: map[string]bool{}}
+	var wg sync.WaitGroup
+	wg.Go(r.run)
+	rep, err := RunSoak(context.Background(), SoakConfig{Legs: 8, Speakers: 1, Talk: 10, Stay: MinStay, Seconds: 9, Every: time.Second, Transports: []string{RTP}}, r)
+	conn.Close()
+	wg.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.inside) != 0 || r.most > 9 || rep.Joined < 9 || rep.Left != rep.Joined {
+		t.Errorf("%d came, %d left, %d are left, at most %d were in", rep.Joined, rep.Left, len(r.inside), r.most)
+	}
+	if rep.Failed == 0 || !strings.Contains(rep.Failure, errFull.Error()) {
+		t.Errorf("%d failed: %q; every fifth join was refused", rep.Failed, rep.Failure)
+	}
+	if rep.Frames == 0 || rep.SoundMs.P50 <= 0 || len(rep.Samples) < 5 || rep.Samples[3].RSS["media m1"] != 1000 {
+		t.Errorf("nothing was measured: %+v", rep)
+	}
+	var page bytes.Buffer
+	if err := rep.HTML(&page, "a node"); err != nil {
+		t.Fatal(err)
+	}
+	if got := page.String(); strings.Count(got, "<svg") != 8 || strings.Contains(got, "NaN") {
+		t.Errorf("the page has %d plots and %d places that are no numbers", strings.Count(got, "<svg"), strings.Count(got, "NaN"))
+	}
+}
+
+func TestSoakConfigIsChecked(t *testing.T) {
+	good := SoakConfig{Legs: 1, Speakers: 1, Stay: MinStay, Seconds: 1, Every: time.Second, Transports: []string{SRTP}}
+	if err := good.check(); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*SoakConfig){
+		"no legs":           func(c *SoakConfig) { c.Legs = 0 },
+		"nobody speaks":     func(c *SoakConfig) { c.Speakers = 0 },
+		"too many per cent": func(c *SoakConfig) { c.Talk = 101 },
+		"no stay":           func(c *SoakConfig) { c.Stay = time.Millisecond },
+		"no time":           func(c *SoakConfig) { c.Seconds = 0 },
+		"too many samples":  func(c *SoakConfig) { c.Every = time.Millisecond },
+		"no transport":      func(c *SoakConfig) { c.Transports = nil },
+		"unknown transport": func(c *SoakConfig) { c.Transports = []string{RTP, "tcp"} },
+	} {
+		c := good
+		spoil(&c)
+		if _, err := RunSoak(context.Background(), c, nil); !errors.Is(err, ErrConfig) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSlope(t *testing.T) {
+	var s []Sample
+	for i := range 40 {
+		m := int64(1000) // flat after the room has filled
+		if i < 10 {
+			m = int64(i) * 100
+		}
+		s = append(s, Sample{At: float64(10 * i), RSS: map[string]int64{"m": m, "leak": int64(10 * i)}})
+	}
+	of := func(k string) float64 { return round(slope(s, func(x Sample) float64 { return float64(x.RSS[k]) }), 3) }
+	if of("m") != 0 || of("leak") != 3600 {
+		t.Errorf("flat grows by %g, a byte a second by %g", of("m"), of("leak"))
+	}
+	if slope(nil, nil) != 0 || slope(s[:1], func(Sample) float64 { return 1 }) != 0 {
+		t.Error("a line through nothing")
+	}
+}
