@@ -226,36 +226,42 @@ func (s *Server) Raw(name string, opts ...nats.Option) *nats.Conn {
 	return s.Dial(opts...)
 }
 
-// Worker adds a media worker, as the command line would, and returns the path of its credentials.
+// Worker adds a media worker and returns the path of its credentials.
 func (s *Server) Worker(name string) string {
 	s.t.Helper()
-	kp, err := nkeys.CreateUser()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	pub, err := kp.PublicKey()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	seed, err := kp.Seed()
-	if err != nil {
-		s.t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	g, err := bus.Call(ctx, s.Conn("cli"), contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub})
+	path, err := AddWorker(ctx, s.Conn("cli"), name, s.t.TempDir())
 	if err != nil {
 		s.t.Fatalf("add worker %s: %v", name, err)
 	}
+	return path
+}
+
+// AddWorker adds a media worker, as the command line would, with its credentials in dir.
+func AddWorker(ctx context.Context, cli *bus.Conn, name, dir string) (string, error) {
+	kp, err := nkeys.CreateUser()
+	if err != nil {
+		return "", err
+	}
+	pub, err := kp.PublicKey()
+	if err != nil {
+		return "", err
+	}
+	seed, err := kp.Seed()
+	if err != nil {
+		return "", err
+	}
+	g, err := bus.Call(ctx, cli, contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub})
+	if err != nil {
+		return "", err
+	}
 	text, err := natscreds.Format(g.JWT, seed, g.Access)
 	if err != nil {
-		s.t.Fatal(err)
+		return "", err
 	}
-	path := filepath.Join(s.t.TempDir(), name+".creds")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		s.t.Fatal(err)
-	}
-	return path
+	path := filepath.Join(dir, name+".creds")
+	return path, os.WriteFile(path, text, 0o600)
 }
 
 // Grant lets a bot in, as identity would, and returns what it connects with.

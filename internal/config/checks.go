@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,8 +29,11 @@ var checks = map[string]check{
 		func(s string) bool { return s == "" || address(s, 0) }},
 	"url": {`an http:// or https:// URL; "" is none`,
 		func(s string) bool { return s == "" || isURL(s, "http", "https") }},
-	"nats": {`a nats://, tls://, ws:// or wss:// URL; "" is none`,
-		func(s string) bool { return s == "" || isURL(s, "nats", "tls", "ws", "wss") }},
+	"nats": {`a nats://, tls://, ws:// or wss:// URL, or several with commas between; "" is none`,
+		func(s string) bool {
+			return s == "" || !slices.ContainsFunc(strings.Split(s, ","), func(u string) bool { return !isURL(u, "nats", "tls", "ws", "wss") })
+		}},
+	"node or none": {`HOST:PORT; "" is none`, func(s string) bool { return s == "" || address(s, 1) && s[0] != ':' }},
 	"ldap": {`an ldap:// or ldaps:// URL; "" is none`,
 		func(s string) bool { return s == "" || isURL(s, "ldap", "ldaps") }},
 	"host": {`a host name or an IP address without a port; "" is none`,
@@ -155,6 +159,14 @@ func together(c *Config) (key, why string) {
 		case p.cert != "" && p.key == "":
 			return p.prefix + "cert", "a certificate needs its key: set " + p.prefix + "key too"
 		}
+	}
+	switch b := c.Bus; {
+	case b.Member && b.ClusterListen == "":
+		return "bus.member", "a server of a cluster needs an address for the others: set bus.cluster_listen"
+	case b.ClusterListen == "" && len(b.ClusterRoutes) > 0:
+		return "bus.cluster_routes", "set bus.cluster_listen too: each server of a cluster is reached by the others"
+	case b.ClusterListen != "" && b.URL != "":
+		return "bus.cluster_listen", "with bus.url there is no server here that could be one of a cluster"
 	}
 	if c.Bus.CA != "" && c.Bus.Cert == "" {
 		return "bus.ca", "it is of who certifies bus.cert: set that too, or neither"
