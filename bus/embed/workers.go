@@ -275,11 +275,22 @@ func (n *nats) shutOut(users []string) error {
 	return n.put(ac)
 }
 
+// make lets the servers know of a new account.
+func (n *nats) make(pub, tok string) error {
+	if n.cluster != nil {
+		return n.push(tok)
+	}
+	return n.resolver.Store(pub, tok)
+}
+
 // put makes an account's claims those that hold.
 func (n *nats) put(ac *jwt.AccountClaims) error {
 	tok, err := ac.Encode(n.keys.operator)
 	if err != nil {
 		return err
+	}
+	if n.cluster != nil {
+		return n.push(tok)
 	}
 	if err := n.resolver.Store(ac.Subject, tok); err != nil {
 		return err
