@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nats-io/nuid"
 	"github.com/spf13/cobra"
 
 	"github.com/parley-jami/parley/bus"
@@ -33,6 +34,7 @@ const fleetWait = 2 * time.Minute
 // fleet is a node and its workers, each in a namespace.
 type fleet struct {
 	*benchNode
+	app    *app
 	self   string
 	dir    string
 	prefix string // of the namespaces
@@ -54,7 +56,7 @@ func (a *app) scale(cmd *cobra.Command, cfg bench.ScaleConfig, prefix string) (*
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	f := &fleet{self: self, dir: dir, prefix: prefix, legs: cfg.Legs}
+	f := &fleet{app: a, self: self, dir: dir, prefix: prefix, legs: cfg.Legs}
 	defer f.stop()
 	for _, line := range []string{
 		"link set lo up", "link add br0 type bridge", "addr add " + fleetHub + "/16 dev br0", "link set br0 up", "route add local " + fleetLegs + " dev lo",
@@ -112,8 +114,11 @@ func (f *fleet) Grow(ctx context.Context, n int) error {
 				return err
 			}
 		}
-		err := f.start(name, []string{"ip", "netns", "exec", ns, f.self, "join", "nats://" + fleetHub + ":4223", "--creds", filepath.Join(f.dir, "node", "creds", "media.creds"),
-			"--data", data, "--name", name, "--media.max_legs", fmt.Sprint(f.legs), "--admin.listen", ""})
+		creds := filepath.Join(f.dir, name+".creds")
+		if err := f.add(ctx, name, creds); err != nil {
+			return err
+		}
+		err := f.start(name, []string{"ip", "netns", "exec", ns, f.self, "join", "--creds", creds, "--data", data, "--media.max_legs", fmt.Sprint(f.legs), "--admin.listen", ""})
 		if err != nil {
 			return err
 		}
@@ -127,6 +132,18 @@ func (f *fleet) Grow(ctx context.Context, n int) error {
 		f.away[name] = filepath.Join(data, "run", "media.sock")
 	}
 	return nil
+}
+
+// add writes credentials for a worker to a file.
+func (f *fleet) add(ctx context.Context, name, file string) error {
+	o, err := f.app.openCreds(file)
+	if err != nil {
+		return err
+	}
+	s := *f.s
+	s.key = nuid.Next() // each is a command of its own
+	_, err = addWorker(ctx, &s, name, nil, o)
+	return errors.Join(err, o.close())
 }
 
 // Join asks again while all workers seem to be full: the node knows how many legs they have by their

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -44,12 +45,15 @@ func (a *app) bench(cmd *cobra.Command, room string) (n *benchNode, done func(),
 	return n, func() { closeUp(); s.Close() }, nil
 }
 
+// metricsWait bounds a look at the metrics of processes that are under load.
+const metricsWait = 15 * time.Second
+
 // unixClient asks who listens on a Unix socket; done lets go of the connections.
 func unixClient(socket string) (c *http.Client, done func()) {
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}
-	return &http.Client{Transport: tr, Timeout: localWait}, tr.CloseIdleConnections
+	return &http.Client{Transport: tr, Timeout: metricsWait}, tr.CloseIdleConnections
 }
 
 func (n *benchNode) Join(ctx context.Context, w bench.Wish) (string, error) {

@@ -155,6 +155,7 @@ type Report struct {
 	Dropped              uint32             `json:"generator_dropped"` // packets that came while the generator's buffer was full
 	Skipped              int64              `json:"generator_skipped"` // frames that each speaker left out, as the generator was held up; the node may have had nothing to send
 	DelayMs              Delay              `json:"delay_ms"`
+	Load                 float64            `json:"load"` // of the machine at the end, over a minute (proc(5), loadavg)
 
 	served []*served
 	at     []At

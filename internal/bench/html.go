@@ -149,8 +149,8 @@ var page = pageOf("report", `<!doctype html>
 <style>{{template "style"}}</style></head><body>
 <h1>What a listener costs</h1>
 <p>{{.First.Transport}}, {{.First.Seconds}} s for each run; {{.Node}}. The plots are by the number of {{.By}}. A frame is on time when it reaches its listener within 20 ms of his clock.</p>
-<table><thead><tr><th>listeners</th><th>speakers</th><th>CPU, ms/s a leg</th><th>CPU, cores</th><th>a tick, ms</th><th>on time, %</th><th>delay p50, ms</th><th>p99, ms</th><th>memory, KiB each</th></tr></thead><tbody>
-{{range .Runs}}<tr><td>{{.Listeners}}</td><td>{{.Speakers}}</td><td>{{printf "%.3f" .MsPerSecondPerLeg}}</td><td>{{printf "%.3f" (index .CPUPerS "media")}}</td><td>{{printf "%.2f" .Mixer.TickMs}}</td><td>{{printf "%.3f" .OnTimePct}}</td><td>{{printf "%.1f" .DelayMs.P50}}</td><td>{{printf "%.1f" .DelayMs.P99}}</td><td>{{.KiBPerListener}}</td></tr>
+<table><thead><tr><th>listeners</th><th>speakers</th><th>CPU, ms/s a leg</th><th>CPU, cores</th><th>a tick, ms</th><th>on time, %</th><th>delay p50, ms</th><th>p99, ms</th><th>memory, KiB each</th><th>generator left out</th><th>load</th></tr></thead><tbody>
+{{range .Runs}}<tr><td>{{.Listeners}}</td><td>{{.Speakers}}</td><td>{{printf "%.3f" .MsPerSecondPerLeg}}</td><td>{{printf "%.3f" (index .CPUPerS "media")}}</td><td>{{printf "%.2f" .Mixer.TickMs}}</td><td>{{printf "%.3f" .OnTimePct}}</td><td>{{printf "%.1f" .DelayMs.P50}}</td><td>{{printf "%.1f" .DelayMs.P99}}</td><td>{{.KiBPerListener}}</td><td>{{.Skipped}}</td><td>{{.Load}}</td></tr>
 {{end}}</tbody></table>
 {{template "plots" .Plots}}</body></html>
 `)

@@ -3,7 +3,10 @@ package bench
 import (
 	"fmt"
 	"math"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	opus "gopkg.in/hraban/opus.v2"
@@ -35,7 +38,7 @@ func (g *generator) report(before, first, last []Process, elapsed float64) (*Rep
 	}
 	onTime, absent := g.onTime(listening, elapsed)
 	r.OnTime, r.Absent, r.Dropped, r.Skipped = round(onTime, 6), round(absent, 6), g.dropped.Load(), g.skipped.Load()
-	r.Mixer = mixer(first, last)
+	r.Mixer, r.Load = mixer(first, last), load()
 	if g.cfg.apart {
 		return r, g.each(r, first, last, elapsed)
 	}
@@ -50,6 +53,20 @@ func (g *generator) report(before, first, last []Process, elapsed float64) (*Rep
 func round(v float64, digits int) float64 {
 	p := math.Pow(10, float64(digits))
 	return math.Round(v*p) / p
+}
+
+// load is the machine's load over the last minute, 0 when the system does not tell.
+func load() (l float64) {
+	raw, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(raw), " ")
+	l, err = strconv.ParseFloat(first, 64)
+	if err != nil {
+		return 0
+	}
+	return l
 }
 
 // each reports on the legs of each address that serves some.

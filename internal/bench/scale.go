@@ -73,6 +73,7 @@ type ScaleRow struct {
 	TrunkIn   float64 `json:"trunk_in"`
 	Skipped   int64   `json:"generator_skipped"`
 	Dropped   uint32  `json:"generator_dropped"`
+	Load      float64 `json:"load"` // as in [Report]
 	PerWorker []At    `json:"per_worker"`
 }
 
@@ -126,7 +127,7 @@ func RunScale(ctx context.Context, cfg ScaleConfig, fleet Fleet) (*ScaleReport, 
 
 func rowOf(run *Report, workers int) ScaleRow {
 	row := ScaleRow{Workers: workers, Legs: run.Listeners + run.Speakers, OnTime: run.OnTime, TickMs: run.Mixer.TickMs, Missed: run.Mixer.Missed,
-		Skipped: run.Skipped, Dropped: run.Dropped, PerWorker: run.at}
+		Skipped: run.Skipped, Dropped: run.Dropped, Load: run.Load, PerWorker: run.at}
 	var same, other []float64
 	for _, a := range run.served {
 		if a.speaks {

@@ -65,8 +65,8 @@ var scalePage = pageOf("scale", `<!doctype html>
 <style>{{template "style"}}</style></head><body>
 <h1>One room over several workers</h1>
 <p>{{.R.Legs}} legs at each worker, {{.R.Transport}}, {{.R.Speakers}} speakers at one of them, {{.R.Seconds}} s for each run; {{.Node}}. Each worker is in a network namespace of its own. The plots are by the number of workers.</p>
-<table><thead><tr><th>workers</th><th>legs</th><th>CPU, cores</th><th>ms/s a leg</th><th>against one</th><th>on time, %</th><th>trunks out, 1/s</th><th>in, 1/s</th><th>delay where they speak p50, ms</th><th>p99</th><th>elsewhere p50</th><th>p99</th><th>generator left out</th></tr></thead><tbody>
-{{define "row"}}<tr><td>{{.Workers}}</td><td>{{.Legs}}</td><td>{{printf "%.3f" .Cores}}</td><td>{{printf "%.3f" .MsPerLeg}}</td><td>{{printf "%.2f" .Against}}</td><td>{{printf "%.3f" .OnTimePct}}</td><td>{{.TrunkOut}}</td><td>{{.TrunkIn}}</td><td>{{printf "%.1f" .Same.P50}}</td><td>{{printf "%.1f" .Same.P99}}</td><td>{{printf "%.1f" .Other.P50}}</td><td>{{printf "%.1f" .Other.P99}}</td><td>{{.Skipped}}</td></tr>
+<table><thead><tr><th>workers</th><th>legs</th><th>CPU, cores</th><th>ms/s a leg</th><th>against one</th><th>on time, %</th><th>trunks out, 1/s</th><th>in, 1/s</th><th>delay where they speak p50, ms</th><th>p99</th><th>elsewhere p50</th><th>p99</th><th>generator left out</th><th>load</th></tr></thead><tbody>
+{{define "row"}}<tr><td>{{.Workers}}</td><td>{{.Legs}}</td><td>{{printf "%.3f" .Cores}}</td><td>{{printf "%.3f" .MsPerLeg}}</td><td>{{printf "%.2f" .Against}}</td><td>{{printf "%.3f" .OnTimePct}}</td><td>{{.TrunkOut}}</td><td>{{.TrunkIn}}</td><td>{{printf "%.1f" .Same.P50}}</td><td>{{printf "%.1f" .Same.P99}}</td><td>{{printf "%.1f" .Other.P50}}</td><td>{{printf "%.1f" .Other.P99}}</td><td>{{.Skipped}}</td><td>{{.Load}}</td></tr>
 {{end}}{{template "row" .R.Part}}{{range .R.Rows}}{{template "row" .}}{{end}}</tbody></table>
 {{template "plots" .Plots}}
 <h2>Larger rooms, by that</h2>

@@ -169,7 +169,9 @@ func (s *soak) watch(ctx context.Context, began time.Time, before []Process, err
 		now, at := []Process(nil), time.Now()
 		var err error
 		if now, err = s.node.Processes(ctx); err != nil {
-			return nil, fmt.Errorf("the node's processes: %w", err)
+			// A node that is too busy to tell, or is being started again, is what a soak is for.
+			s.fail(ctx, fmt.Errorf("no sample: the node's processes: %w", err))
+			continue
 		}
 		out = append(out, s.sample(at.Sub(began).Seconds(), last, now, at.Sub(lastAt).Seconds()))
 		last, lastAt = now, at
