@@ -231,7 +231,7 @@ func (s *Server) Worker(name string) string {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	path, err := AddWorker(ctx, s.Conn("cli"), name, s.t.TempDir())
+	path, err := AddWorker(ctx, s.Conn("cli"), contract.WorkerAdd{Name: name}, s.t.TempDir())
 	if err != nil {
 		s.t.Fatalf("add worker %s: %v", name, err)
 	}
@@ -239,20 +239,19 @@ func (s *Server) Worker(name string) string {
 }
 
 // AddWorker adds a media worker, as the command line would, with its credentials in dir.
-func AddWorker(ctx context.Context, cli *bus.Conn, name, dir string) (string, error) {
+func AddWorker(ctx context.Context, cli *bus.Conn, q contract.WorkerAdd, dir string) (string, error) {
 	kp, err := nkeys.CreateUser()
 	if err != nil {
 		return "", err
 	}
-	pub, err := kp.PublicKey()
-	if err != nil {
+	if q.UserKey, err = kp.PublicKey(); err != nil {
 		return "", err
 	}
 	seed, err := kp.Seed()
 	if err != nil {
 		return "", err
 	}
-	g, err := bus.Call(ctx, cli, contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub})
+	g, err := bus.Call(ctx, cli, contract.BusAddWorker, &q)
 	if err != nil {
 		return "", err
 	}
@@ -260,7 +259,7 @@ func AddWorker(ctx context.Context, cli *bus.Conn, name, dir string) (string, er
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, name+".creds")
+	path := filepath.Join(dir, q.Name+".creds")
 	return path, os.WriteFile(path, text, 0o600)
 }
 

@@ -65,18 +65,24 @@ func (k *keys) accounts(out map[string]int64) (map[string]string, error) {
 	if err := add(k.system, "SYS", func(*jwt.AccountClaims) {}); err != nil {
 		return nil, err
 	}
-	signer, err := public(k.workers)
-	if err != nil {
-		return nil, err
+	var scopes []*jwt.UserScope
+	for service, kp := range k.guests {
+		scope := jwt.NewUserScope()
+		scope.Role = service
+		scope.Template.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard}
+		var err error
+		if scope.Key, err = public(kp); err != nil {
+			return nil, err
+		}
+		if scope.Template.Permissions, err = GuestPermissions(service); err != nil {
+			return nil, err
+		}
+		scopes = append(scopes, scope)
 	}
-	scope := jwt.NewUserScope()
-	scope.Key, scope.Role = signer, "worker"
-	scope.Template.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard}
-	if scope.Template.Permissions, err = WorkerPermissions(); err != nil {
-		return nil, err
-	}
-	err = add(k.node, "NODE", func(ac *jwt.AccountClaims) {
-		ac.SigningKeys.AddScopedSigner(scope)
+	err := add(k.node, "NODE", func(ac *jwt.AccountClaims) {
+		for _, s := range scopes {
+			ac.SigningKeys.AddScopedSigner(s)
+		}
 		for user, until := range out {
 			ac.RevokeAt(user, time.Unix(until, 0))
 		}
@@ -93,9 +99,9 @@ func (k *keys) accounts(out map[string]int64) (map[string]string, error) {
 	return toks, err
 }
 
-// workerJWT returns the JWT of a worker's user in NODE. What it may do follows from who signed it
-// and from its name: see [WorkerPermissions].
-func (k *keys) workerJWT(name, userKey string) (string, error) {
+// guestJWT returns the JWT of the user in NODE of a service on another machine. What it may do follows from who
+// signed it and from its name: see [GuestPermissions].
+func (k *keys) guestJWT(service, name, userKey string) (string, error) {
 	node, err := public(k.node)
 	if err != nil {
 		return "", err
@@ -103,9 +109,9 @@ func (k *keys) workerJWT(name, userKey string) (string, error) {
 	uc := jwt.NewUserClaims(userKey)
 	uc.Name, uc.IssuerAccount = name, node
 	uc.SetScoped(true)
-	tok, err := uc.Encode(k.workers)
+	tok, err := uc.Encode(k.guests[service])
 	if err != nil {
-		return "", fmt.Errorf("user of worker %s: %w", name, err)
+		return "", fmt.Errorf("user of %s: %w", name, err)
 	}
 	return tok, nil
 }

@@ -374,7 +374,7 @@ type actorBucket struct{ *bus.KV }
 // addWorker is bustest's, for a cluster.
 func addWorker(t *testing.T, cli *bus.Conn, name string) string {
 	t.Helper()
-	path, err := bustest.AddWorker(t.Context(), cli, name, t.TempDir())
+	path, err := bustest.AddWorker(t.Context(), cli, contract.WorkerAdd{Name: name}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,8 +19,8 @@
 // account of its own that imports the subjects of its room for its rights, so
 // nothing but those exists for it: no inbox of others, no JetStream, no $SYS.
 //
-// Media workers on other machines are users of NODE too, whose permissions follow from their name
-// ([WorkerPermissions]). The node's own processes are let in from this machine alone, and from
+// Media workers on other machines, and conferences that stand by, are users of NODE too, whose permissions follow from their name
+// ([GuestPermissions]). The node's own processes are let in from this machine alone, and from
 // bus.processes.
 //
 // # Encryption
@@ -62,6 +62,7 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
+	"github.com/parley-jami/parley/internal/keyfile"
 )
 
 // watchEvery is how often the bus looks whether JetStream is still on and tells who
@@ -145,6 +146,9 @@ func (b *Bus) Run(ctx context.Context) error {
 	b.server.Store(n.srv)
 	// Credentials come after the server listens: who finds them can connect.
 	if err := writeCreds(creds); err != nil {
+		return err
+	}
+	if _, err := keyfile.Load(host.RoomsKey(b.env.Config), host.RoomsKeySize); err != nil {
 		return err
 	}
 	access := d.access(b.env.Config.Bus.Public, n.url())

@@ -63,7 +63,7 @@ var table = map[string]access{
 	},
 	"media": {
 		calls:  []string{"identity.state"},
-		hears:  []string{"identity.changed", "audio.say"}, // a worker elsewhere has less: see WorkerPermissions
+		hears:  []string{"identity.changed", "audio.say"}, // a worker elsewhere has less: see GuestPermissions
 		stores: []store{leases("media")},
 	},
 	"swarm": {
@@ -212,26 +212,27 @@ func Permissions(process string) (jwt.Permissions, error) {
 // workerName stands for the name of a user in what his signer permits (nats-server replaces it).
 const workerName = "{{name()}}"
 
-// WorkerPermissions returns what a media worker on another machine may publish and subscribe: what
-// media may, but as this worker alone, without leases, and it may say hello.
-func WorkerPermissions() (jwt.Permissions, error) {
-	p, err := Permissions("media")
+// GuestPermissions returns what a service on another machine may publish and subscribe: what that
+// service may, with an inbox of its own, and it may say hello. A media worker may it as that worker alone, and
+// without leases.
+func GuestPermissions(service string) (jwt.Permissions, error) {
+	p, err := Permissions(service)
 	if err != nil {
 		return p, err
 	}
 	pin := func(list jwt.StringList) jwt.StringList {
 		var out []string
 		for _, s := range list {
-			if strings.HasPrefix(s, "$JS.") || strings.HasPrefix(s, "$KV.") {
+			if service == "media" && (strings.HasPrefix(s, "$JS.") || strings.HasPrefix(s, "$KV.")) {
 				continue
 			}
 			for _, d := range contract.All() {
-				if d.Service == "media" && slices.Contains(d.Params(), "worker") && s == subject(d, "") {
+				if service == "media" && d.Service == "media" && slices.Contains(d.Params(), "worker") && s == subject(d, "") {
 					s = d.Subject("*", workerName)
 				}
 			}
-			if s == bus.InboxPrefix("media")+".>" {
-				s = bus.InboxPrefix(bus.WorkerUser(workerName)) + ".>"
+			if s == bus.InboxPrefix(service)+".>" {
+				s = bus.InboxPrefix(bus.GuestUser(service, workerName)) + ".>"
 			}
 			out = append(out, s)
 		}

@@ -137,7 +137,7 @@ var reach = map[string]struct{ send, receive string }{
 	"room.confirm":     {"connect", "conference"},
 	"room.press":       {"connect", "conference"},
 	"room.role":        {"connect", "conference"},
-	"room.history":     {"connect", "conference"},
+	"room.history":     {"connect cli", "conference"},
 	"room.replay":      {"cli", "conference"}, // and bots
 	"room.lease":       {"", "conference"},
 	"room.listen":      {"", "conference"},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
 	"go.uber.org/zap"
 )
 
@@ -47,6 +48,9 @@ type nats struct {
 	off      time.Time // of the watch alone: when JetStream was last switched
 
 	mu sync.Mutex // while claims change
+
+	sysMu sync.Mutex
+	sys   *natsgo.Conn // of a cluster, once it was needed
 }
 
 // start runs a server on listen with its state in dir, in clear where secure is nil, alone where cl
@@ -148,6 +152,11 @@ func (n *nats) url() string {
 
 // stop ends the server; it takes some milliseconds for each stream.
 func (n *nats) stop() {
+	n.sysMu.Lock()
+	if n.sys != nil {
+		n.sys.Close()
+	}
+	n.sysMu.Unlock()
 	n.srv.Shutdown()
 	n.srv.WaitForShutdown()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,8 @@ func newJoin(a *app) *cobra.Command {
 		Use: "join [URL] --creds FILE", Short: "Have this machine mix for a node that runs elsewhere",
 		Long: `Have this machine mix for a node that runs elsewhere: a media process, started again
 when it dies, that takes participants of the node's rooms. A room that fills its worker
-spreads to others, and all its participants hear each other.
+spreads to others, and all its participants hear each other. With the credentials of
+"worker add --conference" it is a conference instead, which stands by for the rooms.
 
 FILE is what "parley worker add NAME" wrote on the node, copied here; it is a secret. It says which
 worker this is, where the bus is and what verifies it; URL is another address of the bus, such as
@@ -69,7 +71,15 @@ itself when its credentials are revoked.`,
 			if len(args) > 0 {
 				url = args[0]
 			}
-			for flag, v := range map[string]string{"bus.url": url, "media.worker": f.User.Name} {
+			service := cmp.Or(f.Access.Service, "media")
+			set := map[string]string{"bus.url": url, "media.worker": f.User.Name}
+			if service == "conference" {
+				if f.RoomsKey == "" {
+					return usagef("--creds: %s lacks the key of the rooms' copies; `parley worker add NAME --conference` makes it anew", creds)
+				}
+				set = map[string]string{"bus.url": url, "rooms.default": ""} // the rooms are the node's
+			}
+			for flag, v := range set {
 				if err := cmd.Flags().Set(flag, v); err != nil {
 					return usagef("%s: %w", flag, err)
 				}
@@ -81,7 +91,7 @@ itself when its credentials are revoked.`,
 			if cfg.Bus.URL == "" {
 				return usagef("the URL of the node's bus is missing, as nats://10.0.0.5:4223")
 			}
-			return a.join(cmd.Context(), cfg, creds)
+			return a.join(cmd.Context(), cfg, service, f, creds)
 		},
 	}
 	addConfigFlags(cmd)
@@ -91,7 +101,7 @@ itself when its credentials are revoked.`,
 }
 
 // join runs the worker until a signal ends it.
-func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error {
+func (a *app) join(ctx context.Context, cfg *config.Config, service string, f *natscreds.File, creds string) error {
 	began := time.Now()
 	ctx, kill, stopSignals := drainSignals(ctx)
 	defer stopSignals()
@@ -104,20 +114,22 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 		return err
 	}
 	defer lock.Close()
-	if err := takeCreds(cfg, creds); err != nil {
+	if err := takeCreds(cfg, service, f, creds); err != nil {
 		return err
 	}
-	specs, err := sockets.MediaSpecs(cfg)
-	if err != nil {
-		return usagef("%w", err)
+	spec := supervise.Spec{Name: service, Needed: true, Health: host.HealthSocket(cfg, service)}
+	if service == "media" {
+		specs, err := sockets.MediaSpecs(cfg)
+		if err != nil {
+			return usagef("%w", err)
+		}
+		if spec.Sockets, err = sockets.Open(specs); err != nil {
+			return err
+		}
+		defer spec.Sockets.Close()
 	}
-	held, err := sockets.Open(specs)
-	if err != nil {
-		return err
-	}
-	defer held.Close()
 	sup := supervise.New(supervise.Options{
-		Specs: []supervise.Spec{{Name: "media", Needed: true, Health: host.HealthSocket(cfg, "media"), Sockets: held}},
+		Specs: []supervise.Spec{spec},
 		Path:  "/proc/self/exe", Args: func(name string) []string { return []string{"run", name, "--data", cfg.Data} },
 		Env: childEnv(cfg), Inherit: []*os.File{lock}, Out: out, Log: log,
 	})
@@ -132,14 +144,15 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 		}
 		wg.Go(func() { supervise.Serve(serving, l, sup.Handler(), log) })
 	}
-	wg.Go(func() { a.joinWatch(ctx, end, cfg, log) })
+	wg.Go(func() { a.joinWatch(ctx, end, cfg, service, f.User.Name, log) })
 	wg.Go(func() {
 		if sup.WaitJoinable(ctx) != nil {
 			return
 		}
-		log.Info("worker is up", zap.String("worker", cfg.Media.Worker), zap.String("bus", cfg.Bus.URL), zap.Duration("after", time.Since(began)))
+		log.Info("worker is up", zap.String("worker", f.User.Name), zap.String("service", service), zap.String("bus", cfg.Bus.URL), zap.Duration("after", time.Since(began)))
 		if logging.IsTerminal(a.out) {
-			fmt.Fprintf(a.out, "\nWorker %s mixes for the node at %s. Stop it with Ctrl-C.\n", cfg.Media.Worker, cfg.Bus.URL)
+			does := map[string]string{"media": "mixes", "conference": "stands by"}[service]
+			fmt.Fprintf(a.out, "\nWorker %s %s for the node at %s. Stop it with Ctrl-C.\n", f.User.Name, does, cfg.Bus.URL)
 		}
 	})
 	err = sup.Run(ctx, kill)
@@ -151,14 +164,19 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 }
 
 // takeCreds copies the credentials to where the process looks for them.
-func takeCreds(cfg *config.Config, file string) error {
+func takeCreds(cfg *config.Config, service string, f *natscreds.File, file string) error {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return usagef("--creds: %w", err)
 	}
-	to := host.CredsFile(cfg, "media")
+	to := host.CredsFile(cfg, service)
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return fmt.Errorf("credentials: %w", err)
+	}
+	if f.RoomsKey != "" {
+		if err := atomicfile.Write(host.RoomsKey(cfg), []byte(f.RoomsKey+"\n"), 0o600); err != nil {
+			return fmt.Errorf("credentials: %w", err)
+		}
 	}
 	if err := atomicfile.Write(to, raw, 0o600); err != nil {
 		return fmt.Errorf("credentials: %w", err)
@@ -171,8 +189,7 @@ const refusedFor = 3 * time.Second
 
 // joinWatch keeps a connection of its own and ends the worker, with the reason, when the node does not
 // want it: the media process alone would try for ever.
-func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, cfg *config.Config, log *zap.Logger) {
-	name := cfg.Media.Worker
+func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, cfg *config.Config, service, name string, log *zap.Logger) {
 	var mu sync.Mutex
 	var since time.Time
 	refused := func(revoked bool, err error) {
@@ -188,7 +205,7 @@ func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, cfg *c
 			end(contract.ErrForbidden.With("the node at %s does not let worker %s in (%v): its credentials were revoked, or are of another node; `parley worker list` there shows which it knows", cfg.Bus.URL, name, err))
 		}
 	}
-	conn, err := bus.Connect(ctx, bus.Options{URL: cfg.Bus.URL, Creds: host.CredsFile(cfg, "media"), Name: bus.WorkerUser(name), Log: log.Named("bus"), Refused: refused})
+	conn, err := bus.Connect(ctx, bus.Options{URL: cfg.Bus.URL, Creds: host.CredsFile(cfg, service), Name: bus.GuestUser(service, name), Log: log.Named("bus"), Refused: refused})
 	if err != nil {
 		return // only when ctx has ended
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/nats-io/nkeys"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/natscreds"
 )
 
@@ -27,12 +29,17 @@ type workerAdded struct {
 func newWorkerAdd(a *app) *cobra.Command {
 	var out string
 	var urls []string
+	var standby bool
 	cmd := &cobra.Command{
 		Use: "add NAME", Short: "Make credentials for a media worker on another machine",
 		Long: `Make credentials for a media worker on another machine, for "parley join" there. They are of
 that worker alone, and are taken away by "parley worker revoke NAME". The file says where the
-bus is and what verifies it; its private key is made here and is never sent anywhere.`,
+bus is and what verifies it; its private key is made here and is never sent anywhere.
+
+With --conference they are of a machine that mixes nothing but stands by for the rooms: it takes
+them over when the conference that has them is gone. The bus has to be a cluster (bus.cluster_listen).`,
 		Example: `  parley worker add hall2
+  parley worker add spare --conference
   parley worker add hall2 --url nats://node.example.org:4223 --out - | ssh hall2 'umask 077; cat > hall2.creds'`,
 		Args: takes("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,7 +59,15 @@ bus is and what verifies it; its private key is made here and is never sent anyw
 				if err != nil {
 					return err
 				}
-				made, err := addWorker(ctx, s, args[0], urls, o)
+				q := contract.WorkerAdd{Name: args[0]}
+				var more []byte
+				if standby {
+					q.Service = "conference"
+					if more, err = roomsKey(a, cmd); err != nil {
+						return errors.Join(err, o.close())
+					}
+				}
+				made, err := addWorker(ctx, s, q, urls, more, o)
 				if err = errors.Join(err, o.close()); err != nil {
 					return err
 				}
@@ -61,12 +76,27 @@ bus is and what verifies it; its private key is made here and is never sent anyw
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "", "credentials file to write, - for standard output (default ./NAME.creds)")
+	cmd.Flags().BoolVar(&standby, "conference", false, "of a machine that stands by for the rooms")
 	cmd.Flags().StringSliceVar(&urls, "url", nil, "where the worker reaches the bus, when it differs from what the node sees")
 	return cmd
 }
 
+// roomsKey is what who stands by opens the copies of rooms with. It never crosses the bus.
+func roomsKey(a *app, cmd *cobra.Command) ([]byte, error) {
+	cfg, err := a.load(cmd)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(host.RoomsKey(cfg))
+	if err != nil {
+		return nil, fmt.Errorf("key of the rooms' copies: %w", err)
+	}
+	return natscreds.RoomsKey(strings.TrimSpace(string(raw))), nil
+}
+
 // addWorker takes the worker back when its credentials could not be kept.
-func addWorker(ctx context.Context, s *session, name string, urls []string, o *credsOut) (*workerAdded, error) {
+func addWorker(ctx context.Context, s *session, q contract.WorkerAdd, urls []string, more []byte, o *credsOut) (*workerAdded, error) {
+	name := q.Name
 	// So that the worker which may be taken back is not an older one.
 	all, err := call(ctx, s, contract.BusWorkers, &contract.None{})
 	if err != nil {
@@ -82,22 +112,21 @@ func addWorker(ctx context.Context, s *session, name string, urls []string, o *c
 		return nil, fmt.Errorf("making a key: %w", err)
 	}
 	defer user.Wipe()
-	pub, err := user.PublicKey()
-	if err != nil {
+	if q.UserKey, err = user.PublicKey(); err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
 	}
 	seed, err := user.Seed()
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
 	}
-	got, err := call(ctx, s, contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub})
+	got, err := call(ctx, s, contract.BusAddWorker, &q)
 	if err == nil {
 		if len(urls) > 0 {
 			got.Access.URLs = urls
 		}
 		var text []byte
 		if text, err = natscreds.Format(got.JWT, seed, got.Access); err == nil {
-			err = o.keep(text)
+			err = o.keep(append(text, more...))
 		}
 		if err == nil {
 			return &workerAdded{Worker: name, Creds: o.path, URLs: got.Access.URLs, TLS: got.Access.TLS}, nil
