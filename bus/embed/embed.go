@@ -215,7 +215,11 @@ func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots, wks *w
 		case errors.Is(err, errWaiting):
 		case err != nil && err.Error() != said:
 			said = err.Error()
-			b.env.Log.Error("jetstream is off", zap.Error(err))
+			if lacking {
+				b.env.Log.Error("streams are not there; trying again", zap.Error(err))
+			} else {
+				b.env.Log.Error("jetstream is off", zap.Error(err))
+			}
 		case back && err == nil:
 			said = ""
 			b.env.Log.Warn("jetstream is back")

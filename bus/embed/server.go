@@ -88,6 +88,7 @@ func start(ctx context.Context, dir, listen string, secure *tls.Config, cl *clus
 	}
 	if cl != nil {
 		opts.ServerName, opts.Cluster, opts.Routes = cl.name, cl.opts, cl.routes
+		opts.ConnectErrorReports, opts.ReconnectErrorReports = 60, 60 // of tries: they are a second apart
 	}
 	if secure != nil {
 		opts.TLSConfig, opts.TLS, opts.TLSTimeout = secure, true, authTimeout
@@ -215,7 +216,14 @@ type logger struct {
 func (l *logger) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *logger) Debugf(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *logger) Tracef(format string, v ...any)  {}
-func (l *logger) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
+
+func (l *logger) Warnf(format string, v ...any) {
+	if strings.HasPrefix(format, "Waiting for routing") || strings.Contains(format, "blocking snapshot") {
+		l.Debugf(format, v...) // again and again, and nothing to be done about it
+		return
+	}
+	l.log.Warn(fmt.Sprintf(format, v...))
+}
 
 func (l *logger) Errorf(format string, v ...any) {
 	msg := fmt.Sprintf(format, v...)
