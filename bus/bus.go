@@ -92,8 +92,11 @@ type waiter struct {
 	fail    context.CancelCauseFunc
 }
 
-// WorkerUser is the name of a connection of a media worker that has credentials of its own.
-func WorkerUser(worker string) string { return "media-" + worker }
+// GuestUser is the name of a connection of a service on another machine, which has credentials of its own.
+func GuestUser(service, name string) string { return service + "-" + name }
+
+// WorkerUser is that of a media worker.
+func WorkerUser(worker string) string { return GuestUser("media", worker) }
 
 // InboxPrefix returns the inbox prefix of a process; its permissions name it.
 func InboxPrefix(name string) string { return "_INBOX_" + name }

@@ -227,37 +227,36 @@ func (s *Server) Raw(name string, opts ...nats.Option) *nats.Conn {
 }
 
 // Worker adds a media worker, as the command line would, and returns the path of its credentials.
-func (s *Server) Worker(name string) string { return s.worker(name, false) }
+func (s *Server) Worker(name string) string { return s.guest(name, "media") }
 
 // Door adds one that takes calls, too.
-func (s *Server) Door(name string) string { return s.worker(name, true) }
+func (s *Server) Door(name string) string { return s.guest(name, "calls") }
 
-func (s *Server) worker(name string, calls bool) string {
+func (s *Server) guest(name, service string) string {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	path, err := AddWorker(ctx, s.Conn("cli"), name, s.t.TempDir(), calls)
+	path, err := AddWorker(ctx, s.Conn("cli"), contract.WorkerAdd{Name: name, Service: service}, s.t.TempDir())
 	if err != nil {
 		s.t.Fatalf("add worker %s: %v", name, err)
 	}
 	return path
 }
 
-// AddWorker adds a media worker, as the command line would, with its credentials in dir. calls: it takes calls, too.
-func AddWorker(ctx context.Context, cli *bus.Conn, name, dir string, calls bool) (string, error) {
+// AddWorker adds a media worker, as the command line would, with its credentials in dir.
+func AddWorker(ctx context.Context, cli *bus.Conn, q contract.WorkerAdd, dir string) (string, error) {
 	kp, err := nkeys.CreateUser()
 	if err != nil {
 		return "", err
 	}
-	pub, err := kp.PublicKey()
-	if err != nil {
+	if q.UserKey, err = kp.PublicKey(); err != nil {
 		return "", err
 	}
 	seed, err := kp.Seed()
 	if err != nil {
 		return "", err
 	}
-	g, err := bus.Call(ctx, cli, contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub, Calls: calls})
+	g, err := bus.Call(ctx, cli, contract.BusAddWorker, &q)
 	if err != nil {
 		return "", err
 	}
@@ -265,7 +264,7 @@ func AddWorker(ctx context.Context, cli *bus.Conn, name, dir string, calls bool)
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, name+".creds")
+	path := filepath.Join(dir, q.Name+".creds")
 	return path, os.WriteFile(path, text, 0o600)
 }
 

@@ -25,9 +25,12 @@ var Formats = []string{FormatOpus, FormatPCM16, FormatPCM24, FormatPCM48}
 // LegOpen makes a leg in a room's mix. Repeating it for the same leg and an
 // epoch that is not lower is answered with the same leg.
 type LegOpen struct {
-	Leg       string    `json:"leg"` // the participant id
-	Room      string    `json:"room"`
-	Epoch     uint64    `json:"epoch"` // of the room's actor
+	Leg   string `json:"leg"` // the participant id
+	Room  string `json:"room"`
+	Epoch uint64 `json:"epoch"` // of the room's actor
+	// Term is the epoch of the lease on which a conference holds all rooms, where several machines may; else 0. A
+	// worker that has had an order of a later one refuses it as stale.
+	Term      uint64    `json:"term,omitempty"`
 	Transport Transport `json:"transport"`
 	Offer     string    `json:"offer,omitempty"`    // SDP; empty: the media process makes the offer (rtp, jami)
 	Was       string    `json:"was,omitempty"`      // SDP of the leg before: SRTP goes on with the keys that it names, where they fit (rtp)
@@ -51,6 +54,7 @@ type LegSDP struct {
 	SDP    string `json:"sdp"`
 	Answer bool   `json:"answer"`           // SDP is the answer to the offer that LegOpened gave
 	Remote string `json:"remote,omitempty"` // IP that the signalling comes from now
+	Term   uint64 `json:"term,omitempty"`   // of the conference that orders, see LegOpen
 }
 
 // LegSet changes what is not nil.
@@ -61,6 +65,7 @@ type LegSet struct {
 	Muted    *bool   `json:"muted,omitempty"`
 	Listen   *Listen `json:"listen,omitempty"` // bus legs
 	Proved   bool    `json:"proved,omitempty"` // the far end is where its signalling says
+	Term     uint64  `json:"term,omitempty"`   // of the conference that orders, see LegOpen
 }
 
 // Listen is what a bot wants to hear, until TTLMs after the last request.
@@ -76,6 +81,7 @@ type LegClose struct {
 	Leg    string `json:"leg"`
 	Epoch  uint64 `json:"epoch"`
 	Reason string `json:"reason,omitempty"`
+	Term   uint64 `json:"term,omitempty"` // of the conference that orders, see LegOpen
 }
 
 // LegInfo is a leg as the worker sees it.
@@ -119,6 +125,7 @@ type MediaQuery struct {
 	Room  string `json:"room,omitempty"`  // the legs of that room alone
 	Leg   string `json:"leg,omitempty"`   // that leg alone
 	Paths bool   `json:"paths,omitempty"` // with how their packets travel
+	Term  uint64 `json:"term,omitempty"`  // of the conference that orders, see LegOpen
 }
 
 // WorkerInfo is a media worker with a page of its legs.
@@ -175,9 +182,10 @@ type Drain struct {
 // named end. A set that is older than the last one is refused.
 type TrunksSet struct {
 	Room    string      `json:"room"`
-	Epoch   uint64      `json:"epoch"`   // of the room's actor
-	Version uint64      `json:"version"` // grows within an epoch
-	Peers   []TrunkPeer `json:"peers"`   // none: the room is mixed here alone
+	Epoch   uint64      `json:"epoch"`          // of the room's actor
+	Version uint64      `json:"version"`        // grows within an epoch
+	Peers   []TrunkPeer `json:"peers"`          // none: the room is mixed here alone
+	Term    uint64      `json:"term,omitempty"` // of the conference that orders, see LegOpen
 }
 
 // TrunkPeer is another worker of a room, as its beat tells of it.

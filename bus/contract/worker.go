@@ -14,16 +14,17 @@ type BusAccess struct {
 	// ServerName is what the bus's certificate is for; empty: for the host of the URL.
 	ServerName string `json:"server_name,omitempty"`
 	CA         string `json:"ca,omitempty"`     // PEM of who signs that certificate; empty: the system's authorities
-	Worker     string `json:"worker,omitempty"` // media worker that the credentials are of
-	Calls      bool   `json:"calls,omitempty"`  // which takes calls of browsers and phones as well
+	Worker     string `json:"worker,omitempty"` // machine that the credentials are of
+	// Service is what it does for the node: "media", "calls" or "conference".
+	Service string `json:"service,omitempty"`
 }
 
 // WorkerAdd asks for credentials of a media worker. The private half of UserKey stays with the
 // asker.
 type WorkerAdd struct {
-	Name    string `json:"name"`            // 1 to 32 of a-z, 0-9 and -
-	UserKey string `json:"user_key"`        // public nkey, "U…"
-	Calls   bool   `json:"calls,omitempty"` // it takes calls of browsers and phones as well
+	Name    string `json:"name"`              // 1 to 32 of a-z, 0-9 and -
+	UserKey string `json:"user_key"`          // public nkey, "U…"
+	Service string `json:"service,omitempty"` // "media", which "" is too; "calls": it takes calls of browsers and phones as well; or "conference": one that stands by
 }
 
 // WorkerAdded is the answer to it.
@@ -40,8 +41,8 @@ type WorkerName struct {
 // KnownWorker is a worker that has, or had, credentials of its own.
 type KnownWorker struct {
 	Name    string     `json:"name"`
+	Service string     `json:"service"`
 	Added   time.Time  `json:"added"`
-	Calls   bool       `json:"calls,omitempty"`
 	Revoked *time.Time `json:"revoked,omitempty"`
 }
 

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/nats-io/jwt/v2"
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
 	"go.uber.org/zap"
 
@@ -220,15 +219,15 @@ func (b *bots) makeLocked(g *contract.BusGrant) (*bot, error) {
 // connected returns the names of those who have a connection, in order. A worker on another machine
 // is none of the node's processes, whatever it calls its connection.
 func (b *bots) connected(w *workers) ([]string, error) {
+	all, err := b.nats.conns()
+	if err != nil {
+		return nil, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	node, err := public(b.keys.node)
 	if err != nil {
 		return nil, err
-	}
-	all, err := b.nats.srv.Connz(&server.ConnzOptions{Username: true, Limit: maxConns})
-	if err != nil {
-		return nil, fmt.Errorf("connections: %w", err)
 	}
 	of := map[string]string{} // account -> bot
 	for name, one := range b.by {
@@ -239,7 +238,7 @@ func (b *bots) connected(w *workers) ([]string, error) {
 		of[pub] = name
 	}
 	var names []string
-	for _, c := range all.Conns {
+	for _, c := range all {
 		if c.Account == node && w.has(c.AuthorizedUser) {
 			continue
 		}

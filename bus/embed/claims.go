@@ -66,16 +66,22 @@ func (k *keys) accounts(out map[string]int64) (map[string]string, error) {
 		return nil, err
 	}
 	var scopes []*jwt.UserScope
-	for _, calls := range []bool{false, true} {
-		scope, err := k.workerScope(calls)
-		if err != nil {
+	for service, kp := range k.guests {
+		scope := jwt.NewUserScope()
+		scope.Role = service
+		scope.Template.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard}
+		var err error
+		if scope.Key, err = public(kp); err != nil {
+			return nil, err
+		}
+		if scope.Template.Permissions, err = GuestPermissions(service); err != nil {
 			return nil, err
 		}
 		scopes = append(scopes, scope)
 	}
 	err := add(k.node, "NODE", func(ac *jwt.AccountClaims) {
-		for _, scope := range scopes {
-			ac.SigningKeys.AddScopedSigner(scope)
+		for _, s := range scopes {
+			ac.SigningKeys.AddScopedSigner(s)
 		}
 		for user, until := range out {
 			ac.RevokeAt(user, time.Unix(until, 0))
@@ -93,33 +99,9 @@ func (k *keys) accounts(out map[string]int64) (map[string]string, error) {
 	return toks, err
 }
 
-// workerSigner is who signs the users of workers.
-func (k *keys) workerSigner(calls bool) nkeys.KeyPair {
-	if calls {
-		return k.doors
-	}
-	return k.workers
-}
-
-// workerScope is what those may do whom that one signs.
-func (k *keys) workerScope(calls bool) (*jwt.UserScope, error) {
-	signer, err := public(k.workerSigner(calls))
-	if err != nil {
-		return nil, err
-	}
-	scope := jwt.NewUserScope()
-	scope.Key, scope.Role = signer, "worker"
-	if calls {
-		scope.Role = "door"
-	}
-	scope.Template.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard}
-	scope.Template.Permissions, err = WorkerPermissions(calls)
-	return scope, err
-}
-
-// workerJWT returns the JWT of a worker's user in NODE. What it may do follows from who signed it
-// and from its name: see [WorkerPermissions].
-func (k *keys) workerJWT(name, userKey string, calls bool) (string, error) {
+// guestJWT returns the JWT of the user in NODE of a service on another machine. What it may do follows from who
+// signed it and from its name: see [GuestPermissions].
+func (k *keys) guestJWT(service, name, userKey string) (string, error) {
 	node, err := public(k.node)
 	if err != nil {
 		return "", err
@@ -127,9 +109,9 @@ func (k *keys) workerJWT(name, userKey string, calls bool) (string, error) {
 	uc := jwt.NewUserClaims(userKey)
 	uc.Name, uc.IssuerAccount = name, node
 	uc.SetScoped(true)
-	tok, err := uc.Encode(k.workerSigner(calls))
+	tok, err := uc.Encode(k.guests[service])
 	if err != nil {
-		return "", fmt.Errorf("user of worker %s: %w", name, err)
+		return "", fmt.Errorf("user of %s: %w", name, err)
 	}
 	return tok, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -23,9 +24,10 @@ import (
 
 const (
 	clusterName = "parley"
-	accountSync = 5 * time.Second // how often a server asks another for accounts that it missed
-	pushTime    = 3 * time.Second // for telling all servers of an account
-	ensureTime  = 5 * time.Second // for making the streams, which waits for a leader
+	accountSync = 5 * time.Second        // how often a server asks another for accounts that it missed
+	pushTime    = 3 * time.Second        // for telling all servers of an account
+	connsTime   = 500 * time.Millisecond // for all servers to tell who is there
+	ensureTime  = 5 * time.Second        // for making the streams, which waits for a leader
 )
 
 // cluster is how this server is one of several.
@@ -98,8 +100,14 @@ func (k *keys) memberAccounts() (map[string]string, error) {
 	return map[string]string{sys: all[sys]}, nil
 }
 
-// sysConn connects within the process as a user of the system account.
+// sysConn is a connection within the process as a user of the system account, whose credentials never
+// leave it. It ends with the server.
 func (n *nats) sysConn() (*natsgo.Conn, error) {
+	n.sysMu.Lock()
+	defer n.sysMu.Unlock()
+	if n.sys != nil && n.sys.IsConnected() {
+		return n.sys, nil
+	}
 	user, err := nkeys.CreateUser()
 	if err != nil {
 		return nil, fmt.Errorf("system user: %w", err)
@@ -109,7 +117,6 @@ func (n *nats) sysConn() (*natsgo.Conn, error) {
 		return nil, err
 	}
 	uc := jwt.NewUserClaims(pub)
-	uc.Expires = time.Now().Add(time.Minute).Unix()
 	uc.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeInProcess}
 	tok, err := uc.Encode(n.keys.system)
 	if err != nil {
@@ -119,7 +126,58 @@ func (n *nats) sysConn() (*natsgo.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("system user: %w", err)
 	}
+	n.sys = nc
 	return nc, nil
+}
+
+// conns are the connections of all servers that answer in time.
+func (n *nats) conns() ([]*server.ConnInfo, error) {
+	opts := server.ConnzOptions{Username: true, Limit: maxConns}
+	if n.cluster == nil {
+		all, err := n.srv.Connz(&opts)
+		if err != nil {
+			return nil, fmt.Errorf("connections: %w", err)
+		}
+		return all.Conns, nil
+	}
+	nc, err := n.sysConn()
+	if err != nil {
+		return nil, err
+	}
+	inbox := natsgo.NewInbox()
+	sub, err := nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, fmt.Errorf("connections: %w", err)
+	}
+	defer sub.Unsubscribe() //nolint:errcheck // it fails only with the connection closed
+	q, err := json.Marshal(&opts)
+	if err == nil {
+		err = nc.PublishRequest("$SYS.REQ.SERVER.PING.CONNZ", inbox, q)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connections: %w", err)
+	}
+	var out []*server.ConnInfo
+	end := time.Now().Add(connsTime)
+	for range len(n.cluster.routes) + 1 {
+		m, err := sub.NextMsg(time.Until(end))
+		if errors.Is(err, natsgo.ErrTimeout) {
+			break // who was there has some seconds to be at another
+		}
+		if err != nil {
+			return nil, fmt.Errorf("connections: %w", err)
+		}
+		var a struct {
+			Data *server.Connz `json:"data"`
+		}
+		if err := json.Unmarshal(m.Data, &a); err != nil {
+			return nil, fmt.Errorf("connections: %w", err)
+		}
+		if a.Data != nil {
+			out = append(out, a.Data.Conns...)
+		}
+	}
+	return out, nil
 }
 
 // push makes an account's claims those that hold at every server of the cluster that is there; the
@@ -129,7 +187,6 @@ func (n *nats) push(tok string) error {
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
 	if _, err := nc.Request("$SYS.REQ.CLAIMS.UPDATE", []byte(tok), pushTime); err != nil {
 		return fmt.Errorf("servers of the bus not told: %w", err)
 	}

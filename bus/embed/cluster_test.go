@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -230,6 +231,20 @@ func TestClusterOutlivesAServer(t *testing.T) {
 	fmt.Printf("cluster: three servers keep a value %v after the last of them was up\n", took.Round(time.Millisecond))
 
 	cli := c.conn("cli", 0)
+	c.conn("media", 2)
+	told := make(chan struct{}, 64)
+	if _, err := bus.Subscribe(c.conn("conference", 0), contract.BusConnected, func(_ context.Context, _ []string, e *contract.Connected) {
+		if slices.Contains(e.Names, "media") && slices.Contains(e.Names, "cli") {
+			told <- struct{}{}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-told:
+	case <-time.After(clusterPatience):
+		t.Fatal("who is at a member is not there")
+	}
 	worker := addWorker(t, cli, "hall2")
 	a, err := natscreds.ReadAccess(worker)
 	if err != nil || len(a.URLs) != 3 {
@@ -374,7 +389,7 @@ type actorBucket struct{ *bus.KV }
 // addWorker is bustest's, for a cluster.
 func addWorker(t *testing.T, cli *bus.Conn, name string) string {
 	t.Helper()
-	path, err := bustest.AddWorker(t.Context(), cli, name, t.TempDir(), false)
+	path, err := bustest.AddWorker(t.Context(), cli, contract.WorkerAdd{Name: name}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,8 +19,8 @@
 // account of its own that imports the subjects of its room for its rights, so
 // nothing but those exists for it: no inbox of others, no JetStream, no $SYS.
 //
-// Media workers on other machines are users of NODE too, whose permissions follow from their name
-// ([WorkerPermissions]). The node's own processes are let in from this machine alone, and from
+// Media workers on other machines, and conferences that stand by, are users of NODE too, whose permissions follow from their name
+// ([GuestPermissions]). The node's own processes are let in from this machine alone, and from
 // bus.processes.
 //
 // # Encryption
@@ -62,6 +62,7 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
+	"github.com/parley-jami/parley/internal/keyfile"
 )
 
 // watchEvery is how often the bus looks whether JetStream is still on and tells who
@@ -147,6 +148,9 @@ func (b *Bus) Run(ctx context.Context) error {
 	if err := writeCreds(creds); err != nil {
 		return err
 	}
+	if _, err := keyfile.Load(host.RoomsKey(b.env.Config), host.RoomsKeySize); err != nil {
+		return err
+	}
 	access := d.access(b.env.Config.Bus.Public, n.url())
 	bts.access = access
 	c, err := bus.Connect(ctx, bus.Options{InProcess: n.srv, Creds: host.CredsFile(b.env.Config, "bus"), Name: "bus", Log: b.env.Log})
@@ -211,7 +215,11 @@ func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots, wks *w
 		case errors.Is(err, errWaiting):
 		case err != nil && err.Error() != said:
 			said = err.Error()
-			b.env.Log.Error("jetstream is off", zap.Error(err))
+			if lacking {
+				b.env.Log.Error("streams are not there; trying again", zap.Error(err))
+			} else {
+				b.env.Log.Error("jetstream is off", zap.Error(err))
+			}
 		case back && err == nil:
 			said = ""
 			b.env.Log.Warn("jetstream is back")

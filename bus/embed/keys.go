@@ -20,16 +20,18 @@ type keyFile struct {
 	System   string            `json:"system"`
 	Node     string            `json:"node"`
 	Workers  string            `json:"workers"` // signs the users of media workers
-	Doors    string            `json:"doors"`   // of those that take calls, too
+	Callers  string            `json:"callers"` // of those that take calls, too
+	Standby  string            `json:"standby"` // signs those of conferences on other machines
 	CA       string            `json:"ca"`      // PEM, key and certificate: signs what the bus shows for TLS
 	Users    map[string]string `json:"users"`   // by process
 }
 
 // keys are the key pairs of that file.
 type keys struct {
-	operator, system, node, workers, doors nkeys.KeyPair
-	users                                  map[string]nkeys.KeyPair
-	ca                                     *authority
+	operator, system, node nkeys.KeyPair
+	guests                 map[string]nkeys.KeyPair // signers of who is on another machine, by service
+	users                  map[string]nkeys.KeyPair
+	ca                     *authority
 }
 
 const keyFileVersion = 1
@@ -67,11 +69,11 @@ func loadKeys(dir string, users []string) (*keys, error) {
 	if f.Version != keyFileVersion {
 		return nil, fmt.Errorf("%s has version %d, this program knows %d: use the version that wrote it", path, f.Version, keyFileVersion)
 	}
-	for _, signer := range []*string{&f.Workers, &f.Doors} { // a former version has not all
-		if *signer != "" {
+	for _, s := range []*string{&f.Workers, &f.Callers, &f.Standby} {
+		if *s != "" {
 			continue
 		}
-		if *signer, err = newSeed(nkeys.PrefixByteAccount); err != nil {
+		if *s, err = newSeed(nkeys.PrefixByteAccount); err != nil { // the file is of a former version
 			return nil, err
 		}
 		changed = true
@@ -141,7 +143,7 @@ func newSeed(prefix nkeys.PrefixByte) (string, error) {
 }
 
 func (f *keyFile) pairs() (*keys, error) {
-	k := &keys{users: map[string]nkeys.KeyPair{}}
+	k := &keys{users: map[string]nkeys.KeyPair{}, guests: map[string]nkeys.KeyPair{}}
 	var err error
 	if k.operator, err = pair("operator", f.Operator, nkeys.PrefixByteOperator); err != nil {
 		return nil, err
@@ -152,11 +154,10 @@ func (f *keyFile) pairs() (*keys, error) {
 	if k.node, err = pair("node", f.Node, nkeys.PrefixByteAccount); err != nil {
 		return nil, err
 	}
-	if k.workers, err = pair("workers", f.Workers, nkeys.PrefixByteAccount); err != nil {
-		return nil, err
-	}
-	if k.doors, err = pair("doors", f.Doors, nkeys.PrefixByteAccount); err != nil {
-		return nil, err
+	for service, seed := range map[string]string{"media": f.Workers, "calls": f.Callers, "conference": f.Standby} {
+		if k.guests[service], err = pair(service, seed, nkeys.PrefixByteAccount); err != nil {
+			return nil, err
+		}
 	}
 	if k.ca, err = parseAuthority(f.CA); err != nil {
 		return nil, err

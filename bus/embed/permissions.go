@@ -62,7 +62,7 @@ var table = map[string]access{
 		hears: []string{"identity.changed", "identity.revoked", "contact.changed", "request.received", "presence.changed", "room.event", "peer.message"},
 	},
 	// What connect does for browsers and phones on a machine that takes calls for a node which runs
-	// elsewhere: see WorkerPermissions.
+	// elsewhere: see GuestPermissions.
 	calling: {
 		calls: []string{"room.face", "room.sip", "room.join", "room.leave", "room.get", "room.negotiate", "room.confirm", "room.press",
 			"room.mute", "room.hand", "room.role", "room.kick", "room.lock", "room.chat", "room.history",
@@ -71,7 +71,7 @@ var table = map[string]access{
 	},
 	"media": {
 		calls:  []string{"identity.state"},
-		hears:  []string{"identity.changed", "audio.say"}, // a worker elsewhere has less: see WorkerPermissions
+		hears:  []string{"identity.changed", "audio.say"}, // a worker elsewhere has less: see GuestPermissions
 		stores: []store{leases("media")},
 	},
 	"swarm": {
@@ -220,44 +220,58 @@ func Permissions(process string) (jwt.Permissions, error) {
 // workerName stands for the name of a user in what his signer permits (nats-server replaces it).
 const workerName = "{{name()}}"
 
-// calling is what a machine does that takes calls for the node; no process of the node is called so.
+// calling is what connect may on a machine that takes calls for the node.
 const calling = "calling"
 
-// WorkerPermissions returns what a media worker on another machine may publish and subscribe: what
-// media may, but as this worker alone, without leases, and it may say hello. calls: it takes calls of browsers and
-// phones as well, for which it speaks in rooms; what the operator may is not among it.
-func WorkerPermissions(calls bool) (jwt.Permissions, error) {
-	p, err := Permissions("media")
+// GuestPermissions returns what a service on another machine may publish and subscribe: what that
+// service may, with an inbox of its own, and it may say hello. A media worker may it as that worker alone, and
+// without leases; one that takes calls speaks in rooms as well, and may nothing that only the operator may.
+func GuestPermissions(service string) (jwt.Permissions, error) {
+	rights, also := service, ""
+	if service == "calls" {
+		rights, also = "media", calling
+	}
+	p, err := guest(rights, rights)
 	if err != nil {
 		return p, err
 	}
-	if calls {
-		d, err := Permissions(calling)
+	if also != "" {
+		d, err := guest(also, "connect")
 		if err != nil {
 			return p, err
 		}
 		p.Pub.Allow, p.Sub.Allow = append(p.Pub.Allow, d.Pub.Allow...), append(p.Sub.Allow, d.Sub.Allow...)
 	}
+	p.Pub.Allow, p.Sub.Allow = unique(append(p.Pub.Allow, contract.BusWorkerHello.Subject(workerName))), unique(p.Sub.Allow)
+	return p, nil
+}
+
+// guest is what one process of another machine may, by its entry in the table.
+func guest(rights, process string) (jwt.Permissions, error) {
+	p, err := Permissions(rights)
+	if err != nil {
+		return p, err
+	}
+	media := process == "media"
 	pin := func(list jwt.StringList) jwt.StringList {
 		var out []string
 		for _, s := range list {
-			if strings.HasPrefix(s, "$JS.") || strings.HasPrefix(s, "$KV.") {
+			if media && (strings.HasPrefix(s, "$JS.") || strings.HasPrefix(s, "$KV.")) {
 				continue
 			}
 			for _, d := range contract.All() {
-				if d.Service == "media" && slices.Contains(d.Params(), "worker") && s == subject(d, "") {
+				if media && d.Service == "media" && slices.Contains(d.Params(), "worker") && s == subject(d, "") {
 					s = d.Subject("*", workerName)
 				}
 			}
-			if s == bus.InboxPrefix("media")+".>" || s == bus.InboxPrefix(calling)+".>" {
-				s = bus.InboxPrefix(bus.WorkerUser(workerName)) + ".>"
+			if s == bus.InboxPrefix(rights)+".>" {
+				s = bus.InboxPrefix(bus.GuestUser(process, workerName)) + ".>"
 			}
 			out = append(out, s)
 		}
 		return unique(out)
 	}
 	p.Pub.Allow, p.Sub.Allow = pin(p.Pub.Allow), pin(p.Sub.Allow)
-	p.Pub.Allow = unique(append(p.Pub.Allow, contract.BusWorkerHello.Subject(workerName)))
 	return p, nil
 }
 

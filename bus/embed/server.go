@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
 	"go.uber.org/zap"
 )
 
@@ -47,6 +48,9 @@ type nats struct {
 	off      time.Time // of the watch alone: when JetStream was last switched
 
 	mu sync.Mutex // while claims change
+
+	sysMu sync.Mutex
+	sys   *natsgo.Conn // of a cluster, once it was needed
 }
 
 // start runs a server on listen with its state in dir, in clear where secure is nil, alone where cl
@@ -84,6 +88,7 @@ func start(ctx context.Context, dir, listen string, secure *tls.Config, cl *clus
 	}
 	if cl != nil {
 		opts.ServerName, opts.Cluster, opts.Routes = cl.name, cl.opts, cl.routes
+		opts.ConnectErrorReports, opts.ReconnectErrorReports = 60, 60 // of tries: they are a second apart
 	}
 	if secure != nil {
 		opts.TLSConfig, opts.TLS, opts.TLSTimeout = secure, true, authTimeout
@@ -148,6 +153,11 @@ func (n *nats) url() string {
 
 // stop ends the server; it takes some milliseconds for each stream.
 func (n *nats) stop() {
+	n.sysMu.Lock()
+	if n.sys != nil {
+		n.sys.Close()
+	}
+	n.sysMu.Unlock()
 	n.srv.Shutdown()
 	n.srv.WaitForShutdown()
 }
@@ -206,7 +216,14 @@ type logger struct {
 func (l *logger) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *logger) Debugf(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *logger) Tracef(format string, v ...any)  {}
-func (l *logger) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
+
+func (l *logger) Warnf(format string, v ...any) {
+	if strings.HasPrefix(format, "Waiting for routing") || strings.Contains(format, "blocking snapshot") {
+		l.Debugf(format, v...) // again and again, and nothing to be done about it
+		return
+	}
+	l.log.Warn(fmt.Sprintf(format, v...))
+}
 
 func (l *logger) Errorf(format string, v ...any) {
 	msg := fmt.Sprintf(format, v...)

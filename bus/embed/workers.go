@@ -26,9 +26,9 @@ import (
 type workerFile struct {
 	Version int        `json:"version"` // 1
 	Name    string     `json:"name"`
-	Key     string     `json:"key"` // public, of its user
+	Service string     `json:"service,omitempty"` // "" is media
+	Key     string     `json:"key"`               // public, of its user
 	Added   time.Time  `json:"added"`
-	Calls   bool       `json:"calls,omitempty"` // it takes calls, too
 	Revoked *time.Time `json:"revoked,omitempty"`
 	Former  []string   `json:"former,omitempty"` // keys that were revoked before
 }
@@ -95,8 +95,8 @@ func readWorker(path string) (*workerFile, error) {
 	if err := json.Unmarshal(raw, f); err != nil {
 		return nil, err
 	}
-	if f.Version != 1 {
-		return nil, fmt.Errorf("version %d is not known", f.Version)
+	if f.Version != 1 || f.service() != "media" && f.service() != "conference" {
+		return nil, fmt.Errorf("version %d, service %q is not known", f.Version, f.Service)
 	}
 	for _, key := range append(slices.Clone(f.Former), f.Key) {
 		if !nkeys.IsValidPublicUserKey(key) {
@@ -114,8 +114,10 @@ func (f *workerFile) former() []string {
 	return append(slices.Clone(f.Former), f.Key)
 }
 
+func (f *workerFile) service() string { return cmp.Or(f.Service, "media") }
+
 func (f *workerFile) known() contract.KnownWorker {
-	return contract.KnownWorker{Name: f.Name, Added: f.Added, Calls: f.Calls, Revoked: f.Revoked}
+	return contract.KnownWorker{Name: f.Name, Service: f.service(), Added: f.Added, Revoked: f.Revoked}
 }
 
 // note takes the keys of a file. The caller holds w.mu, or nobody else has w.
@@ -170,6 +172,8 @@ func (w *workers) add(q *contract.WorkerAdd) (*contract.WorkerAdded, error) {
 	switch {
 	case !workerShape.MatchString(q.Name):
 		return nil, contract.ErrBadRequest.With("worker name %q: 1 to 32 of a-z, 0-9 and - are allowed", q.Name)
+	case w.keys.guests[cmp.Or(q.Service, "media")] == nil:
+		return nil, contract.ErrBadRequest.With("service %q: media, calls and conference are what another machine can do", q.Service)
 	case q.Name == w.home:
 		return nil, contract.ErrExists.With("%q is the node's own worker (media.worker); choose another name", q.Name)
 	case !nkeys.IsValidPublicUserKey(q.UserKey):
@@ -179,12 +183,12 @@ func (w *workers) add(q *contract.WorkerAdd) (*contract.WorkerAdded, error) {
 	defer w.mu.Unlock()
 	was := w.by[q.Name]
 	switch {
-	case was != nil && was.Revoked == nil && (was.Key != q.UserKey || was.Calls != q.Calls):
+	case was != nil && was.Revoked == nil && (was.Key != q.UserKey || was.service() != cmp.Or(q.Service, "media")):
 		return nil, contract.ErrExists.With("there is a worker %s already; revoke it first", q.Name)
 	case (was == nil || was.Revoked != nil || was.Key != q.UserKey) && w.keyd[q.UserKey]:
 		return nil, contract.ErrForbidden.With("that key was a worker's before; make a new one")
 	case was == nil || was.Revoked != nil:
-		f := &workerFile{Version: 1, Name: q.Name, Key: q.UserKey, Calls: q.Calls, Added: time.Now().UTC()}
+		f := &workerFile{Version: 1, Name: q.Name, Service: q.Service, Key: q.UserKey, Added: time.Now().UTC()}
 		if was != nil {
 			f.Former = was.former()
 		}
@@ -193,12 +197,13 @@ func (w *workers) add(q *contract.WorkerAdd) (*contract.WorkerAdded, error) {
 		}
 		w.log.Info("worker added", zap.String("worker", q.Name))
 	}
-	tok, err := w.keys.workerJWT(q.Name, q.UserKey, q.Calls)
+	f := w.by[q.Name]
+	tok, err := w.keys.guestJWT(f.service(), q.Name, q.UserKey)
 	if err != nil {
 		return nil, err
 	}
 	a := w.access
-	a.Worker, a.Calls = q.Name, q.Calls
+	a.Worker, a.Service = q.Name, f.service()
 	return &contract.WorkerAdded{JWT: tok, Access: a}, nil
 }
 

@@ -113,11 +113,24 @@ func (e *Env) Connect(ctx context.Context) (*bus.Conn, error) {
 		return nil, err
 	}
 	name := e.Name
-	if a.Worker != "" { // they are of that worker alone, who is no process of the node
-		name = bus.WorkerUser(a.Worker)
+	if a.Worker != "" { // they are of that machine alone, which is none of the node's
+		name = bus.GuestUser(e.Name, a.Worker)
 	}
 	return bus.Connect(ctx, bus.Options{URL: BusURL(e.Config), Creds: creds, Name: name, Log: e.Log.Named("bus")})
 }
+
+// Guest returns under which name this process serves a node from another machine; "" for one of
+// the node's own. It is known once the process has connected.
+func (e *Env) Guest() (string, error) {
+	a, err := natscreds.ReadAccess(CredsFile(e.Config, e.Name))
+	return a.Worker, err
+}
+
+// RoomsKeySize is the length of the key in [RoomsKey], in bytes.
+const RoomsKeySize = 32
+
+// RoomsKey returns the file of the key that copies of rooms are sealed with, for who may take them over.
+func RoomsKey(c *config.Config) string { return filepath.Join(c.Data, "creds", "rooms.key") }
 
 // ConnectAccount connects and waits for the account.
 func (e *Env) ConnectAccount(ctx context.Context) (*bus.Conn, contract.Account, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,9 +32,12 @@ func newJoin(a *app) *cobra.Command {
 		Use: "join [URL] --creds FILE", Short: "Have this machine mix for a node that runs elsewhere",
 		Long: `Have this machine mix for a node that runs elsewhere: a media process, started again
 when it dies, that takes participants of the node's rooms. A room that fills its worker
-spreads to others, and all its participants hear each other. With credentials of "parley worker add --calls"
-it takes calls, too: the page and WHIP at http.listen and http.tls_listen, SIP at sip.listen and
-sip.tls_listen, as on the node; a page stays at the machine that it was loaded from.
+spreads to others, and all its participants hear each other.
+
+With credentials of "worker add --calls" it takes calls, too: the page and WHIP at http.listen and
+http.tls_listen, SIP at sip.listen and sip.tls_listen, as on the node; a page stays at the machine that it
+was loaded from. With those of "worker add --conference" it is a conference instead, which stands by
+for the rooms.
 
 FILE is what "parley worker add NAME" wrote on the node, copied here; it is a secret. It says which
 worker this is, where the bus is and what verifies it; URL is another address of the bus, such as
@@ -71,9 +75,19 @@ itself when its credentials are revoked.`,
 			if len(args) > 0 {
 				url = args[0]
 			}
+			service := cmp.Or(f.Access.Service, "media")
+			if guests[service] == nil {
+				return usagef("--creds: %s is for %.32q, which this version does not know; install the node's version", creds, service)
+			}
 			set := map[string]string{"bus.url": url, "media.worker": f.User.Name}
-			if f.Access.Calls {
+			switch service {
+			case "calls":
 				set["connect.name"] = f.User.Name
+			case "conference":
+				if f.RoomsKey == "" {
+					return usagef("--creds: %s lacks the key of the rooms' copies; `parley worker add NAME --conference` makes it anew", creds)
+				}
+				set = map[string]string{"bus.url": url, "rooms.default": ""} // the rooms are the node's
 			}
 			for flag, v := range set {
 				if err := cmd.Flags().Set(flag, v); err != nil {
@@ -87,7 +101,7 @@ itself when its credentials are revoked.`,
 			if cfg.Bus.URL == "" {
 				return usagef("the URL of the node's bus is missing, as nats://10.0.0.5:4223")
 			}
-			return a.join(cmd.Context(), cfg, creds)
+			return a.join(cmd.Context(), cfg, service, f, creds)
 		},
 	}
 	addConfigFlags(cmd)
@@ -96,8 +110,11 @@ itself when its credentials are revoked.`,
 	return cmd
 }
 
+// guests are the processes of each service that another machine does for a node.
+var guests = map[string][]string{"media": {"media"}, "calls": {"media", "connect"}, "conference": {"conference"}}
+
 // join runs the worker until a signal ends it.
-func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error {
+func (a *app) join(ctx context.Context, cfg *config.Config, service string, f *natscreds.File, creds string) error {
 	began := time.Now()
 	ctx, kill, stopSignals := drainSignals(ctx)
 	defer stopSignals()
@@ -110,24 +127,26 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 		return err
 	}
 	defer lock.Close()
-	ports := map[string][]sockets.Spec{}
-	if ports["media"], err = sockets.MediaSpecs(cfg); err != nil {
-		return usagef("%w", err)
-	}
-	if cfg.Connect.Name != "" {
-		ports["connect"] = sockets.ConnectSpecs(cfg)
-	}
 	var specs []supervise.Spec
-	for name, wanted := range ports {
-		if err := takeCreds(cfg, name, creds); err != nil {
+	for _, process := range guests[service] {
+		if err := takeCreds(cfg, process, f, creds); err != nil {
 			return err
 		}
-		held, err := sockets.Open(wanted)
+		var ports []sockets.Spec
+		switch process {
+		case "media":
+			if ports, err = sockets.MediaSpecs(cfg); err != nil {
+				return usagef("%w", err)
+			}
+		case "connect":
+			ports = sockets.ConnectSpecs(cfg)
+		}
+		held, err := sockets.Open(ports)
 		if err != nil {
 			return err
 		}
 		defer held.Close()
-		specs = append(specs, supervise.Spec{Name: name, Needed: true, Health: host.HealthSocket(cfg, name), Sockets: held})
+		specs = append(specs, supervise.Spec{Name: process, Needed: true, Health: host.HealthSocket(cfg, process), Sockets: held})
 	}
 	sup := supervise.New(supervise.Options{
 		Specs: specs,
@@ -145,18 +164,15 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 		}
 		wg.Go(func() { supervise.Serve(serving, l, sup.Handler(), log) })
 	}
-	wg.Go(func() { a.joinWatch(ctx, end, cfg, log) })
+	wg.Go(func() { a.joinWatch(ctx, end, cfg, guests[service][0], f.User.Name, log) })
 	wg.Go(func() {
 		if sup.WaitJoinable(ctx) != nil {
 			return
 		}
-		log.Info("worker is up", zap.String("worker", cfg.Media.Worker), zap.String("bus", cfg.Bus.URL), zap.Duration("after", time.Since(began)))
+		log.Info("worker is up", zap.String("worker", f.User.Name), zap.String("service", service), zap.String("bus", cfg.Bus.URL), zap.Duration("after", time.Since(began)))
 		if logging.IsTerminal(a.out) {
-			does := "mixes"
-			if cfg.Connect.Name != "" {
-				does = "mixes and takes calls"
-			}
-			fmt.Fprintf(a.out, "\nWorker %s %s for the node at %s. Stop it with Ctrl-C.\n", cfg.Media.Worker, does, cfg.Bus.URL)
+			does := map[string]string{"media": "mixes", "calls": "mixes and takes calls", "conference": "stands by"}[service]
+			fmt.Fprintf(a.out, "\nWorker %s %s for the node at %s. Stop it with Ctrl-C.\n", f.User.Name, does, cfg.Bus.URL)
 		}
 	})
 	err = sup.Run(ctx, kill)
@@ -168,7 +184,7 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 }
 
 // takeCreds copies the credentials to where the process looks for them.
-func takeCreds(cfg *config.Config, process, file string) error {
+func takeCreds(cfg *config.Config, process string, f *natscreds.File, file string) error {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return usagef("--creds: %w", err)
@@ -176,6 +192,11 @@ func takeCreds(cfg *config.Config, process, file string) error {
 	to := host.CredsFile(cfg, process)
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return fmt.Errorf("credentials: %w", err)
+	}
+	if f.RoomsKey != "" {
+		if err := atomicfile.Write(host.RoomsKey(cfg), []byte(f.RoomsKey+"\n"), 0o600); err != nil {
+			return fmt.Errorf("credentials: %w", err)
+		}
 	}
 	if err := atomicfile.Write(to, raw, 0o600); err != nil {
 		return fmt.Errorf("credentials: %w", err)
@@ -188,8 +209,7 @@ const refusedFor = 3 * time.Second
 
 // joinWatch keeps a connection of its own and ends the worker, with the reason, when the node does not
 // want it: the media process alone would try for ever.
-func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, cfg *config.Config, log *zap.Logger) {
-	name := cfg.Media.Worker
+func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, cfg *config.Config, process, name string, log *zap.Logger) {
 	var mu sync.Mutex
 	var since time.Time
 	refused := func(revoked bool, err error) {
@@ -205,7 +225,7 @@ func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, cfg *c
 			end(contract.ErrForbidden.With("the node at %s does not let worker %s in (%v): its credentials were revoked, or are of another node; `parley worker list` there shows which it knows", cfg.Bus.URL, name, err))
 		}
 	}
-	conn, err := bus.Connect(ctx, bus.Options{URL: cfg.Bus.URL, Creds: host.CredsFile(cfg, "media"), Name: bus.WorkerUser(name), Log: log.Named("bus"), Refused: refused})
+	conn, err := bus.Connect(ctx, bus.Options{URL: cfg.Bus.URL, Creds: host.CredsFile(cfg, process), Name: bus.GuestUser(process, name), Log: log.Named("bus"), Refused: refused})
 	if err != nil {
 		return // only when ctx has ended
 	}

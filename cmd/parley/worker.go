@@ -42,6 +42,8 @@ were revoked, too.`,
 						switch {
 						case x.Revoked != nil:
 							state = "revoked"
+						case x.Service == "conference":
+							state = "stands by"
 						case !x.Alive && x.Started == "":
 							state = "not seen"
 						case !x.Alive:
@@ -67,6 +69,7 @@ were revoked, too.`,
 type shownWorker struct {
 	contract.Worker
 	Added   *time.Time `json:"added,omitempty"` // nil: the node's own
+	Service string     `json:"service,omitempty"`
 	Revoked *time.Time `json:"revoked,omitempty"`
 }
 
@@ -94,7 +97,7 @@ func listWorkers(ctx context.Context, s *session) (*shownWorkers, error) {
 			i = len(out.Workers)
 			out.Workers = append(out.Workers, shownWorker{Worker: contract.Worker{WorkerBeat: contract.WorkerBeat{Worker: k.Name}, Rooms: []string{}}})
 		}
-		out.Workers[i].Added, out.Workers[i].Revoked = &k.Added, k.Revoked
+		out.Workers[i].Added, out.Workers[i].Revoked, out.Workers[i].Service = &k.Added, k.Revoked, k.Service
 	}
 	slices.SortFunc(out.Workers, func(a, b shownWorker) int { return strings.Compare(a.Worker.Worker, b.Worker.Worker) })
 	return out, nil

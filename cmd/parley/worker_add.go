@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/nats-io/nkeys"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/natscreds"
 )
 
@@ -27,7 +29,7 @@ type workerAdded struct {
 func newWorkerAdd(a *app) *cobra.Command {
 	var out string
 	var urls []string
-	var calls bool
+	var calls, standby bool
 	cmd := &cobra.Command{
 		Use: "add NAME", Short: "Make credentials for a media worker on another machine",
 		Long: `Make credentials for a media worker on another machine, for "parley join" there. They are of
@@ -35,8 +37,13 @@ that worker alone, and are taken away by "parley worker revoke NAME". The file s
 bus is and what verifies it; its private key is made here and is never sent anywhere.
 
 With --calls the machine takes calls as well: the page, WHIP and WHEP, and SIP, for which it may speak
-in the rooms of the node as whoever calls there.`,
+in the rooms of the node as whoever calls there.
+
+With --conference they are of a machine that mixes nothing but stands by for the rooms: it takes
+them over when the conference that has them is gone. The bus has to be a cluster (bus.cluster_listen).`,
 		Example: `  parley worker add hall2
+  parley worker add hall2 --calls
+  parley worker add spare --conference
   parley worker add hall2 --url nats://node.example.org:4223 --out - | ssh hall2 'umask 077; cat > hall2.creds'`,
 		Args: takes("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -56,7 +63,20 @@ in the rooms of the node as whoever calls there.`,
 				if err != nil {
 					return err
 				}
-				made, err := addWorker(ctx, s, args[0], urls, calls, o)
+				q := contract.WorkerAdd{Name: args[0]}
+				var more []byte
+				switch {
+				case calls && standby:
+					return errors.Join(usagef("--calls, --conference: one of them"), o.close())
+				case calls:
+					q.Service = "calls"
+				case standby:
+					q.Service = "conference"
+					if more, err = roomsKey(a, cmd); err != nil {
+						return errors.Join(err, o.close())
+					}
+				}
+				made, err := addWorker(ctx, s, q, urls, more, o)
 				if err = errors.Join(err, o.close()); err != nil {
 					return err
 				}
@@ -66,12 +86,27 @@ in the rooms of the node as whoever calls there.`,
 	}
 	cmd.Flags().StringVar(&out, "out", "", "credentials file to write, - for standard output (default ./NAME.creds)")
 	cmd.Flags().BoolVar(&calls, "calls", false, "it takes calls of browsers and phones as well")
+	cmd.Flags().BoolVar(&standby, "conference", false, "of a machine that stands by for the rooms")
 	cmd.Flags().StringSliceVar(&urls, "url", nil, "where the worker reaches the bus, when it differs from what the node sees")
 	return cmd
 }
 
+// roomsKey is what who stands by opens the copies of rooms with. It never crosses the bus.
+func roomsKey(a *app, cmd *cobra.Command) ([]byte, error) {
+	cfg, err := a.load(cmd)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(host.RoomsKey(cfg))
+	if err != nil {
+		return nil, fmt.Errorf("key of the rooms' copies: %w", err)
+	}
+	return natscreds.RoomsKey(strings.TrimSpace(string(raw))), nil
+}
+
 // addWorker takes the worker back when its credentials could not be kept.
-func addWorker(ctx context.Context, s *session, name string, urls []string, calls bool, o *credsOut) (*workerAdded, error) {
+func addWorker(ctx context.Context, s *session, q contract.WorkerAdd, urls []string, more []byte, o *credsOut) (*workerAdded, error) {
+	name := q.Name
 	// So that the worker which may be taken back is not an older one.
 	all, err := call(ctx, s, contract.BusWorkers, &contract.None{})
 	if err != nil {
@@ -87,22 +122,21 @@ func addWorker(ctx context.Context, s *session, name string, urls []string, call
 		return nil, fmt.Errorf("making a key: %w", err)
 	}
 	defer user.Wipe()
-	pub, err := user.PublicKey()
-	if err != nil {
+	if q.UserKey, err = user.PublicKey(); err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
 	}
 	seed, err := user.Seed()
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
 	}
-	got, err := call(ctx, s, contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub, Calls: calls})
+	got, err := call(ctx, s, contract.BusAddWorker, &q)
 	if err == nil {
 		if len(urls) > 0 {
 			got.Access.URLs = urls
 		}
 		var text []byte
 		if text, err = natscreds.Format(got.JWT, seed, got.Access); err == nil {
-			err = o.keep(text)
+			err = o.keep(append(text, more...))
 		}
 		if err == nil {
 			return &workerAdded{Worker: name, Creds: o.path, URLs: got.Access.URLs, TLS: got.Access.TLS}, nil

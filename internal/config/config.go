@@ -131,8 +131,10 @@ type Jami struct {
 type Rooms struct {
 	Default string `koanf:"default" default:"main" check:"room" doc:"room that exists from the start"`
 
-	Moderators    []string `koanf:"moderators" check:"jami" doc:"Jami Ids of who is a moderator in every room, when a device of it calls"`
-	AllModerators bool     `koanf:"all_moderators" default:"false" doc:"everybody who joins is a moderator, as at a stock Jami rendezvous"`
+	Moderators []string `koanf:"moderators" check:"jami" doc:"Jami Ids of who is a moderator in every room, when a device of it calls"`
+	Lease      bool     `koanf:"lease" default:"false" doc:"the rooms are held by a lease, since conference runs on other machines too; always so with bus.cluster_listen"`
+
+	AllModerators bool `koanf:"all_moderators" default:"false" doc:"everybody who joins is a moderator, as at a stock Jami rendezvous"`
 }
 
 // Log configures logging.

@@ -35,6 +35,9 @@ const MaxSize = 64 << 10
 const (
 	begin = "-----BEGIN PARLEY BUS-----\n"
 	end   = "\n------END PARLEY BUS------\n"
+
+	beginKey = "-----BEGIN PARLEY ROOMS KEY-----\n"
+	endKey   = "\n------END PARLEY ROOMS KEY------\n"
 )
 
 // ErrMalformed says that a file is not one of credentials.
@@ -44,6 +47,8 @@ var ErrMalformed = errors.New("not a file of credentials")
 type File struct {
 	User   *jwt.UserClaims
 	Access contract.BusAccess
+	// RoomsKey opens the copies of rooms, in hex: of a conference that stands by.
+	RoomsKey string
 }
 
 // Read reads the file at path.
@@ -97,6 +102,11 @@ func Parse(raw []byte) (*File, error) {
 	if f.Access, err = access(raw); err != nil {
 		return nil, err
 	}
+	if _, rest, ok := strings.Cut(strings.ReplaceAll(string(raw), "\r\n", "\n"), beginKey); ok {
+		if f.RoomsKey, _, ok = strings.Cut(rest, endKey); !ok {
+			return nil, fmt.Errorf("%w: its key has no end", ErrMalformed)
+		}
+	}
 	return f, nil
 }
 
@@ -145,6 +155,9 @@ func Format(token string, seed []byte, a contract.BusAccess) ([]byte, error) {
 	about, err := Trust(a)
 	return append(out, about...), err
 }
+
+// RoomsKey is the part of a file with the key of rooms' copies.
+func RoomsKey(key string) []byte { return []byte("\n" + beginKey + key + endKey) }
 
 // Trust is the part of a file about the bus; nil when there is nothing to say.
 func Trust(a contract.BusAccess) ([]byte, error) {

@@ -42,7 +42,7 @@ func (s *Service) ringing(ctx context.Context, name, id string, t seat, opened *
 func (s *Service) taken(ctx context.Context, name, id string, t seat, n *contract.Negotiate) (*contract.Negotiated, error) {
 	lctx, cancel := context.WithTimeout(ctx, legTime)
 	defer cancel()
-	opened, err := bus.Call(lctx, s.bus, contract.MediaLegSDP, &contract.LegSDP{Leg: id, Epoch: t.epoch, SDP: n.SDP, Answer: true, Remote: n.Source}, t.worker)
+	opened, err := bus.Call(lctx, s.bus, contract.MediaLegSDP, &contract.LegSDP{Term: s.term, Leg: id, Epoch: t.epoch, SDP: n.SDP, Answer: true, Remote: n.Source}, t.worker)
 	switch {
 	case errors.Is(err, contract.ErrNotFound), errors.Is(err, contract.ErrGone):
 		return nil, contract.ErrGone.With("the media process was started anew while it rang; call again")

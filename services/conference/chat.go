@@ -220,6 +220,7 @@ func (l *live) converse() {
 				}
 			}
 			l.r.SetConversation(id)
+			s.copies.changed(name)
 		})
 		if terr != nil {
 			s.log.Debug("conversation not noted", zap.String("room", name), zap.Error(terr))

@@ -139,6 +139,7 @@ func (s *Service) hand(ctx context.Context, r *bus.Request[contract.HandChange])
 }
 
 func (s *Service) lock(ctx context.Context, r *bus.Request[contract.LockChange]) (*contract.RoomSettings, error) {
+	defer s.copies.settle(ctx, r.Param(1))
 	return ask(ctx, s, r.Param(1), func(l *live) (*contract.RoomSettings, error) {
 		c := s.caller(l, r.Param(2), true)
 		if !l.r.Moderates(c) {
@@ -197,7 +198,7 @@ func (s *Service) listen(ctx context.Context, r *bus.Request[contract.Listen]) (
 	if err != nil {
 		return nil, err
 	}
-	if _, err := bus.Call(ctx, s.bus, contract.MediaLegSet, &contract.LegSet{Leg: id, Epoch: set.epoch, Listen: &q}, set.worker); err != nil {
+	if _, err := bus.Call(ctx, s.bus, contract.MediaLegSet, &contract.LegSet{Term: s.term, Leg: id, Epoch: set.epoch, Listen: &q}, set.worker); err != nil {
 		if errors.Is(err, contract.ErrNotFound) {
 			s.compare(set.worker) // the leg is opened again
 			return nil, contract.ErrUnavailable.With("your leg is being made again; try again")
@@ -222,7 +223,7 @@ type wish struct {
 
 // openBot carries out the order to make a bot's leg anew.
 func (s *Service) openBot(ctx context.Context, o order) error {
-	_, err := bus.Call(ctx, s.bus, contract.MediaLegOpen, &contract.LegOpen{Leg: o.Leg, Room: o.room, Epoch: o.epoch,
+	_, err := bus.Call(ctx, s.bus, contract.MediaLegOpen, &contract.LegOpen{Term: s.term, Leg: o.Leg, Room: o.room, Epoch: o.epoch,
 		Transport: contract.TransportBus, CanSpeak: o.CanSpeak, Muted: o.Muted}, o.Worker)
 	if err != nil {
 		return err
@@ -236,7 +237,7 @@ func (s *Service) openBot(ctx context.Context, o order) error {
 		return nil // the bot will ask again by itself
 	}
 	w.TTLMs = left.Milliseconds()
-	_, err = bus.Call(ctx, s.bus, contract.MediaLegSet, &contract.LegSet{Leg: o.Leg, Epoch: o.epoch, Listen: &w.Listen}, o.Worker)
+	_, err = bus.Call(ctx, s.bus, contract.MediaLegSet, &contract.LegSet{Term: s.term, Leg: o.Leg, Epoch: o.epoch, Listen: &w.Listen}, o.Worker)
 	return err
 }
 

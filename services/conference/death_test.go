@@ -26,6 +26,8 @@ import (
 const (
 	envData = "CONFERENCE_TEST_DATA"
 	envBus  = "CONFERENCE_TEST_BUS"
+
+	envLease = "CONFERENCE_TEST_LEASE" // not empty: other machines may have the rooms
 )
 
 func TestMain(m *testing.M) {
@@ -42,6 +44,7 @@ func TestMain(m *testing.M) {
 func runChild(dir, url string) error {
 	cfg := &config.Config{Data: dir}
 	cfg.Bus.URL, cfg.Rooms.Default, cfg.Media.Worker = url, "main", "m1"
+	cfg.Rooms.Lease = os.Getenv(envLease) != ""
 	r, err := New(&host.Env{Name: "conference", Version: "0.0.0-test", Config: cfg, Log: zap.NewNop(), Registry: prometheus.NewRegistry()})
 	if err != nil {
 		return err

@@ -59,6 +59,9 @@ func (s *Service) join(ctx context.Context, r *bus.Request[contract.Join]) (*con
 		s.log.Info("join refused", zap.String("room", r.Param(1)), zap.String("participant", r.Param(2)),
 			zap.String("kind", string(r.Body.Kind)), zap.String("source", r.Body.Source), zap.String("why", result))
 	}
+	if err == nil {
+		s.copies.settle(ctx, r.Param(1))
+	}
 	s.metrics.joins.WithLabelValues(result).Inc()
 	s.metrics.joinTime.Observe(s.now().Sub(start).Seconds())
 	return out, err
@@ -264,12 +267,12 @@ func (s *Service) openLeg(ctx context.Context, name string, t seat, j *contract.
 	defer cancel()
 	m := &t.Member
 	if t.Fresh {
-		_, err := bus.Call(ctx, s.bus, contract.MediaLegClose, &contract.LegClose{Leg: m.ID, Epoch: t.epoch, Reason: "replaced"}, m.Worker)
+		_, err := bus.Call(ctx, s.bus, contract.MediaLegClose, &contract.LegClose{Term: s.term, Leg: m.ID, Epoch: t.epoch, Reason: "replaced"}, m.Worker)
 		if err != nil && !errors.Is(err, contract.ErrNotFound) && !errors.Is(err, contract.ErrGone) {
 			return nil, err
 		}
 	}
-	return bus.Call(ctx, s.bus, contract.MediaLegOpen, &contract.LegOpen{Leg: m.ID, Room: name, Epoch: t.epoch,
+	return bus.Call(ctx, s.bus, contract.MediaLegOpen, &contract.LegOpen{Term: s.term, Leg: m.ID, Room: name, Epoch: t.epoch,
 		Transport: contract.Transport(m.Leg), Offer: j.Offer, Was: was, Remote: m.Source, Unproved: j.Unproved, CanSpeak: m.CanSpeak(), Muted: m.Muted}, t.worker)
 }
 
@@ -329,7 +332,7 @@ func (s *Service) negotiate(ctx context.Context, r *bus.Request[contract.Negotia
 		return nil, contract.ErrBadRequest.With("the leg is there: the node makes an offer only for one that is lost or moves")
 	}
 	if !fresh || r.Body.Answer {
-		opened, err = bus.Call(ctx, s.bus, contract.MediaLegSDP, &contract.LegSDP{Leg: id, Epoch: t.epoch, SDP: r.Body.SDP, Answer: r.Body.Answer, Remote: r.Body.Source}, t.Member.Worker)
+		opened, err = bus.Call(ctx, s.bus, contract.MediaLegSDP, &contract.LegSDP{Term: s.term, Leg: id, Epoch: t.epoch, SDP: r.Body.SDP, Answer: r.Body.Answer, Remote: r.Body.Source}, t.Member.Worker)
 		fresh = errors.Is(err, contract.ErrNotFound) || errors.Is(err, contract.ErrGone)
 		if fresh && r.Body.Answer {
 			return nil, contract.ErrGone.With("the offer that this answers is gone; send an offer")
@@ -369,7 +372,7 @@ func (s *Service) confirm(ctx context.Context, r *bus.Request[contract.None]) (*
 	if err != nil {
 		return nil, err
 	}
-	if _, err := bus.Call(ctx, s.bus, contract.MediaLegSet, &contract.LegSet{Leg: id, Epoch: t.epoch, Proved: true}, t.worker); err != nil {
+	if _, err := bus.Call(ctx, s.bus, contract.MediaLegSet, &contract.LegSet{Term: s.term, Leg: id, Epoch: t.epoch, Proved: true}, t.worker); err != nil {
 		return nil, err
 	}
 	return &contract.None{}, nil

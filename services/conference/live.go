@@ -75,6 +75,7 @@ func (s *Service) load(_ context.Context, name string) (*live, error) {
 		return nil, refusal(err)
 	}
 	l.base = l.j.Size()
+	s.epochOf(l.r)
 	l.orderly = l.r.Start(s.now())
 	if err := l.writeEpoch(); err != nil {
 		l.log.Error("the room's journal cannot be written; its roster would not survive a restart", zap.Error(err))
@@ -117,6 +118,7 @@ func (l *live) commit() (mark uint64, err error) {
 	if len(o.Events) == 0 && len(o.Orders) == 0 && len(o.Leases) == 0 {
 		return l.mark, nil
 	}
+	defer l.s.copies.changed(l.name)
 	if !l.removed {
 		was := l.stale
 		mark, err = l.write(&o)
@@ -273,5 +275,6 @@ func askDurable[A any](ctx context.Context, s *Service, name string, fn func(l *
 	if err := d.j.Sync(d.mark); err != nil {
 		return d.a, contract.ErrStorage.With("it was done, but would not survive a failure of the machine: %v", err)
 	}
+	s.copies.settle(ctx, name)
 	return d.a, nil
 }

@@ -208,12 +208,12 @@ func (s *Service) sendOrder(ctx context.Context, o order) error {
 	switch o.Verb {
 	case room.LegSet:
 		_, err := bus.Call(ctx, s.bus, contract.MediaLegSet,
-			&contract.LegSet{Leg: o.Leg, Epoch: o.epoch, CanSpeak: &o.CanSpeak, Muted: &o.Muted}, o.Worker)
+			&contract.LegSet{Term: s.term, Leg: o.Leg, Epoch: o.epoch, CanSpeak: &o.CanSpeak, Muted: &o.Muted}, o.Worker)
 		return err
 	case room.LegOpen:
 		return s.openBot(ctx, o)
 	default:
-		_, err := bus.Call(ctx, s.bus, contract.MediaLegClose, &contract.LegClose{Leg: o.Leg, Epoch: o.epoch, Reason: o.Reason}, o.Worker)
+		_, err := bus.Call(ctx, s.bus, contract.MediaLegClose, &contract.LegClose{Term: s.term, Leg: o.Leg, Epoch: o.epoch, Reason: o.Reason}, o.Worker)
 		return err
 	}
 }

@@ -157,10 +157,12 @@ func (s *Service) makeRoom(ctx context.Context, q *contract.RoomCreate) (*contra
 		return nil, contract.ErrStorage.With("the room was not made: %v", err)
 	}
 	s.setKnown(q.Name, nil)
+	s.copies.changed(q.Name)
 	out, err := ask(ctx, s, q.Name, func(l *live) (*contract.Room, error) {
 		l.converse()
 		return &l.joined(room.Caller{Operator: true}).Room, nil
 	})
+	s.copies.settle(ctx, q.Name)
 	if err == nil {
 		s.log.Info("room made", zap.String("room", q.Name), zap.Bool("pin", q.PIN != ""), zap.Int("max", q.Max))
 	}
@@ -192,6 +194,8 @@ func (s *Service) remove(ctx context.Context, r *bus.Request[contract.RoomRef]) 
 		return nil, err
 	}
 	s.forget(name)
+	s.copies.changed(name)
+	s.copies.settle(ctx, name)
 	if err := s.rooms.Stop(ctx, name); err != nil {
 		s.log.Warn("room not stopped", zap.String("room", name), zap.Error(err))
 	}

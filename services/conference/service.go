@@ -50,6 +50,8 @@ type Service struct {
 	dir         *store.Dir
 	drainedFile string
 	rooms       *actor.Registry[*live]
+	term        uint64  // of the lease; 0: the rooms can be nobody else's
+	copies      *copies // for other machines; nil with term 0
 	svc         *bus.Service
 	subs        []*bus.Subscription
 
@@ -97,6 +99,31 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	if err := s.learnAccounts(ctx); err != nil {
 		return err
 	}
+	lease, err := s.hold(ctx)
+	if err != nil {
+		return err
+	}
+	if lease != nil {
+		var stop context.CancelCauseFunc
+		ctx, stop = context.WithCancelCause(ctx)
+		defer stop(nil)
+		defer s.release(lease)
+		go func() {
+			select {
+			case <-lease.Lost():
+				// Nothing goes out any more: neither what waits nor a farewell.
+				c.NATS().Close()
+				stop(errYield)
+			case <-ctx.Done():
+			}
+		}()
+		if err := s.takeOver(ctx, base, lease); err != nil {
+			return err
+		}
+		if err := s.learnAccounts(ctx); err != nil { // since the start
+			s.log.Warn("accounts not asked for; they are as they were", zap.Error(err))
+		}
+	}
 	// What runs in the background outlives ctx until the rooms have drained.
 	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -125,6 +152,9 @@ func (s *Service) serve(ctx context.Context) error {
 		}
 	}()
 	s.bus.OnReconnect(s.busBack)
+	if s.copies != nil {
+		s.spawn(s.copies.run)
+	}
 	s.spawn(s.orders.run)
 	s.spawn(s.formers.run)
 	s.spawn(s.trunks.run)
@@ -146,7 +176,14 @@ func (s *Service) serve(ctx context.Context) error {
 	s.log.Info("conference is up", zap.Int("rooms", len(s.names())))
 	<-ctx.Done()
 	s.env.SetReady(false)
+	if errors.Is(context.Cause(ctx), errYield) {
+		return errYield
+	}
 	svc.Stop()
+	if s.copies != nil { // the rooms go on at another machine
+		s.handOver()
+		return ctx.Err()
+	}
 	s.drain()
 	return ctx.Err()
 }

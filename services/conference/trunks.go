@@ -219,6 +219,7 @@ func samePeer(a, b contract.TrunkPeer) bool {
 
 // sendTrunks tells a worker.
 func (s *Service) sendTrunks(ctx context.Context, worker string, q *contract.TrunksSet) error {
+	q.Term = s.term
 	_, err := bus.Call(ctx, s.bus, contract.MediaTrunks, q, worker)
 	return err
 }

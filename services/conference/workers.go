@@ -363,6 +363,7 @@ func (s *Service) compareTry(ctx context.Context, name string) bool {
 func (s *Service) legsOf(ctx context.Context, name string, q contract.MediaQuery) ([]contract.LegInfo, error) {
 	var all []contract.LegInfo
 	started := ""
+	q.Term = s.term // from now on the worker takes no order of who had the rooms before
 	for {
 		page, err := bus.Call(ctx, s.bus, contract.MediaInfo, &q, name)
 		if err != nil {

@@ -75,6 +75,9 @@ func (s *Service) closeBots() {
 
 func (s *Service) legOpen(_ context.Context, r *bus.Request[contract.LegOpen]) (*contract.LegOpened, error) {
 	q := &r.Body
+	if err := s.termed(q.Term); err != nil {
+		return nil, err
+	}
 	if q.Leg == "" || q.Room == "" || len(q.Leg) > 128 || len(q.Room) > 128 {
 		return nil, contract.ErrBadRequest.With("a leg needs the id of the participant and a room, of 1 to 128 characters")
 	}
@@ -179,6 +182,9 @@ func (b *bot) set(canSpeak, muted *bool) {
 
 func (s *Service) legSDP(_ context.Context, r *bus.Request[contract.LegSDP]) (*contract.LegOpened, error) {
 	q := &r.Body
+	if err := s.termed(q.Term); err != nil {
+		return nil, err
+	}
 	remote, err := remoteOf(q.Remote)
 	if err != nil {
 		return nil, err
@@ -191,6 +197,9 @@ func (s *Service) legSDP(_ context.Context, r *bus.Request[contract.LegSDP]) (*c
 
 func (s *Service) legSet(_ context.Context, r *bus.Request[contract.LegSet]) (*contract.LegInfo, error) {
 	q := &r.Body
+	if err := s.termed(q.Term); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	if b := s.bots[q.Leg]; b != nil {
 		defer s.mu.Unlock()
@@ -221,6 +230,9 @@ func (s *Service) legSet(_ context.Context, r *bus.Request[contract.LegSet]) (*c
 
 func (s *Service) legClose(_ context.Context, r *bus.Request[contract.LegClose]) (*contract.None, error) {
 	q := &r.Body
+	if err := s.termed(q.Term); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	b := s.bots[q.Leg]
 	if b != nil {
@@ -242,7 +254,23 @@ func (s *Service) legClose(_ context.Context, r *bus.Request[contract.LegClose])
 	return &contract.None{}, nil
 }
 
+// termed refuses what a conference orders that another one has taken the rooms over from.
+func (s *Service) termed(term uint64) error {
+	for {
+		now := s.term.Load()
+		if term < now {
+			return contract.ErrStale.With("worker %s: another conference has taken the rooms over", s.worker)
+		}
+		if term == now || s.term.CompareAndSwap(now, term) {
+			return nil
+		}
+	}
+}
+
 func (s *Service) info(_ context.Context, r *bus.Request[contract.MediaQuery]) (*contract.WorkerInfo, error) {
+	if err := s.termed(r.Body.Term); err != nil {
+		return nil, err
+	}
 	w := &contract.WorkerInfo{Worker: s.worker, Started: s.started, CPU: s.cpu.cores(), Addresses: []string{}}
 	w.Legs, w.More = s.page(&r.Body)
 	for _, a := range s.host.Addresses() {

@@ -42,6 +42,8 @@ type Service struct {
 	metrics *metrics
 	cpu     meter
 
+	term atomic.Uint64 // the latest of a conference that ordered something
+
 	// fixed after the start of Run
 	host  *leg.Host
 	hosts atomic.Pointer[leg.Host] // the same, for who may ask before

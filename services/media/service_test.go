@@ -22,6 +22,35 @@ import (
 	"github.com/parley-jami/parley/services/media/wire"
 )
 
+// Whoever took the rooms over last is the only one whose orders are carried out.
+func TestOrdersOfAFormerConferenceAreRefused(t *testing.T) {
+	r := newRig(t)
+	open := contract.LegOpen{Leg: "a", Room: "main", Epoch: 9, Term: 2, Transport: contract.TransportBus}
+	if _, err := ask(r, contract.MediaLegOpen, open); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ask(r, contract.MediaInfo, contract.MediaQuery{Term: 3}); err != nil { // it compares before it orders anything
+		t.Fatal(err)
+	}
+	yes := true
+	for name, err := range map[string]error{
+		"open":   second(ask(r, contract.MediaLegOpen, contract.LegOpen{Leg: "b", Room: "main", Epoch: 99, Term: 2, Transport: contract.TransportBus})),
+		"set":    second(ask(r, contract.MediaLegSet, contract.LegSet{Leg: "a", Epoch: 99, Term: 2, Muted: &yes})),
+		"sdp":    second(ask(r, contract.MediaLegSDP, contract.LegSDP{Leg: "a", Epoch: 99, Term: 2})),
+		"close":  second(ask(r, contract.MediaLegClose, contract.LegClose{Leg: "a", Epoch: 99, Term: 2})),
+		"trunks": second(ask(r, contract.MediaTrunks, contract.TrunksSet{Room: "main", Epoch: 99, Term: 2})),
+		"info":   second(ask(r, contract.MediaInfo, contract.MediaQuery{Term: 2})),
+		"none":   second(ask(r, contract.MediaLegClose, contract.LegClose{Leg: "a", Epoch: 99})),
+	} {
+		if !errors.Is(err, contract.ErrStale) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := ask(r, contract.MediaLegClose, contract.LegClose{Leg: "a", Epoch: 99, Term: 3}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is a bus with an identity in place of the real one and a media process.

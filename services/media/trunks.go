@@ -22,6 +22,9 @@ func (s *Service) trunkAddress() string {
 
 func (s *Service) trunksSet(_ context.Context, r *bus.Request[contract.TrunksSet]) (*contract.None, error) {
 	q := &r.Body
+	if err := s.termed(q.Term); err != nil {
+		return nil, err
+	}
 	if q.Room == "" || len(q.Room) > 128 || len(q.Peers) > maxPeers {
 		return nil, contract.ErrBadRequest.With("a room has a name of 1 to 128 characters and at most %d peers", maxPeers)
 	}

@@ -158,6 +158,21 @@ func (d *Dir) Save(s room.Settings) error {
 	return nil
 }
 
+// Adopt puts a room as another machine had it in the place of what is here.
+func (d *Dir) Adopt(s room.Settings, recs [][]byte) error {
+	if !ValidName(s.Name) {
+		return fmt.Errorf("room %q: not a name", s.Name)
+	}
+	var b []byte
+	for _, r := range recs {
+		b = appendRecord(b, r)
+	}
+	if err := writeFile(d.file(s.Name, ".log"), b); err != nil {
+		return fmt.Errorf("room %s: %w", s.Name, err)
+	}
+	return d.Save(s)
+}
+
 // Journal opens the room's journal and gives fn what is in it.
 func (d *Dir) Journal(name string, fn func(rec []byte) error) (*Journal, error) {
 	return openJournal(d.file(name, ".log"), fn)
