@@ -227,35 +227,46 @@ func (s *Server) Raw(name string, opts ...nats.Option) *nats.Conn {
 }
 
 // Worker adds a media worker, as the command line would, and returns the path of its credentials.
-func (s *Server) Worker(name string) string {
+func (s *Server) Worker(name string) string { return s.worker(name, false) }
+
+// Door adds one that takes calls, too.
+func (s *Server) Door(name string) string { return s.worker(name, true) }
+
+func (s *Server) worker(name string, calls bool) string {
 	s.t.Helper()
-	kp, err := nkeys.CreateUser()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	pub, err := kp.PublicKey()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	seed, err := kp.Seed()
-	if err != nil {
-		s.t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	g, err := bus.Call(ctx, s.Conn("cli"), contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub})
+	path, err := AddWorker(ctx, s.Conn("cli"), name, s.t.TempDir(), calls)
 	if err != nil {
 		s.t.Fatalf("add worker %s: %v", name, err)
 	}
+	return path
+}
+
+// AddWorker adds a media worker, as the command line would, with its credentials in dir. calls: it takes calls, too.
+func AddWorker(ctx context.Context, cli *bus.Conn, name, dir string, calls bool) (string, error) {
+	kp, err := nkeys.CreateUser()
+	if err != nil {
+		return "", err
+	}
+	pub, err := kp.PublicKey()
+	if err != nil {
+		return "", err
+	}
+	seed, err := kp.Seed()
+	if err != nil {
+		return "", err
+	}
+	g, err := bus.Call(ctx, cli, contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub, Calls: calls})
+	if err != nil {
+		return "", err
+	}
 	text, err := natscreds.Format(g.JWT, seed, g.Access)
 	if err != nil {
-		s.t.Fatal(err)
+		return "", err
 	}
-	path := filepath.Join(s.t.TempDir(), name+".creds")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		s.t.Fatal(err)
-	}
-	return path
+	path := filepath.Join(dir, name+".creds")
+	return path, os.WriteFile(path, text, 0o600)
 }
 
 // Grant lets a bot in, as identity would, and returns what it connects with.

@@ -15,13 +15,15 @@ type BusAccess struct {
 	ServerName string `json:"server_name,omitempty"`
 	CA         string `json:"ca,omitempty"`     // PEM of who signs that certificate; empty: the system's authorities
 	Worker     string `json:"worker,omitempty"` // media worker that the credentials are of
+	Calls      bool   `json:"calls,omitempty"`  // which takes calls of browsers and phones as well
 }
 
 // WorkerAdd asks for credentials of a media worker. The private half of UserKey stays with the
 // asker.
 type WorkerAdd struct {
-	Name    string `json:"name"`     // 1 to 32 of a-z, 0-9 and -
-	UserKey string `json:"user_key"` // public nkey, "U…"
+	Name    string `json:"name"`            // 1 to 32 of a-z, 0-9 and -
+	UserKey string `json:"user_key"`        // public nkey, "U…"
+	Calls   bool   `json:"calls,omitempty"` // it takes calls of browsers and phones as well
 }
 
 // WorkerAdded is the answer to it.
@@ -39,6 +41,7 @@ type WorkerName struct {
 type KnownWorker struct {
 	Name    string     `json:"name"`
 	Added   time.Time  `json:"added"`
+	Calls   bool       `json:"calls,omitempty"`
 	Revoked *time.Time `json:"revoked,omitempty"`
 }
 

@@ -208,7 +208,7 @@ func (b *bots) makeLocked(g *contract.BusGrant) (*bot, error) {
 		b.log.Error("bot not kept", zap.String("bot", g.Bot), zap.Error(err))
 		return nil, contract.ErrStorage.With("bot %s could not be written: %v", g.Bot, err)
 	}
-	if err := b.nats.resolver.Store(ac.Subject, tok); err != nil {
+	if err := b.nats.make(ac.Subject, tok); err != nil {
 		return nil, fmt.Errorf("bot %s: %w", g.Bot, err)
 	}
 	one := &bot{account: acc, grant: *g}

@@ -65,18 +65,18 @@ func (k *keys) accounts(out map[string]int64) (map[string]string, error) {
 	if err := add(k.system, "SYS", func(*jwt.AccountClaims) {}); err != nil {
 		return nil, err
 	}
-	signer, err := public(k.workers)
-	if err != nil {
-		return nil, err
+	var scopes []*jwt.UserScope
+	for _, calls := range []bool{false, true} {
+		scope, err := k.workerScope(calls)
+		if err != nil {
+			return nil, err
+		}
+		scopes = append(scopes, scope)
 	}
-	scope := jwt.NewUserScope()
-	scope.Key, scope.Role = signer, "worker"
-	scope.Template.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard}
-	if scope.Template.Permissions, err = WorkerPermissions(); err != nil {
-		return nil, err
-	}
-	err = add(k.node, "NODE", func(ac *jwt.AccountClaims) {
-		ac.SigningKeys.AddScopedSigner(scope)
+	err := add(k.node, "NODE", func(ac *jwt.AccountClaims) {
+		for _, scope := range scopes {
+			ac.SigningKeys.AddScopedSigner(scope)
+		}
 		for user, until := range out {
 			ac.RevokeAt(user, time.Unix(until, 0))
 		}
@@ -93,9 +93,33 @@ func (k *keys) accounts(out map[string]int64) (map[string]string, error) {
 	return toks, err
 }
 
+// workerSigner is who signs the users of workers.
+func (k *keys) workerSigner(calls bool) nkeys.KeyPair {
+	if calls {
+		return k.doors
+	}
+	return k.workers
+}
+
+// workerScope is what those may do whom that one signs.
+func (k *keys) workerScope(calls bool) (*jwt.UserScope, error) {
+	signer, err := public(k.workerSigner(calls))
+	if err != nil {
+		return nil, err
+	}
+	scope := jwt.NewUserScope()
+	scope.Key, scope.Role = signer, "worker"
+	if calls {
+		scope.Role = "door"
+	}
+	scope.Template.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard}
+	scope.Template.Permissions, err = WorkerPermissions(calls)
+	return scope, err
+}
+
 // workerJWT returns the JWT of a worker's user in NODE. What it may do follows from who signed it
 // and from its name: see [WorkerPermissions].
-func (k *keys) workerJWT(name, userKey string) (string, error) {
+func (k *keys) workerJWT(name, userKey string, calls bool) (string, error) {
 	node, err := public(k.node)
 	if err != nil {
 		return "", err
@@ -103,7 +127,7 @@ func (k *keys) workerJWT(name, userKey string) (string, error) {
 	uc := jwt.NewUserClaims(userKey)
 	uc.Name, uc.IssuerAccount = name, node
 	uc.SetScoped(true)
-	tok, err := uc.Encode(k.workers)
+	tok, err := uc.Encode(k.workerSigner(calls))
 	if err != nil {
 		return "", fmt.Errorf("user of worker %s: %w", name, err)
 	}

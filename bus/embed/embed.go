@@ -29,6 +29,12 @@
 // an authority of this bus signs; credentials files carry what verifies it. In clear is only a
 // bus that no other machine reaches.
 //
+// # A cluster
+//
+// With bus.cluster_listen this server is one of several, whose routes both ends prove with the bus's
+// authority. The others run as members (bus.member): they hold a copy of keys.json, serve no command and
+// have the accounts from the node's server. Streams are kept by bus.replicas of them.
+//
 // # Another NATS
 //
 // With bus.url set this process starts no server. The operator of that NATS makes
@@ -38,6 +44,7 @@
 package embed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,6 +97,9 @@ func (b *Bus) Run(ctx context.Context) error {
 	if b.env.Config.Bus.URL != "" {
 		return b.runForeign(ctx)
 	}
+	if b.env.Config.Bus.Member {
+		return b.runMember(ctx)
+	}
 	begun := time.Now()
 	dir, err := b.env.Dir()
 	if err != nil {
@@ -112,6 +122,10 @@ func (b *Bus) Run(ctx context.Context) error {
 		return err
 	}
 	maps.Copy(out, wks.out)
+	cl, err := newCluster(&b.env.Config.Bus, k.ca)
+	if err != nil {
+		return err
+	}
 	accounts, err := k.accounts(out)
 	if err != nil {
 		return err
@@ -123,7 +137,7 @@ func (b *Bus) Run(ctx context.Context) error {
 	for pub, tok := range botAccounts {
 		accounts[pub] = tok
 	}
-	n, err := start(ctx, dir, b.env.Config.Bus.Listen, d.tls, k, accounts, b.env.Log.Named("nats"))
+	n, err := start(ctx, dir, b.env.Config.Bus.Listen, d.tls, cl, k, accounts, b.env.Log.Named("nats"))
 	if err != nil {
 		return err
 	}
@@ -148,23 +162,24 @@ func (b *Bus) Run(ctx context.Context) error {
 	if err := wks.serve(svc, n, access, b.env.Version); err != nil {
 		return err
 	}
-	if err := ensureStreams(ctx, c.NATS()); err != nil {
+	made := n.ensure(ctx, c.NATS())
+	if made != nil {
 		// Rooms work without; the watch tries again.
-		b.env.Log.Error("streams are not there", zap.Error(err))
+		b.env.Log.Error("streams are not there", zap.Error(made))
 	}
 	b.env.Log.Info("bus is up", zap.String("url", n.url()), zap.Bool("tls", d.tls != nil), zap.Duration("took", time.Since(begun)))
 	b.env.SetReady(true)
 	if b.Started != nil {
 		b.Started(n.url())
 	}
-	err = b.watch(ctx, n, c, bts, wks)
+	err = b.watch(ctx, n, c, bts, wks, made != nil)
 	b.env.SetReady(false)
 	return err
 }
 
 // watch tells who is connected and keeps JetStream in order while the disk is full
 // or fails, until ctx ends or the server does.
-func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots, wks *workers) error {
+func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots, wks *workers, lacking bool) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	gone := make(chan struct{})
@@ -186,8 +201,11 @@ func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots, wks *w
 			b.env.Log.Warn("not told who is connected", zap.Error(err))
 		}
 		back, err := n.jetStream()
-		if err == nil && back {
-			err = ensureStreams(ctx, c.NATS())
+		if err == nil && (back || lacking && n.cluster != nil) {
+			if err = n.ensure(ctx, c.NATS()); err == nil && lacking {
+				b.env.Log.Info("streams are there")
+			}
+			lacking = err != nil
 		}
 		switch {
 		case errors.Is(err, errWaiting):
@@ -244,7 +262,7 @@ func (b *Bus) runForeign(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := ensureStreams(ctx, c.NATS()); err != nil {
+	if err := ensureStreams(ctx, c.NATS(), cmp.Or(b.env.Config.Bus.Replicas, 1)); err != nil {
 		return fmt.Errorf("at %s: %w", url, err)
 	}
 	b.env.SetReady(true)

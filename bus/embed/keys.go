@@ -20,15 +20,16 @@ type keyFile struct {
 	System   string            `json:"system"`
 	Node     string            `json:"node"`
 	Workers  string            `json:"workers"` // signs the users of media workers
+	Doors    string            `json:"doors"`   // of those that take calls, too
 	CA       string            `json:"ca"`      // PEM, key and certificate: signs what the bus shows for TLS
 	Users    map[string]string `json:"users"`   // by process
 }
 
 // keys are the key pairs of that file.
 type keys struct {
-	operator, system, node, workers nkeys.KeyPair
-	users                           map[string]nkeys.KeyPair
-	ca                              *authority
+	operator, system, node, workers, doors nkeys.KeyPair
+	users                                  map[string]nkeys.KeyPair
+	ca                                     *authority
 }
 
 const keyFileVersion = 1
@@ -66,8 +67,11 @@ func loadKeys(dir string, users []string) (*keys, error) {
 	if f.Version != keyFileVersion {
 		return nil, fmt.Errorf("%s has version %d, this program knows %d: use the version that wrote it", path, f.Version, keyFileVersion)
 	}
-	if f.Workers == "" { // of a former version
-		if f.Workers, err = newSeed(nkeys.PrefixByteAccount); err != nil {
+	for _, signer := range []*string{&f.Workers, &f.Doors} { // a former version has not all
+		if *signer != "" {
+			continue
+		}
+		if *signer, err = newSeed(nkeys.PrefixByteAccount); err != nil {
 			return nil, err
 		}
 		changed = true
@@ -149,6 +153,9 @@ func (f *keyFile) pairs() (*keys, error) {
 		return nil, err
 	}
 	if k.workers, err = pair("workers", f.Workers, nkeys.PrefixByteAccount); err != nil {
+		return nil, err
+	}
+	if k.doors, err = pair("doors", f.Doors, nkeys.PrefixByteAccount); err != nil {
 		return nil, err
 	}
 	if k.ca, err = parseAuthority(f.CA); err != nil {

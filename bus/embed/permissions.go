@@ -61,6 +61,14 @@ var table = map[string]access{
 			"conversation.write", "conversation.file", "conversation.files"}, // of files
 		hears: []string{"identity.changed", "identity.revoked", "contact.changed", "request.received", "presence.changed", "room.event", "peer.message"},
 	},
+	// What connect does for browsers and phones on a machine that takes calls for a node which runs
+	// elsewhere: see WorkerPermissions.
+	calling: {
+		calls: []string{"room.face", "room.sip", "room.join", "room.leave", "room.get", "room.negotiate", "room.confirm", "room.press",
+			"room.mute", "room.hand", "room.role", "room.kick", "room.lock", "room.chat", "room.history",
+			"room.list", "identity.state", "identity.certificates", "contact.list"},
+		hears: []string{"identity.changed", "identity.revoked", "contact.changed", "room.event"},
+	},
 	"media": {
 		calls:  []string{"identity.state"},
 		hears:  []string{"identity.changed", "audio.say"}, // a worker elsewhere has less: see WorkerPermissions
@@ -212,12 +220,23 @@ func Permissions(process string) (jwt.Permissions, error) {
 // workerName stands for the name of a user in what his signer permits (nats-server replaces it).
 const workerName = "{{name()}}"
 
+// calling is what a machine does that takes calls for the node; no process of the node is called so.
+const calling = "calling"
+
 // WorkerPermissions returns what a media worker on another machine may publish and subscribe: what
-// media may, but as this worker alone, without leases, and it may say hello.
-func WorkerPermissions() (jwt.Permissions, error) {
+// media may, but as this worker alone, without leases, and it may say hello. calls: it takes calls of browsers and
+// phones as well, for which it speaks in rooms; what the operator may is not among it.
+func WorkerPermissions(calls bool) (jwt.Permissions, error) {
 	p, err := Permissions("media")
 	if err != nil {
 		return p, err
+	}
+	if calls {
+		d, err := Permissions(calling)
+		if err != nil {
+			return p, err
+		}
+		p.Pub.Allow, p.Sub.Allow = append(p.Pub.Allow, d.Pub.Allow...), append(p.Sub.Allow, d.Sub.Allow...)
 	}
 	pin := func(list jwt.StringList) jwt.StringList {
 		var out []string
@@ -230,7 +249,7 @@ func WorkerPermissions() (jwt.Permissions, error) {
 					s = d.Subject("*", workerName)
 				}
 			}
-			if s == bus.InboxPrefix("media")+".>" {
+			if s == bus.InboxPrefix("media")+".>" || s == bus.InboxPrefix(calling)+".>" {
 				s = bus.InboxPrefix(bus.WorkerUser(workerName)) + ".>"
 			}
 			out = append(out, s)

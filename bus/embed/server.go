@@ -39,7 +39,8 @@ const (
 type nats struct {
 	srv      *server.Server
 	keys     *keys
-	resolver *server.MemAccResolver
+	resolver server.AccountResolver
+	cluster  *cluster               // nil: alone
 	fatal    atomic.Pointer[string] // what it gave up with
 	log      *zap.Logger
 	dir      string
@@ -48,9 +49,9 @@ type nats struct {
 	mu sync.Mutex // while claims change
 }
 
-// start runs a server on listen with its state in dir, in clear where secure is nil. It returns
-// when clients can connect.
-func start(ctx context.Context, dir, listen string, secure *tls.Config, k *keys, accounts map[string]string, log *zap.Logger) (*nats, error) {
+// start runs a server on listen with its state in dir, in clear where secure is nil, alone where cl
+// is. It returns when clients can connect.
+func start(ctx context.Context, dir, listen string, secure *tls.Config, cl *cluster, k *keys, accounts map[string]string, log *zap.Logger) (*nats, error) {
 	host, port, err := splitListen(listen)
 	if err != nil {
 		return nil, err
@@ -59,7 +60,12 @@ func start(ctx context.Context, dir, listen string, secure *tls.Config, k *keys,
 	if err != nil {
 		return nil, err
 	}
-	n := &nats{keys: k, resolver: &server.MemAccResolver{}, log: log, dir: dir}
+	n := &nats{keys: k, resolver: &server.MemAccResolver{}, cluster: cl, log: log, dir: dir}
+	if cl != nil {
+		if n.resolver, err = cl.resolver(filepath.Join(dir, "resolver")); err != nil {
+			return nil, err
+		}
+	}
 	for pub, tok := range accounts {
 		if err := n.resolver.Store(pub, tok); err != nil {
 			return nil, fmt.Errorf("account %s: %w", pub, err)
@@ -75,6 +81,9 @@ func start(ctx context.Context, dir, listen string, secure *tls.Config, k *keys,
 		MaxPayload:          maxPayload, MaxPending: maxPending, WriteDeadline: writeDeadline, MaxConn: maxConns, MaxSubs: maxSubs,
 		MaxControlLine: maxControlLine, // a bot with every right has a long credential
 		AuthTimeout:    authTimeout, PingInterval: 10 * time.Second, MaxPingsOut: 2,
+	}
+	if cl != nil {
+		opts.ServerName, opts.Cluster, opts.Routes = cl.name, cl.opts, cl.routes
 	}
 	if secure != nil {
 		opts.TLSConfig, opts.TLS, opts.TLSTimeout = secure, true, authTimeout
@@ -157,8 +166,8 @@ func (n *nats) jetStream() (back bool, err error) {
 		why := ""
 		if free < fullBelow {
 			why = n.full(free)
-		} else if h := n.srv.Healthz(nil); h.Status != "ok" {
-			why = h.Error
+		} else if err := n.healthy(); err != nil {
+			why = err.Error()
 		}
 		if why == "" {
 			return false, nil

@@ -54,13 +54,19 @@ func keptSubjects() []string {
 
 // ensureStreams makes the streams and brings those that a former version made up
 // to date. A stream whose settings cannot be changed so is left and reported.
-func ensureStreams(ctx context.Context, nc *natsgo.Conn) error {
+// With more than one replica leases are on disk, too: in memory they would begin anew, with epochs that were
+// before, when all servers have been stopped.
+func ensureStreams(ctx context.Context, nc *natsgo.Conn, replicas int) error {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return fmt.Errorf("jetstream: %w", err)
 	}
 	for _, cfg := range streams {
-		if cfg.Storage == jetstream.MemoryStorage {
+		leases := cfg.Storage == jetstream.MemoryStorage
+		if cfg.Replicas = replicas; replicas > 1 {
+			cfg.Storage = jetstream.FileStorage
+		}
+		if leases {
 			// It is gone with the server. Its sequences begin where no former one
 			// has got to, short of 1000 writes a second for all its life: they
 			// are epochs of leases, and a revision must not come twice.
@@ -76,6 +82,18 @@ func ensureStreams(ctx context.Context, nc *natsgo.Conn) error {
 		}
 	}
 	return nil
+}
+
+// ensure makes the streams of this server or cluster, as soon as that has a leader.
+func (n *nats) ensure(ctx context.Context, nc *natsgo.Conn) error {
+	replicas := 1
+	if n.cluster != nil {
+		replicas = n.cluster.replicas
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, ensureTime)
+		defer cancel()
+	}
+	return ensureStreams(ctx, nc, replicas)
 }
 
 // freeBytes returns how much an unprivileged process may still write to the disk

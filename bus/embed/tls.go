@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -163,8 +164,10 @@ func newDoor(c *config.Bus, ca *authority) (*door, error) {
 		return d, nil
 	}
 	names := append([]string{ServerName, "localhost", host}, certs.LocalHosts()...)
-	if u, err := url.Parse(c.Public); err == nil {
-		names = append(names, u.Hostname())
+	for _, one := range strings.Split(c.Public, ",") {
+		if u, err := url.Parse(one); err == nil {
+			names = append(names, u.Hostname())
+		}
 	}
 	slices.Sort(names)
 	made := &shown{ca: ca, names: slices.Compact(names), now: time.Now}
@@ -250,7 +253,7 @@ func hostAddrs(host string) (out []netip.Addr) {
 // access is how somebody else reaches the bus, which listens at url.
 func (d *door) access(public, listening string) contract.BusAccess {
 	a := d.others
-	a.URLs = []string{cmp.Or(public, listening)}
+	a.URLs = strings.Split(cmp.Or(public, listening), ",")
 	if u, err := url.Parse(a.URLs[0]); err == nil && public == "" && d.tls != nil && isLoopback(u.Hostname()) {
 		// It listens everywhere; others come by another address than this machine's processes.
 		for _, h := range certs.LocalHosts() {

@@ -28,6 +28,7 @@ type workerFile struct {
 	Name    string     `json:"name"`
 	Key     string     `json:"key"` // public, of its user
 	Added   time.Time  `json:"added"`
+	Calls   bool       `json:"calls,omitempty"` // it takes calls, too
 	Revoked *time.Time `json:"revoked,omitempty"`
 	Former  []string   `json:"former,omitempty"` // keys that were revoked before
 }
@@ -114,7 +115,7 @@ func (f *workerFile) former() []string {
 }
 
 func (f *workerFile) known() contract.KnownWorker {
-	return contract.KnownWorker{Name: f.Name, Added: f.Added, Revoked: f.Revoked}
+	return contract.KnownWorker{Name: f.Name, Added: f.Added, Calls: f.Calls, Revoked: f.Revoked}
 }
 
 // note takes the keys of a file. The caller holds w.mu, or nobody else has w.
@@ -178,12 +179,12 @@ func (w *workers) add(q *contract.WorkerAdd) (*contract.WorkerAdded, error) {
 	defer w.mu.Unlock()
 	was := w.by[q.Name]
 	switch {
-	case was != nil && was.Revoked == nil && was.Key != q.UserKey:
+	case was != nil && was.Revoked == nil && (was.Key != q.UserKey || was.Calls != q.Calls):
 		return nil, contract.ErrExists.With("there is a worker %s already; revoke it first", q.Name)
 	case (was == nil || was.Revoked != nil || was.Key != q.UserKey) && w.keyd[q.UserKey]:
 		return nil, contract.ErrForbidden.With("that key was a worker's before; make a new one")
 	case was == nil || was.Revoked != nil:
-		f := &workerFile{Version: 1, Name: q.Name, Key: q.UserKey, Added: time.Now().UTC()}
+		f := &workerFile{Version: 1, Name: q.Name, Key: q.UserKey, Calls: q.Calls, Added: time.Now().UTC()}
 		if was != nil {
 			f.Former = was.former()
 		}
@@ -192,12 +193,12 @@ func (w *workers) add(q *contract.WorkerAdd) (*contract.WorkerAdded, error) {
 		}
 		w.log.Info("worker added", zap.String("worker", q.Name))
 	}
-	tok, err := w.keys.workerJWT(q.Name, q.UserKey)
+	tok, err := w.keys.workerJWT(q.Name, q.UserKey, q.Calls)
 	if err != nil {
 		return nil, err
 	}
 	a := w.access
-	a.Worker = q.Name
+	a.Worker, a.Calls = q.Name, q.Calls
 	return &contract.WorkerAdded{JWT: tok, Access: a}, nil
 }
 
@@ -274,11 +275,22 @@ func (n *nats) shutOut(users []string) error {
 	return n.put(ac)
 }
 
+// make lets the servers know of a new account.
+func (n *nats) make(pub, tok string) error {
+	if n.cluster != nil {
+		return n.push(tok)
+	}
+	return n.resolver.Store(pub, tok)
+}
+
 // put makes an account's claims those that hold.
 func (n *nats) put(ac *jwt.AccountClaims) error {
 	tok, err := ac.Encode(n.keys.operator)
 	if err != nil {
 		return err
+	}
+	if n.cluster != nil {
+		return n.push(tok)
 	}
 	if err := n.resolver.Store(ac.Subject, tok); err != nil {
 		return err

@@ -142,7 +142,7 @@ func (f *fleet) add(ctx context.Context, name, file string) error {
 	}
 	s := *f.s
 	s.key = nuid.Next() // each is a command of its own
-	_, err = addWorker(ctx, &s, name, nil, o)
+	_, err = addWorker(ctx, &s, name, nil, false, o)
 	return errors.Join(err, o.close())
 }
 

@@ -31,7 +31,9 @@ func newJoin(a *app) *cobra.Command {
 		Use: "join [URL] --creds FILE", Short: "Have this machine mix for a node that runs elsewhere",
 		Long: `Have this machine mix for a node that runs elsewhere: a media process, started again
 when it dies, that takes participants of the node's rooms. A room that fills its worker
-spreads to others, and all its participants hear each other.
+spreads to others, and all its participants hear each other. With credentials of "parley worker add --calls"
+it takes calls, too: the page and WHIP at http.listen and http.tls_listen, SIP at sip.listen and
+sip.tls_listen, as on the node; a page stays at the machine that it was loaded from.
 
 FILE is what "parley worker add NAME" wrote on the node, copied here; it is a secret. It says which
 worker this is, where the bus is and what verifies it; URL is another address of the bus, such as
@@ -69,7 +71,11 @@ itself when its credentials are revoked.`,
 			if len(args) > 0 {
 				url = args[0]
 			}
-			for flag, v := range map[string]string{"bus.url": url, "media.worker": f.User.Name} {
+			set := map[string]string{"bus.url": url, "media.worker": f.User.Name}
+			if f.Access.Calls {
+				set["connect.name"] = f.User.Name
+			}
+			for flag, v := range set {
 				if err := cmd.Flags().Set(flag, v); err != nil {
 					return usagef("%s: %w", flag, err)
 				}
@@ -104,20 +110,27 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 		return err
 	}
 	defer lock.Close()
-	if err := takeCreds(cfg, creds); err != nil {
-		return err
-	}
-	specs, err := sockets.MediaSpecs(cfg)
-	if err != nil {
+	ports := map[string][]sockets.Spec{}
+	if ports["media"], err = sockets.MediaSpecs(cfg); err != nil {
 		return usagef("%w", err)
 	}
-	held, err := sockets.Open(specs)
-	if err != nil {
-		return err
+	if cfg.Connect.Name != "" {
+		ports["connect"] = sockets.ConnectSpecs(cfg)
 	}
-	defer held.Close()
+	var specs []supervise.Spec
+	for name, wanted := range ports {
+		if err := takeCreds(cfg, name, creds); err != nil {
+			return err
+		}
+		held, err := sockets.Open(wanted)
+		if err != nil {
+			return err
+		}
+		defer held.Close()
+		specs = append(specs, supervise.Spec{Name: name, Needed: true, Health: host.HealthSocket(cfg, name), Sockets: held})
+	}
 	sup := supervise.New(supervise.Options{
-		Specs: []supervise.Spec{{Name: "media", Needed: true, Health: host.HealthSocket(cfg, "media"), Sockets: held}},
+		Specs: specs,
 		Path:  "/proc/self/exe", Args: func(name string) []string { return []string{"run", name, "--data", cfg.Data} },
 		Env: childEnv(cfg), Inherit: []*os.File{lock}, Out: out, Log: log,
 	})
@@ -139,7 +152,11 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 		}
 		log.Info("worker is up", zap.String("worker", cfg.Media.Worker), zap.String("bus", cfg.Bus.URL), zap.Duration("after", time.Since(began)))
 		if logging.IsTerminal(a.out) {
-			fmt.Fprintf(a.out, "\nWorker %s mixes for the node at %s. Stop it with Ctrl-C.\n", cfg.Media.Worker, cfg.Bus.URL)
+			does := "mixes"
+			if cfg.Connect.Name != "" {
+				does = "mixes and takes calls"
+			}
+			fmt.Fprintf(a.out, "\nWorker %s %s for the node at %s. Stop it with Ctrl-C.\n", cfg.Media.Worker, does, cfg.Bus.URL)
 		}
 	})
 	err = sup.Run(ctx, kill)
@@ -151,12 +168,12 @@ func (a *app) join(ctx context.Context, cfg *config.Config, creds string) error 
 }
 
 // takeCreds copies the credentials to where the process looks for them.
-func takeCreds(cfg *config.Config, file string) error {
+func takeCreds(cfg *config.Config, process, file string) error {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return usagef("--creds: %w", err)
 	}
-	to := host.CredsFile(cfg, "media")
+	to := host.CredsFile(cfg, process)
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return fmt.Errorf("credentials: %w", err)
 	}

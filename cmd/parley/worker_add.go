@@ -27,11 +27,15 @@ type workerAdded struct {
 func newWorkerAdd(a *app) *cobra.Command {
 	var out string
 	var urls []string
+	var calls bool
 	cmd := &cobra.Command{
 		Use: "add NAME", Short: "Make credentials for a media worker on another machine",
 		Long: `Make credentials for a media worker on another machine, for "parley join" there. They are of
 that worker alone, and are taken away by "parley worker revoke NAME". The file says where the
-bus is and what verifies it; its private key is made here and is never sent anywhere.`,
+bus is and what verifies it; its private key is made here and is never sent anywhere.
+
+With --calls the machine takes calls as well: the page, WHIP and WHEP, and SIP, for which it may speak
+in the rooms of the node as whoever calls there.`,
 		Example: `  parley worker add hall2
   parley worker add hall2 --url nats://node.example.org:4223 --out - | ssh hall2 'umask 077; cat > hall2.creds'`,
 		Args: takes("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
@@ -52,7 +56,7 @@ bus is and what verifies it; its private key is made here and is never sent anyw
 				if err != nil {
 					return err
 				}
-				made, err := addWorker(ctx, s, args[0], urls, o)
+				made, err := addWorker(ctx, s, args[0], urls, calls, o)
 				if err = errors.Join(err, o.close()); err != nil {
 					return err
 				}
@@ -61,12 +65,13 @@ bus is and what verifies it; its private key is made here and is never sent anyw
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "", "credentials file to write, - for standard output (default ./NAME.creds)")
+	cmd.Flags().BoolVar(&calls, "calls", false, "it takes calls of browsers and phones as well")
 	cmd.Flags().StringSliceVar(&urls, "url", nil, "where the worker reaches the bus, when it differs from what the node sees")
 	return cmd
 }
 
 // addWorker takes the worker back when its credentials could not be kept.
-func addWorker(ctx context.Context, s *session, name string, urls []string, o *credsOut) (*workerAdded, error) {
+func addWorker(ctx context.Context, s *session, name string, urls []string, calls bool, o *credsOut) (*workerAdded, error) {
 	// So that the worker which may be taken back is not an older one.
 	all, err := call(ctx, s, contract.BusWorkers, &contract.None{})
 	if err != nil {
@@ -90,7 +95,7 @@ func addWorker(ctx context.Context, s *session, name string, urls []string, o *c
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
 	}
-	got, err := call(ctx, s, contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub})
+	got, err := call(ctx, s, contract.BusAddWorker, &contract.WorkerAdd{Name: name, UserKey: pub, Calls: calls})
 	if err == nil {
 		if len(urls) > 0 {
 			got.Access.URLs = urls

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,8 +29,11 @@ var checks = map[string]check{
 		func(s string) bool { return s == "" || address(s, 0) }},
 	"url": {`an http:// or https:// URL; "" is none`,
 		func(s string) bool { return s == "" || isURL(s, "http", "https") }},
-	"nats": {`a nats://, tls://, ws:// or wss:// URL; "" is none`,
-		func(s string) bool { return s == "" || isURL(s, "nats", "tls", "ws", "wss") }},
+	"nats": {`a nats://, tls://, ws:// or wss:// URL, or several with commas between; "" is none`,
+		func(s string) bool {
+			return s == "" || !slices.ContainsFunc(strings.Split(s, ","), func(u string) bool { return !isURL(u, "nats", "tls", "ws", "wss") })
+		}},
+	"node or none": {`HOST:PORT; "" is none`, func(s string) bool { return s == "" || address(s, 1) && s[0] != ':' }},
 	"ldap": {`an ldap:// or ldaps:// URL; "" is none`,
 		func(s string) bool { return s == "" || isURL(s, "ldap", "ldaps") }},
 	"host": {`a host name or an IP address without a port; "" is none`,
@@ -46,7 +50,7 @@ var checks = map[string]check{
 		func(s string) bool { _, err := proxyurl.Parse(s); return err == nil }},
 	"ports":  {"FIRST-LAST, ports from 1024 to 65535", func(s string) bool { _, _, ok := PortRange(s); return ok }},
 	"peer":   {"PREFIX, ADDRESS or ADDRESS:PORT, e.g. 10.0.0.0/8 or 192.0.2.7:24000", isPeer},
-	"prefix": {"a network, e.g. 172.30.0.0/24", func(s string) bool { _, err := netip.ParsePrefix(s); return err == nil }},
+	"prefix": {"PREFIX, e.g. 192.0.2.0/24 or 2001:db8::/32", func(s string) bool { _, err := netip.ParsePrefix(s); return err == nil }},
 	"call": {"NAME, ADDRESS or PREFIX, e.g. pbx.example.org or 192.0.2.0/24", func(s string) bool {
 		_, err := netip.ParsePrefix(s)
 		return err == nil || isHost(s)
@@ -155,6 +159,14 @@ func together(c *Config) (key, why string) {
 		case p.cert != "" && p.key == "":
 			return p.prefix + "cert", "a certificate needs its key: set " + p.prefix + "key too"
 		}
+	}
+	switch b := c.Bus; {
+	case b.Member && b.ClusterListen == "":
+		return "bus.member", "a server of a cluster needs an address for the others: set bus.cluster_listen"
+	case b.ClusterListen == "" && len(b.ClusterRoutes) > 0:
+		return "bus.cluster_routes", "set bus.cluster_listen too: each server of a cluster is reached by the others"
+	case b.ClusterListen != "" && b.URL != "":
+		return "bus.cluster_listen", "with bus.url there is no server here that could be one of a cluster"
 	}
 	if c.Bus.CA != "" && c.Bus.Cert == "" {
 		return "bus.ca", "it is of who certifies bus.cert: set that too, or neither"

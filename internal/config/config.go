@@ -31,13 +31,20 @@ type Config struct {
 // Bus configures the NATS server, or which one to use.
 type Bus struct {
 	Listen string `koanf:"listen" default:"127.0.0.1:4223" check:"fixed" doc:"address of the embedded bus. Beyond loopback it speaks TLS"`
-	URL    string `koanf:"url" default:"" check:"nats" doc:"use this NATS server instead of the embedded one"`
-	Public string `koanf:"public_url" default:"" check:"nats" doc:"address of the bus that bots and workers are told, when it differs from what the node sees"`
+	URL    string `koanf:"url" default:"" check:"nats" doc:"use this NATS server instead of the embedded one; of a cluster several, with commas between"`
+	Public string `koanf:"public_url" default:"" check:"nats" doc:"address of the bus that bots and workers are told, when it differs from what the node sees; of a cluster all of them, with commas between"`
 
 	Cert      string   `koanf:"cert" default:"" doc:"PEM file of the bus's certificate, read again when it changes; without one the bus makes its own, which credentials files say how to verify"`
 	Key       string   `koanf:"key" default:"" doc:"PEM file of the certificate's key"`
 	CA        string   `koanf:"ca" default:"" doc:"PEM file of who certifies bus.cert; without one the system's authorities do"`
 	Processes []string `koanf:"processes" check:"prefix" doc:"networks that the node's own processes come from, beside this machine: of containers"`
+
+	ClusterListen    string   `koanf:"cluster_listen" default:"" check:"addr or off" doc:"address for the other servers of the bus: with it the bus is a cluster of several machines, best three. They prove to each other that they have the same bus/keys"`
+	ClusterRoutes    []string `koanf:"cluster_routes" check:"node" doc:"HOST:PORT of the other servers' bus.cluster_listen"`
+	ClusterAdvertise string   `koanf:"cluster_advertise" default:"" check:"node or none" doc:"HOST:PORT that other servers reach bus.cluster_listen at, when it differs"`
+	ClusterServer    string   `koanf:"cluster_server" default:"" check:"room" doc:"name of this server in the cluster, another for each and always the same; without it, the machine's"`
+	Replicas         int      `koanf:"replicas" default:"0" range:"0-5" doc:"how many servers of a cluster keep each stream: 3 go on without one of them. 0: 3, and 1 with bus.url"`
+	Member           bool     `koanf:"member" default:"false" doc:"this is a further server of a cluster, whose node is on another machine: \"parley run bus\" with a copy of its bus/keys"`
 }
 
 // HTTP configures the page, the API and WHIP/WHEP.
