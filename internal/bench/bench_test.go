@@ -193,14 +193,22 @@ func TestAddressesAreInvertible(t *testing.T) {
 
 func FuzzAccept(f *testing.F) {
 	f.Add("v=0\r\nm=audio 4000 RTP/SAVP 96\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA|2^31\r\n")
+	f.Add("m=audio 4000 RTP/SAVP 96\r\nc=IN IP4 10.0.0.1\r\na=crypto:1 AEAD_AES_128_GCM inline:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==\r\n")
+	f.Add("m=audio 4000 UDP/TLS/RTP/SAVPF 96\r\na=ice-ufrag:x\r\na=ice-pwd:y\r\na=fingerprint:sha-256 00:11\r\n")
 	f.Add("m=audio x\na=crypto:\na=crypto:1 2\n")
 	f.Fuzz(func(t *testing.T, s string) {
-		l, err := newLeg(1, address(loopback, 1), "x", true, transports[SRTP])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if l.accept(s) == nil && (!l.to.IsValid() || l.in == nil || l.out == nil) {
-			t.Fatal("half an answer was taken")
+		for name, tr := range transports {
+			l, err := newLeg(1, address(loopback, 1), "x", true, tr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l.accept(s) != nil {
+				continue
+			}
+			keys := l.in != nil && l.out != nil
+			if !l.to.IsValid() || keys != (tr.suite != nil && !tr.dtls) || tr.dtls && (l.ice.farPwd == "" || l.ice.farPrint == "") {
+				t.Fatalf("%s: half an answer was taken", name)
+			}
 		}
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/dtls/v2"
@@ -143,7 +144,7 @@ func (l *leg) connect(ctx context.Context, s *socket) error {
 	// RFC 5764 §4.2: client key, server key, client salt, server salt.
 	n := l.suite.saltLen
 	m, err := state.ExportKeyingMaterial("EXTRACTOR-dtls_srtp", nil, 2*(keyLen+n))
-	conn.mute = true // a close_notify would end the call
+	conn.mute.Store(true) // a close_notify would end the call
 	if cerr := c.Close(); err == nil {
 		err = cerr
 	}
@@ -180,13 +181,13 @@ func (l *leg) reach(ctx context.Context, s *socket) error {
 type legConn struct {
 	l    *leg
 	s    *socket
-	mute bool
+	mute atomic.Bool
 }
 
 func (c *legConn) Read(b []byte) (int, error) { return c.l.ice.dtls.Read(b) }
 
 func (c *legConn) Write(b []byte) (int, error) {
-	if c.mute {
+	if c.mute.Load() {
 		return len(b), nil
 	}
 	return len(b), c.s.write(b, c.l.addr, c.l.to)
