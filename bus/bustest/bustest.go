@@ -226,12 +226,17 @@ func (s *Server) Raw(name string, opts ...nats.Option) *nats.Conn {
 	return s.Dial(opts...)
 }
 
-// Worker adds a media worker and returns the path of its credentials.
-func (s *Server) Worker(name string) string {
+// Worker adds a media worker, as the command line would, and returns the path of its credentials.
+func (s *Server) Worker(name string) string { return s.worker(name, false) }
+
+// Door adds one that takes calls, too.
+func (s *Server) Door(name string) string { return s.worker(name, true) }
+
+func (s *Server) worker(name string, calls bool) string {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	path, err := AddWorker(ctx, s.Conn("cli"), contract.WorkerAdd{Name: name}, s.t.TempDir())
+	path, err := AddWorker(ctx, s.Conn("cli"), contract.WorkerAdd{Name: name, Calls: calls}, s.t.TempDir())
 	if err != nil {
 		s.t.Fatalf("add worker %s: %v", name, err)
 	}

@@ -15,6 +15,7 @@ type BusAccess struct {
 	ServerName string `json:"server_name,omitempty"`
 	CA         string `json:"ca,omitempty"`     // PEM of who signs that certificate; empty: the system's authorities
 	Worker     string `json:"worker,omitempty"` // machine that the credentials are of
+	Calls      bool   `json:"calls,omitempty"`  // it takes calls of browsers and phones as well
 	// Service is what it does for the node: "media" or "conference".
 	Service string `json:"service,omitempty"`
 }
@@ -25,6 +26,7 @@ type WorkerAdd struct {
 	Name    string `json:"name"`              // 1 to 32 of a-z, 0-9 and -
 	UserKey string `json:"user_key"`          // public nkey, "U…"
 	Service string `json:"service,omitempty"` // "media", which "" is too, or "conference": one that stands by
+	Calls   bool   `json:"calls,omitempty"`   // it takes calls of browsers and phones as well
 }
 
 // WorkerAdded is the answer to it.
@@ -43,6 +45,7 @@ type KnownWorker struct {
 	Name    string     `json:"name"`
 	Service string     `json:"service"`
 	Added   time.Time  `json:"added"`
+	Calls   bool       `json:"calls,omitempty"`
 	Revoked *time.Time `json:"revoked,omitempty"`
 }
 

@@ -66,15 +66,15 @@ func (k *keys) accounts(out map[string]int64) (map[string]string, error) {
 		return nil, err
 	}
 	var scopes []*jwt.UserScope
-	for service, kp := range k.guests {
+	for role, kp := range k.guests {
 		scope := jwt.NewUserScope()
-		scope.Role = service
+		scope.Role = role
 		scope.Template.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard}
 		var err error
 		if scope.Key, err = public(kp); err != nil {
 			return nil, err
 		}
-		if scope.Template.Permissions, err = GuestPermissions(service); err != nil {
+		if scope.Template.Permissions, err = GuestPermissions(role); err != nil {
 			return nil, err
 		}
 		scopes = append(scopes, scope)
@@ -101,7 +101,7 @@ func (k *keys) accounts(out map[string]int64) (map[string]string, error) {
 
 // guestJWT returns the JWT of the user in NODE of a service on another machine. What it may do follows from who
 // signed it and from its name: see [GuestPermissions].
-func (k *keys) guestJWT(service, name, userKey string) (string, error) {
+func (k *keys) guestJWT(role, name, userKey string) (string, error) {
 	node, err := public(k.node)
 	if err != nil {
 		return "", err
@@ -109,7 +109,7 @@ func (k *keys) guestJWT(service, name, userKey string) (string, error) {
 	uc := jwt.NewUserClaims(userKey)
 	uc.Name, uc.IssuerAccount = name, node
 	uc.SetScoped(true)
-	tok, err := uc.Encode(k.guests[service])
+	tok, err := uc.Encode(k.guests[role])
 	if err != nil {
 		return "", fmt.Errorf("user of %s: %w", name, err)
 	}

@@ -21,6 +21,7 @@ type keyFile struct {
 	Node     string            `json:"node"`
 	Workers  string            `json:"workers"` // signs the users of media workers
 	Standby  string            `json:"standby"` // signs those of conferences on other machines
+	Doors    string            `json:"doors"`   // of those that take calls, too
 	CA       string            `json:"ca"`      // PEM, key and certificate: signs what the bus shows for TLS
 	Users    map[string]string `json:"users"`   // by process
 }
@@ -28,7 +29,7 @@ type keyFile struct {
 // keys are the key pairs of that file.
 type keys struct {
 	operator, system, node nkeys.KeyPair
-	guests                 map[string]nkeys.KeyPair // signers of who is on another machine, by service
+	guests                 map[string]nkeys.KeyPair // signers of who is on another machine, by role
 	users                  map[string]nkeys.KeyPair
 	ca                     *authority
 }
@@ -68,7 +69,7 @@ func loadKeys(dir string, users []string) (*keys, error) {
 	if f.Version != keyFileVersion {
 		return nil, fmt.Errorf("%s has version %d, this program knows %d: use the version that wrote it", path, f.Version, keyFileVersion)
 	}
-	for _, s := range []*string{&f.Workers, &f.Standby} {
+	for _, s := range []*string{&f.Workers, &f.Standby, &f.Doors} {
 		if *s != "" {
 			continue
 		}
@@ -153,8 +154,8 @@ func (f *keyFile) pairs() (*keys, error) {
 	if k.node, err = pair("node", f.Node, nkeys.PrefixByteAccount); err != nil {
 		return nil, err
 	}
-	for service, seed := range map[string]string{"media": f.Workers, "conference": f.Standby} {
-		if k.guests[service], err = pair(service, seed, nkeys.PrefixByteAccount); err != nil {
+	for role, seed := range map[string]string{roleMedia: f.Workers, roleCalls: f.Doors, roleConference: f.Standby} {
+		if k.guests[role], err = pair(role, seed, nkeys.PrefixByteAccount); err != nil {
 			return nil, err
 		}
 	}

@@ -61,6 +61,14 @@ var table = map[string]access{
 			"conversation.write", "conversation.file", "conversation.files"}, // of files
 		hears: []string{"identity.changed", "identity.revoked", "contact.changed", "request.received", "presence.changed", "room.event", "peer.message"},
 	},
+	// What connect does for browsers and phones on a machine that takes calls for a node which runs
+	// elsewhere: see GuestPermissions.
+	calling: {
+		calls: []string{"room.face", "room.sip", "room.join", "room.leave", "room.get", "room.negotiate", "room.confirm", "room.press",
+			"room.mute", "room.hand", "room.role", "room.kick", "room.lock", "room.chat", "room.history",
+			"room.list", "identity.state", "identity.certificates", "contact.list"},
+		hears: []string{"identity.changed", "identity.revoked", "contact.changed", "room.event"},
+	},
 	"media": {
 		calls:  []string{"identity.state"},
 		hears:  []string{"identity.changed", "audio.say"}, // a worker elsewhere has less: see GuestPermissions
@@ -212,13 +220,34 @@ func Permissions(process string) (jwt.Permissions, error) {
 // workerName stands for the name of a user in what his signer permits (nats-server replaces it).
 const workerName = "{{name()}}"
 
-// GuestPermissions returns what a service on another machine may publish and subscribe: what that
-// service may, with an inbox of its own, and it may say hello. A media worker may it as that worker alone, and
-// without leases.
-func GuestPermissions(service string) (jwt.Permissions, error) {
+// What another machine may be for the node, each with a signer of its own.
+const (
+	roleMedia      = "media"
+	roleCalls      = "calls" // media, and takes calls
+	roleConference = "conference"
+)
+
+// calling is what a machine does that takes calls for the node; no process of the node is called so.
+const calling = "calling"
+
+// GuestPermissions returns what another machine may publish and subscribe in a role: what the service
+// may, with an inbox of its own, and it may say hello. A media worker may it as that worker alone, and
+// without leases. One that takes calls speaks in rooms for browsers and phones; what the operator may is not among it.
+func GuestPermissions(role string) (jwt.Permissions, error) {
+	service := roleMedia
+	if role == roleConference {
+		service = role
+	}
 	p, err := Permissions(service)
 	if err != nil {
 		return p, err
+	}
+	if role == roleCalls {
+		d, err := Permissions(calling)
+		if err != nil {
+			return p, err
+		}
+		p.Pub.Allow, p.Sub.Allow = append(p.Pub.Allow, d.Pub.Allow...), append(p.Sub.Allow, d.Sub.Allow...)
 	}
 	pin := func(list jwt.StringList) jwt.StringList {
 		var out []string
@@ -231,7 +260,7 @@ func GuestPermissions(service string) (jwt.Permissions, error) {
 					s = d.Subject("*", workerName)
 				}
 			}
-			if s == bus.InboxPrefix(service)+".>" {
+			if s == bus.InboxPrefix(service)+".>" || s == bus.InboxPrefix(calling)+".>" {
 				s = bus.InboxPrefix(bus.GuestUser(service, workerName)) + ".>"
 			}
 			out = append(out, s)

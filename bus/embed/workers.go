@@ -29,6 +29,7 @@ type workerFile struct {
 	Service string     `json:"service,omitempty"` // "" is media
 	Key     string     `json:"key"`               // public, of its user
 	Added   time.Time  `json:"added"`
+	Calls   bool       `json:"calls,omitempty"` // it takes calls, too
 	Revoked *time.Time `json:"revoked,omitempty"`
 	Former  []string   `json:"former,omitempty"` // keys that were revoked before
 }
@@ -95,7 +96,7 @@ func readWorker(path string) (*workerFile, error) {
 	if err := json.Unmarshal(raw, f); err != nil {
 		return nil, err
 	}
-	if f.Version != 1 || f.service() != "media" && f.service() != "conference" {
+	if f.Version != 1 || f.service() != roleMedia && f.service() != roleConference {
 		return nil, fmt.Errorf("version %d, service %q is not known", f.Version, f.Service)
 	}
 	for _, key := range append(slices.Clone(f.Former), f.Key) {
@@ -114,10 +115,18 @@ func (f *workerFile) former() []string {
 	return append(slices.Clone(f.Former), f.Key)
 }
 
-func (f *workerFile) service() string { return cmp.Or(f.Service, "media") }
+func (f *workerFile) service() string { return cmp.Or(f.Service, roleMedia) }
+
+// role is who signs for it.
+func (f *workerFile) role() string {
+	if f.Calls {
+		return roleCalls
+	}
+	return f.service()
+}
 
 func (f *workerFile) known() contract.KnownWorker {
-	return contract.KnownWorker{Name: f.Name, Service: f.service(), Added: f.Added, Revoked: f.Revoked}
+	return contract.KnownWorker{Name: f.Name, Service: f.service(), Calls: f.Calls, Added: f.Added, Revoked: f.Revoked}
 }
 
 // note takes the keys of a file. The caller holds w.mu, or nobody else has w.
@@ -172,8 +181,8 @@ func (w *workers) add(q *contract.WorkerAdd) (*contract.WorkerAdded, error) {
 	switch {
 	case !workerShape.MatchString(q.Name):
 		return nil, contract.ErrBadRequest.With("worker name %q: 1 to 32 of a-z, 0-9 and - are allowed", q.Name)
-	case w.keys.guests[cmp.Or(q.Service, "media")] == nil:
-		return nil, contract.ErrBadRequest.With("service %q: media and conference are what another machine can do", q.Service)
+	case q.Service != "" && q.Service != roleMedia && q.Service != roleConference || q.Calls && q.Service == roleConference:
+		return nil, contract.ErrBadRequest.With("service %q: another machine mixes, and perhaps takes calls, or is a conference that stands by", q.Service)
 	case q.Name == w.home:
 		return nil, contract.ErrExists.With("%q is the node's own worker (media.worker); choose another name", q.Name)
 	case !nkeys.IsValidPublicUserKey(q.UserKey):
@@ -183,12 +192,12 @@ func (w *workers) add(q *contract.WorkerAdd) (*contract.WorkerAdded, error) {
 	defer w.mu.Unlock()
 	was := w.by[q.Name]
 	switch {
-	case was != nil && was.Revoked == nil && was.Key != q.UserKey:
+	case was != nil && was.Revoked == nil && (was.Key != q.UserKey || was.Calls != q.Calls):
 		return nil, contract.ErrExists.With("there is a worker %s already; revoke it first", q.Name)
 	case (was == nil || was.Revoked != nil || was.Key != q.UserKey) && w.keyd[q.UserKey]:
 		return nil, contract.ErrForbidden.With("that key was a worker's before; make a new one")
 	case was == nil || was.Revoked != nil:
-		f := &workerFile{Version: 1, Name: q.Name, Service: q.Service, Key: q.UserKey, Added: time.Now().UTC()}
+		f := &workerFile{Version: 1, Name: q.Name, Service: q.Service, Key: q.UserKey, Calls: q.Calls, Added: time.Now().UTC()}
 		if was != nil {
 			f.Former = was.former()
 		}
@@ -198,12 +207,12 @@ func (w *workers) add(q *contract.WorkerAdd) (*contract.WorkerAdded, error) {
 		w.log.Info("worker added", zap.String("worker", q.Name))
 	}
 	f := w.by[q.Name]
-	tok, err := w.keys.guestJWT(f.service(), q.Name, q.UserKey)
+	tok, err := w.keys.guestJWT(f.role(), q.Name, q.UserKey)
 	if err != nil {
 		return nil, err
 	}
 	a := w.access
-	a.Worker, a.Service = q.Name, f.service()
+	a.Worker, a.Service, a.Calls = q.Name, f.service(), f.Calls
 	return &contract.WorkerAdded{JWT: tok, Access: a}, nil
 }
 

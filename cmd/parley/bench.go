@@ -24,14 +24,14 @@ const benchJoinWait = 20 * time.Second
 func newBench(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure what the node costs under load"}
 	group(cmd)
-	cmd.AddCommand(newBenchMix(a), newBenchSoak(a), newBenchChaos(a))
+	cmd.AddCommand(newBenchMix(a), newBenchSoak(a), newBenchIdle(a), newBenchChaos(a), newBenchScale(a))
 	return cmd
 }
 
 func newBenchMix(a *app) *cobra.Command {
 	cfg := bench.Config{}
 	room, file := "", ""
-	var listeners []int
+	var listeners, speakers []int
 	cmd := &cobra.Command{
 		Use: "mix", Short: "Join generated listeners and speakers over loopback and measure the mixer",
 		Long: `Join generated listeners and speakers over loopback and measure the mixer.
@@ -40,8 +40,9 @@ The speakers come on top of the listeners. Printed are, while all are in the roo
 
   cpu_per_s              CPU seconds a second, of each process of the node
   workers                the same of each media worker
-  ms_per_s_per_listener  CPU of all media workers, in ms a second, divided by the listeners
-  bytes_per_listener     growth of their memory since before the first joined
+  ms_per_s_per_listener  CPU of all media workers, in ms a second, divided by the listeners;
+                         ms_per_s_per_leg divides it by all
+  bytes_per_listener     growth of their memory since before the first joined, of each leg
   on_time                share of the 20 ms frames that reached their listener within
                          20 ms of his clock (the median of arrival minus RTP time);
                          a frame that never came counts as late, and absent is their share
@@ -53,7 +54,9 @@ The speakers come on top of the listeners. Printed are, while all are in the roo
                          less 6.5 ms of look-ahead for each of the two Opus encoders
 
 With several numbers of listeners the figures of each are printed in a table, and as "runs" in
-JSON; --html writes a page with plots of them. --speakers 0 shows what silence costs.
+JSON; --html writes a page with plots of them. The same goes for --speakers; how many of them
+are heard at once is the node's media.loudest. --listeners 0 --speakers 300 is a room in which
+everybody sends, and on_time is then that of the speakers.
 
 The load generator runs on the same machine and takes CPU of its own.`,
 		Args: takes(),
@@ -65,8 +68,11 @@ The load generator runs on the same machine and takes CPU of its own.`,
 			defer done()
 			cfg.Progress = a.benchProgress()
 			var runs []*bench.Report
-			for _, n := range listeners {
-				cfg.Listeners = n
+			if len(listeners) > 1 && len(speakers) > 1 {
+				return usagef("only one of --listeners and --speakers can be several numbers")
+			}
+			for i := range max(len(listeners), len(speakers)) {
+				cfg.Listeners, cfg.Speakers = listeners[min(i, len(listeners)-1)], speakers[min(i, len(speakers)-1)]
 				r, err := bench.Run(cmd.Context(), cfg, node)
 				if cfg.Progress != nil {
 					cfg.Progress("", 0, 0)
@@ -86,9 +92,9 @@ The load generator runs on the same machine and takes CPU of its own.`,
 				return a.print(runs[0], func(w io.Writer) { showRun(w, runs[0]) })
 			}
 			return a.print(map[string]any{"runs": runs}, func(w io.Writer) {
-				fmt.Fprintln(w, "LISTENERS\tMS/S EACH\tCORES\tON TIME\tP50\tP99\tMEMORY EACH")
+				fmt.Fprintln(w, "LISTENERS\tSPEAKERS\tMS/S A LEG\tCORES\tTICK\tON TIME\tP50\tP99\tMEMORY A LEG")
 				for _, r := range runs {
-					fmt.Fprintf(w, "%d\t%.3f\t%.3f\t%.3f %%\t%.1f ms\t%.1f ms\t%d KiB\n", r.Listeners, r.MsPerSecondPerListen, r.CPUPerS["media"], r.OnTimePct(), r.DelayMs.P50, r.DelayMs.P99, r.KiBPerListener())
+					fmt.Fprintf(w, "%d\t%d\t%.3f\t%.3f\t%.2f ms\t%.3f %%\t%.1f ms\t%.1f ms\t%d KiB\n", r.Listeners, r.Speakers, r.MsPerSecondPerLeg, r.CPUPerS["media"], r.Mixer.TickMs, r.OnTimePct(), r.DelayMs.P50, r.DelayMs.P99, r.KiBPerListener())
 				}
 			})
 		},
@@ -96,18 +102,20 @@ The load generator runs on the same machine and takes CPU of its own.`,
 	f := cmd.Flags()
 	f.IntSliceVar(&listeners, "listeners", []int{100}, "how many only listen; several, as 100,500,1000, are measured one after the other")
 	f.StringVar(&file, "html", "", "write a page with plots to this file")
-	f.IntVar(&cfg.Speakers, "speakers", 3, "how many speak; 0: nobody does")
+	f.IntSliceVar(&speakers, "speakers", []int{3}, "how many speak; 0: nobody does; several as with --listeners")
 	f.IntVar(&cfg.Silent, "silent", 0, "how many send encoded silence all the time and no level, as Jami apps do that are muted; listeners in the figures")
 	f.IntVar(&cfg.Seconds, "seconds", 20, "how long to measure")
-	f.StringVar(&cfg.Transport, "transport", bench.RTP, "rtp, or srtp for AES_CM_128_HMAC_SHA1_80")
+	f.StringVar(&cfg.Transport, "transport", bench.RTP, transportsHelp)
 	f.StringVar(&room, "room", "main", "room to join")
 	completeFlag(cmd, "room", completeRoomFlag(a))
 	return cmd
 }
 
+const transportsHelp = "rtp; srtp or srtp-gcm: keys in SDP, AES_CM_128_HMAC_SHA1_80 or AEAD_AES_128_GCM; dtls or dtls-cm: ICE and DTLS as browsers do them, AEAD_AES_128_GCM or AES_CM_128_HMAC_SHA1_80"
+
 // showRun prints one run.
 func showRun(w io.Writer, r *bench.Report) {
-	fmt.Fprintf(w, "media\t%.3f ms/s a listener, %d bytes a listener\n", r.MsPerSecondPerListen, r.BytesPerListener)
+	fmt.Fprintf(w, "media\t%.3f ms/s a listener, %.3f a leg; %d bytes a leg\n", r.MsPerSecondPerListen, r.MsPerSecondPerLeg, r.BytesPerListener)
 	fmt.Fprintf(w, "on time\t%.3f %%; %.3f %% never came\n", r.OnTimePct(), 100*r.Absent)
 	fmt.Fprintf(w, "ticks\t%.0f of %.2f ms, %.0f missed\n", r.Mixer.Ticks, r.Mixer.TickMs, r.Mixer.Missed)
 	if r.Dropped+uint32(r.Skipped) > 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -21,8 +22,9 @@ import (
 type benchNode struct {
 	s    *session
 	room string
-	home string       // the node's own worker
-	up   *http.Client // of the supervisor
+	home string            // the node's own worker
+	away map[string]string // health sockets of other workers on this machine, by name
+	up   *http.Client      // of the supervisor
 }
 
 // bench opens the node of a command line for the load generator; close gives it back.
@@ -38,19 +40,30 @@ func (a *app) bench(cmd *cobra.Command, room string) (n *benchNode, done func(),
 	if err != nil {
 		return nil, nil, err
 	}
-	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", supervise.UpSocket(cfg.Data))
-	}}
-	n = &benchNode{s: s, room: room, home: cfg.Media.Worker, up: &http.Client{Transport: tr, Timeout: localWait}}
-	return n, func() { tr.CloseIdleConnections(); s.Close() }, nil
+	up, closeUp := unixClient(supervise.UpSocket(cfg.Data))
+	n = &benchNode{s: s, room: room, home: cfg.Media.Worker, up: up}
+	return n, func() { closeUp(); s.Close() }, nil
 }
 
-func (n *benchNode) Join(ctx context.Context, id, addr, offer string, muted bool) (string, error) {
+// metricsWait bounds a look at the metrics of processes that are under load.
+const metricsWait = 15 * time.Second
+
+// unixClient asks who listens on a Unix socket; done lets go of the connections.
+func unixClient(socket string) (c *http.Client, done func()) {
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
+	return &http.Client{Transport: tr, Timeout: metricsWait}, tr.CloseIdleConnections
+}
+
+func (n *benchNode) Join(ctx context.Context, w bench.Wish) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, benchJoinWait)
 	defer cancel()
-	j, err := bus.Call(ctx, n.s.Conn, contract.RoomJoin, &contract.Join{
-		Name: id, Kind: contract.KindSIP, Source: addr, Transport: contract.TransportRTP, Offer: offer, Muted: muted,
-	}, n.room, id)
+	q := &contract.Join{Name: w.ID, Kind: contract.KindSIP, Source: w.Addr, Transport: contract.TransportRTP, Offer: w.Offer, Muted: w.Muted}
+	if w.Browser {
+		q.Kind, q.Transport = contract.KindBrowser, contract.TransportWebRTC
+	}
+	j, err := bus.Call(ctx, n.s.Conn, contract.RoomJoin, q, n.room, w.ID)
 	if err != nil {
 		return "", err
 	}
@@ -67,14 +80,14 @@ func (n *benchNode) Processes(ctx context.Context) ([]bench.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	told, err := n.metrics(ctx)
+	told, err := metrics(ctx, n.up)
 	if err != nil {
 		return nil, err
 	}
 	var out []bench.Process
 	for _, p := range st.Processes {
 		if p.Name != "media" {
-			out = append(out, told.add(bench.Process{Name: p.Name, CPU: p.CPUS, RSS: p.RSSBytes}))
+			out = append(out, told.add(bench.Process{Name: p.Name, CPU: p.CPUS, RSS: p.RSSBytes}, p.Name))
 		}
 	}
 	workers, err := bus.Call(ctx, n.s.Conn, contract.WorkerList, &contract.None{})
@@ -86,8 +99,18 @@ func (n *benchNode) Processes(ctx context.Context) ([]bench.Process, error) {
 			continue
 		}
 		p := bench.Process{Name: "media", Worker: w.Worker, CPU: w.CPUS, RSS: w.RSS, At: w.At}
-		if w.Worker == n.home {
-			p = told.add(p)
+		p.Host, _, _ = net.SplitHostPort(w.TrunkAddress) // empty where it has none
+		switch socket := n.away[w.Worker]; {
+		case w.Worker == n.home:
+			p = told.add(p, "media")
+		case socket != "":
+			own, done := unixClient(socket)
+			m, err := metrics(ctx, own)
+			done()
+			if err != nil {
+				return nil, fmt.Errorf("worker %s: %w", w.Worker, err)
+			}
+			p = m.add(p, "")
 		}
 		out = append(out, p)
 	}
@@ -97,25 +120,25 @@ func (n *benchNode) Processes(ctx context.Context) ([]bench.Process, error) {
 // measures are the metrics of the node's processes.
 type measures map[string]*dto.MetricFamily
 
-// metrics asks the supervisor for those of all processes.
-func (n *benchNode) metrics(ctx context.Context) (measures, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://up/metrics", nil)
+// metrics asks for those of a process, or the supervisor for those of all.
+func metrics(ctx context.Context, c *http.Client) (measures, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://process/metrics", nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeTextPlain)))
-	resp, err := n.up.Do(req)
+	resp, err := c.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("the supervisor's metrics: %w", err)
+		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the supervisor's metrics: %s", resp.Status)
+		return nil, fmt.Errorf("metrics: %s", resp.Status)
 	}
 	p := expfmt.NewTextParser(model.UTF8Validation)
 	m, err := p.TextToMetricFamilies(resp.Body)
 	if err != nil {
-		return nil, fmt.Errorf("the supervisor's metrics: %w", err)
+		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	return m, nil
 }
@@ -145,16 +168,18 @@ metric:
 	return 0
 }
 
-// add completes a process.
-func (m measures) add(p bench.Process) bench.Process {
-	p.Goroutines = int(m.value("go_goroutines", p.Name))
-	p.Heap = int64(m.value("go_memstats_heap_inuse_bytes", p.Name))
+// add completes a process by the metrics with its label.
+func (m measures) add(p bench.Process, label string) bench.Process {
+	p.Goroutines = int(m.value("go_goroutines", label))
+	p.Heap = int64(m.value("go_memstats_heap_inuse_bytes", label))
 	if p.Worker != "" {
 		p.Ticks = bench.Ticks{
-			Done:    m.value("parley_media_ticks_total", p.Name, "result", "mixed"),
-			Missed:  m.value("parley_media_ticks_total", p.Name, "result", "missed"),
-			Spent:   m.value("parley_media_tick_seconds_total", p.Name),
-			Refused: m.value("parley_media_dropped_total", p.Name, "reason", "send"),
+			Done:     m.value("parley_media_ticks_total", label, "result", "mixed"),
+			Missed:   m.value("parley_media_ticks_total", label, "result", "missed"),
+			Spent:    m.value("parley_media_tick_seconds_total", label),
+			Refused:  m.value("parley_media_dropped_total", label, "reason", "send"),
+			TrunkOut: m.value("parley_media_trunk_packets", label, "direction", "out"),
+			TrunkIn:  m.value("parley_media_trunk_packets", label, "direction", "in"),
 		}
 	}
 	return p

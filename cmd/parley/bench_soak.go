@@ -66,7 +66,7 @@ the run goes on. After the end all leave, and the processes are looked at once m
 	f.DurationVar(&cfg.Stay, "stay", time.Minute, "how long each is there on average")
 	f.Duration("duration", 3*time.Minute, "how long to measure")
 	f.DurationVar(&cfg.Every, "every", 10*time.Second, "time between two samples")
-	f.StringSliceVar(&cfg.Transports, "transport", []string{bench.RTP, bench.SRTP}, "rtp, srtp; with several the legs take turns")
+	f.StringSliceVar(&cfg.Transports, "transport", []string{bench.RTP, bench.SRTP}, "with several the legs take turns: "+transportsHelp)
 	f.StringVar(&file, "html", "", "write a page with plots to this file")
 	f.StringVar(&room, "room", "main", "room to join")
 	completeFlag(cmd, "room", completeRoomFlag(a))

@@ -32,8 +32,10 @@ func newJoin(a *app) *cobra.Command {
 		Use: "join [URL] --creds FILE", Short: "Have this machine mix for a node that runs elsewhere",
 		Long: `Have this machine mix for a node that runs elsewhere: a media process, started again
 when it dies, that takes participants of the node's rooms. A room that fills its worker
-spreads to others, and all its participants hear each other. With the credentials of
-"worker add --conference" it is a conference instead, which stands by for the rooms.
+spreads to others, and all its participants hear each other. With credentials of "parley worker add --calls"
+it takes calls, too: the page and WHIP at http.listen and http.tls_listen, SIP at sip.listen and
+sip.tls_listen, as on the node; a page stays at the machine that it was loaded from. With those of "worker add --conference"
+it is a conference instead, which stands by for the rooms.
 
 FILE is what "parley worker add NAME" wrote on the node, copied here; it is a secret. It says which
 worker this is, where the bus is and what verifies it; URL is another address of the bus, such as
@@ -78,6 +80,8 @@ itself when its credentials are revoked.`,
 					return usagef("--creds: %s lacks the key of the rooms' copies; `parley worker add NAME --conference` makes it anew", creds)
 				}
 				set = map[string]string{"bus.url": url, "rooms.default": ""} // the rooms are the node's
+			} else if f.Access.Calls {
+				set["connect.name"] = f.User.Name
 			}
 			for flag, v := range set {
 				if err := cmd.Flags().Set(flag, v); err != nil {
@@ -114,22 +118,29 @@ func (a *app) join(ctx context.Context, cfg *config.Config, service string, f *n
 		return err
 	}
 	defer lock.Close()
-	if err := takeCreds(cfg, service, f, creds); err != nil {
-		return err
-	}
-	spec := supervise.Spec{Name: service, Needed: true, Health: host.HealthSocket(cfg, service)}
+	ports := map[string][]sockets.Spec{service: nil}
 	if service == "media" {
-		specs, err := sockets.MediaSpecs(cfg)
-		if err != nil {
+		if ports[service], err = sockets.MediaSpecs(cfg); err != nil {
 			return usagef("%w", err)
 		}
-		if spec.Sockets, err = sockets.Open(specs); err != nil {
+	}
+	if cfg.Connect.Name != "" {
+		ports["connect"] = sockets.ConnectSpecs(cfg)
+	}
+	var specs []supervise.Spec
+	for name, wanted := range ports {
+		if err := takeCreds(cfg, name, f, creds); err != nil {
 			return err
 		}
-		defer spec.Sockets.Close()
+		held, err := sockets.Open(wanted)
+		if err != nil {
+			return err
+		}
+		defer held.Close()
+		specs = append(specs, supervise.Spec{Name: name, Needed: true, Health: host.HealthSocket(cfg, name), Sockets: held})
 	}
 	sup := supervise.New(supervise.Options{
-		Specs: []supervise.Spec{spec},
+		Specs: specs,
 		Path:  "/proc/self/exe", Args: func(name string) []string { return []string{"run", name, "--data", cfg.Data} },
 		Env: childEnv(cfg), Inherit: []*os.File{lock}, Out: out, Log: log,
 	})
@@ -152,6 +163,9 @@ func (a *app) join(ctx context.Context, cfg *config.Config, service string, f *n
 		log.Info("worker is up", zap.String("worker", f.User.Name), zap.String("service", service), zap.String("bus", cfg.Bus.URL), zap.Duration("after", time.Since(began)))
 		if logging.IsTerminal(a.out) {
 			does := map[string]string{"media": "mixes", "conference": "stands by"}[service]
+			if cfg.Connect.Name != "" {
+				does = "mixes and takes calls"
+			}
 			fmt.Fprintf(a.out, "\nWorker %s %s for the node at %s. Stop it with Ctrl-C.\n", f.User.Name, does, cfg.Bus.URL)
 		}
 	})
@@ -164,12 +178,12 @@ func (a *app) join(ctx context.Context, cfg *config.Config, service string, f *n
 }
 
 // takeCreds copies the credentials to where the process looks for them.
-func takeCreds(cfg *config.Config, service string, f *natscreds.File, file string) error {
+func takeCreds(cfg *config.Config, process string, f *natscreds.File, file string) error {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return usagef("--creds: %w", err)
 	}
-	to := host.CredsFile(cfg, service)
+	to := host.CredsFile(cfg, process)
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return fmt.Errorf("credentials: %w", err)
 	}

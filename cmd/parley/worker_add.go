@@ -29,12 +29,15 @@ type workerAdded struct {
 func newWorkerAdd(a *app) *cobra.Command {
 	var out string
 	var urls []string
-	var standby bool
+	var calls, standby bool
 	cmd := &cobra.Command{
 		Use: "add NAME", Short: "Make credentials for a media worker on another machine",
 		Long: `Make credentials for a media worker on another machine, for "parley join" there. They are of
 that worker alone, and are taken away by "parley worker revoke NAME". The file says where the
 bus is and what verifies it; its private key is made here and is never sent anywhere.
+
+With --calls the machine takes calls as well: the page, WHIP and WHEP, and SIP, for which it may speak
+in the rooms of the node as whoever calls there.
 
 With --conference they are of a machine that mixes nothing but stands by for the rooms: it takes
 them over when the conference that has them is gone. The bus has to be a cluster (bus.cluster_listen).`,
@@ -59,8 +62,11 @@ them over when the conference that has them is gone. The bus has to be a cluster
 				if err != nil {
 					return err
 				}
-				q := contract.WorkerAdd{Name: args[0]}
+				q := contract.WorkerAdd{Name: args[0], Calls: calls}
 				var more []byte
+				if standby && calls {
+					return errors.Join(usagef("--conference stands by and takes no calls: leave out --calls, or add two"), o.close())
+				}
 				if standby {
 					q.Service = "conference"
 					if more, err = roomsKey(a, cmd); err != nil {
@@ -77,6 +83,7 @@ them over when the conference that has them is gone. The bus has to be a cluster
 	}
 	cmd.Flags().StringVar(&out, "out", "", "credentials file to write, - for standard output (default ./NAME.creds)")
 	cmd.Flags().BoolVar(&standby, "conference", false, "of a machine that stands by for the rooms")
+	cmd.Flags().BoolVar(&calls, "calls", false, "it takes calls of browsers and phones as well")
 	cmd.Flags().StringSliceVar(&urls, "url", nil, "where the worker reaches the bus, when it differs from what the node sees")
 	return cmd
 }

@@ -18,6 +18,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -33,6 +36,7 @@ type Process struct {
 	RSS    int64   // bytes
 	At     float64 // when that was, in seconds since its start; 0: now
 	Worker string  // of a process that mixes
+	Host   string  // address of that
 
 	// Where the process tells, as those of this machine do.
 	Goroutines int
@@ -45,20 +49,33 @@ type Ticks struct {
 	Done, Missed float64
 	Spent        float64 // seconds
 	Refused      float64 // packets that the kernel did not take
+	TrunkOut     float64 // packets on the trunks that are there
+	TrunkIn      float64
 }
 
 // Node is the running node.
 type Node interface {
-	// Join brings a leg in that signals from an address; muted legs only listen.
-	Join(ctx context.Context, id, addr, offer string, muted bool) (answer string, err error)
+	Join(ctx context.Context, w Wish) (answer string, err error)
 	Leave(ctx context.Context, id string) error
 	Processes(ctx context.Context) ([]Process, error)
 }
 
+// Wish is a leg's to join.
+type Wish struct {
+	ID      string
+	Addr    string // that it signals from
+	Offer   string // SDP
+	Muted   bool   // it only listens
+	Browser bool   // it has ICE and DTLS
+}
+
 // Transports of the legs.
 const (
-	RTP  = "rtp"
-	SRTP = "srtp" // SDES, AES_CM_128_HMAC_SHA1_80
+	RTP     = "rtp"
+	SRTP    = "srtp"     // SDES, AES_CM_128_HMAC_SHA1_80
+	SRTPGCM = "srtp-gcm" // SDES, AEAD_AES_128_GCM
+	DTLS    = "dtls"     // ICE and DTLS-SRTP as browsers do them, AEAD_AES_128_GCM
+	DTLSCM  = "dtls-cm"  // the same with AES_CM_128_HMAC_SHA1_80
 )
 
 // Config says what to do.
@@ -71,13 +88,15 @@ type Config struct {
 	// Progress is called now and then with what is being done; nil: never.
 	Progress func(what string, done, of int)
 
-	warm time.Duration // before measuring; 3 s when 0
+	warm  time.Duration // before measuring; 3 s when 0
+	net   [2]byte       // the /16 of the legs; loopback when 0
+	apart bool          // by the address that serves a leg
 }
 
 // Bounds of [Config].
 const (
 	MaxLegs     = 20000
-	MaxSpeakers = 32
+	MaxSpeakers = 1000
 	MaxSeconds  = 3600
 )
 
@@ -86,10 +105,12 @@ var ErrConfig = errors.New("bench")
 
 func (c *Config) check() error {
 	switch {
-	case c.Listeners < 0 || c.Silent < 0 || c.Listeners+c.Silent < 1 || c.Listeners+c.Silent > MaxLegs:
-		return fmt.Errorf("%w: listeners and those who send silence must be 1 to %d", ErrConfig, MaxLegs)
+	case c.Listeners < 0 || c.Silent < 0 || c.Listeners+c.Silent > MaxLegs:
+		return fmt.Errorf("%w: listeners and those who send silence must be 0 to %d", ErrConfig, MaxLegs)
 	case c.Speakers < 0 || c.Speakers > MaxSpeakers:
 		return fmt.Errorf("%w: speakers must be 0 to %d", ErrConfig, MaxSpeakers)
+	case c.Listeners+c.Silent+c.Speakers < 1:
+		return fmt.Errorf("%w: there is nobody", ErrConfig)
 	case c.Seconds < 1 || c.Seconds > MaxSeconds:
 		return fmt.Errorf("%w: seconds must be 1 to %d", ErrConfig, MaxSeconds)
 	}
@@ -99,6 +120,9 @@ func (c *Config) check() error {
 	if c.warm == 0 {
 		c.warm = warmUp
 	}
+	if c.net == [2]byte{} {
+		c.net = loopback
+	}
 	if c.Progress == nil {
 		c.Progress = func(string, int, int) {}
 	}
@@ -106,8 +130,8 @@ func (c *Config) check() error {
 }
 
 func checkTransport(t string) error {
-	if t != RTP && t != SRTP {
-		return fmt.Errorf("%w: transport must be rtp or srtp", ErrConfig)
+	if _, ok := transports[t]; !ok {
+		return fmt.Errorf("%w: transport must be one of %s", ErrConfig, strings.Join(slices.Sorted(maps.Keys(transports)), ", "))
 	}
 	return nil
 }
@@ -120,8 +144,10 @@ type Report struct {
 	Seconds              int                `json:"seconds"`
 	Transport            string             `json:"transport"`
 	CPUPerS              map[string]float64 `json:"cpu_per_s"`             // CPU seconds a second, by process
-	Workers              map[string]float64 `json:"workers"`               // the same of each media worker
-	MsPerSecondPerListen float64            `json:"ms_per_s_per_listener"` // CPU of all workers
+	RSS                  map[string]int64   `json:"rss"`                   // bytes at the end, by process
+	Workers              map[string]float64 `json:"workers"`               // CPU of each media worker
+	MsPerSecondPerListen float64            `json:"ms_per_s_per_listener"` // CPU of all workers, by those who listen or send silence
+	MsPerSecondPerLeg    float64            `json:"ms_per_s_per_leg"`      // the same by all
 	BytesPerListener     int64              `json:"bytes_per_listener"`    // growth of the workers' memory
 	OnTime               float64            `json:"on_time"`               // share of frames, 0 to 1; 1 without speakers
 	Absent               float64            `json:"absent"`                // share of frames that never came, of those not on time
@@ -129,6 +155,10 @@ type Report struct {
 	Dropped              uint32             `json:"generator_dropped"` // packets that came while the generator's buffer was full
 	Skipped              int64              `json:"generator_skipped"` // frames that each speaker left out, as the generator was held up; the node may have had nothing to send
 	DelayMs              Delay              `json:"delay_ms"`
+	Load                 float64            `json:"load"` // of the machine at the end, over a minute (proc(5), loadavg)
+
+	served []*served
+	at     []At
 }
 
 // Mixer is how the workers that tell, those of this machine, kept their time while measured.
@@ -169,17 +199,18 @@ func Run(ctx context.Context, cfg Config, node Node) (*Report, error) {
 	}
 	defer g.close()
 	defer g.leave(ctx, node)
-	if err := g.join(ctx, node); err != nil {
-		return nil, err
-	}
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
 	errs := make(chan error, 2)
 	wg.Go(func() { errs <- g.receive() })
-	wg.Go(func() { errs <- g.send(run) })
 	stop := func() { cancel(); g.stop(); wg.Wait() }
 	defer stop()
+	if err := g.join(ctx, node); err != nil {
+		return nil, err
+	}
+	g.sample()
+	wg.Go(func() { errs <- g.send(run) })
 
 	if err := g.wait(ctx, cfg.warm, "warming up", errs); err != nil {
 		return nil, err
@@ -230,15 +261,15 @@ func (g *generator) join(ctx context.Context, node Node) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	done := 0
-	for range joinsAtOnce {
+	at := joinsAtOnce
+	if g.cfg.apart {
+		at = 1 // the room stays at its first worker: of those who come at once each may go to another one
+	}
+	for range at {
 		wg.Go(func() {
 			for l := range next {
 				l.asked = true // also one whose answer is not waited for any more
-				answer, err := node.Join(ctx, l.id, l.addr.String(), l.offer(g.port), !l.speaks)
-				if err == nil {
-					err = l.accept(answer)
-				}
-				if err != nil {
+				if err := g.bring(ctx, node, l); err != nil {
 					cancel(fmt.Errorf("leg %s: %w", l.id, err))
 					continue
 				}
@@ -263,6 +294,18 @@ feed:
 		return context.Cause(ctx)
 	}
 	return nil
+}
+
+// bring has a leg join and connect.
+func (g *generator) bring(ctx context.Context, node Node, l *leg) error {
+	answer, err := node.Join(ctx, Wish{ID: l.id, Addr: l.addr.String(), Offer: l.offer(g.port), Muted: !l.speaks, Browser: l.dtls})
+	if err != nil {
+		return err
+	}
+	if err := l.accept(answer); err != nil {
+		return err
+	}
+	return l.connect(ctx, g.sock)
 }
 
 // leave takes out whoever joined or may have, also when the run was interrupted.

@@ -20,6 +20,7 @@ type relay struct {
 	conn  *net.UDPConn
 	drop  bool
 	delay time.Duration
+	from  netip.Addr // of speaker 0, when he is elsewhere
 	// everybody has the speakers get it, too.
 	everybody bool
 
@@ -30,10 +31,10 @@ type relay struct {
 
 var contact = regexp.MustCompile(`c=IN IP4 (\S+)\r\n(?s:.*)m=audio (\d+) `)
 
-func (r *relay) Join(_ context.Context, id, _, offer string, muted bool) (string, error) {
-	m := contact.FindStringSubmatch(offer)
+func (r *relay) Join(_ context.Context, w Wish) (string, error) {
+	m := contact.FindStringSubmatch(w.Offer)
 	if m == nil {
-		return "", fmt.Errorf("no address in %q", offer)
+		return "", fmt.Errorf("no address in %q", w.Offer)
 	}
 	port, err := strconv.ParseUint(m[2], 10, 16)
 	if err != nil {
@@ -41,8 +42,8 @@ func (r *relay) Join(_ context.Context, id, _, offer string, muted bool) (string
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if muted || r.everybody {
-		r.listeners[id] = netip.AddrPortFrom(netip.MustParseAddr(m[1]), uint16(port))
+	if w.Muted || r.everybody {
+		r.listeners[w.ID] = netip.AddrPortFrom(netip.MustParseAddr(m[1]), uint16(port))
 	}
 	return fmt.Sprintf("v=0\r\nm=audio %d RTP/AVP 96\r\n", r.conn.LocalAddr().(*net.UDPAddr).Port), nil
 }
@@ -81,7 +82,10 @@ func (r *relay) run() {
 		}
 	}()
 	buf := make([]byte, 1500)
-	speaker := address(0)
+	speaker := address(loopback, 0)
+	if r.from.IsValid() {
+		speaker = r.from
+	}
 	for n := uint16(0); ; {
 		k, from, err := r.conn.ReadFromUDPAddrPort(buf)
 		if err != nil {
@@ -172,7 +176,7 @@ func TestLossCountsAsLate(t *testing.T) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	for _, c := range []Config{{}, {Listeners: 1}, {Speakers: 1, Seconds: 1, Transport: RTP}, {Listeners: -1, Silent: 9, Seconds: 1, Transport: RTP}, {Listeners: 1, Speakers: 1, Seconds: 1}, {Listeners: 1 << 20, Speakers: 1, Seconds: 1, Transport: RTP}} {
+	for _, c := range []Config{{}, {Listeners: 1}, {Seconds: 1, Transport: RTP}, {Listeners: -1, Silent: 9, Seconds: 1, Transport: RTP}, {Listeners: 1, Speakers: 1, Seconds: 1}, {Listeners: 1 << 20, Speakers: 1, Seconds: 1, Transport: RTP}} {
 		if _, err := Run(context.Background(), c, nil); err == nil {
 			t.Errorf("%+v is taken", c)
 		}
@@ -181,7 +185,7 @@ func TestConfigIsChecked(t *testing.T) {
 
 func TestAddressesAreInvertible(t *testing.T) {
 	for i := range MaxLegs + MaxSpeakers {
-		if a := address(i); indexOf(a.As4()) != i || !a.IsLoopback() {
+		if a := address(loopback, i); indexOf(a.As4()) != i || !a.IsLoopback() {
 			t.Fatalf("%d is %v, which is %d", i, a, indexOf(a.As4()))
 		}
 	}
@@ -191,7 +195,7 @@ func FuzzAccept(f *testing.F) {
 	f.Add("v=0\r\nm=audio 4000 RTP/SAVP 96\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA|2^31\r\n")
 	f.Add("m=audio x\na=crypto:\na=crypto:1 2\n")
 	f.Fuzz(func(t *testing.T, s string) {
-		l, err := newLeg(1, "x", true, true)
+		l, err := newLeg(1, address(loopback, 1), "x", true, transports[SRTP])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -133,16 +133,16 @@ func Wreck(ctx context.Context, c Chaos, node Ruin) (*ChaosReport, error) {
 	}
 	defer g.close()
 	defer g.leave(ctx, node)
-	if err := g.join(ctx, node); err != nil {
-		return nil, err
-	}
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
 	errs := make(chan error, 2)
 	wg.Go(func() { errs <- g.receive() })
-	wg.Go(func() { errs <- g.send(run) })
 	defer func() { cancel(); g.stop(); wg.Wait() }()
+	if err := g.join(ctx, node); err != nil {
+		return nil, err
+	}
+	wg.Go(func() { errs <- g.send(run) })
 	if err := g.wait(ctx, cfg.warm, "warming up", errs); err != nil {
 		return nil, err
 	}

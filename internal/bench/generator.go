@@ -35,6 +35,7 @@ type generator struct {
 	cfg       Config
 	sock      *socket
 	port      int
+	net       [2]byte               // where the legs are
 	slots     []atomic.Pointer[leg] // by address
 	legs      []*leg                // of a run in which all stay: speakers first
 	marks     []mark
@@ -54,7 +55,7 @@ func open(places int) (*generator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &generator{sock: s, port: s.port(), slots: make([]atomic.Pointer[leg], places)}, nil
+	return &generator{sock: s, port: s.port(), net: loopback, slots: make([]atomic.Pointer[leg], places)}, nil
 }
 
 func newGenerator(cfg Config) (*generator, error) {
@@ -63,7 +64,7 @@ func newGenerator(cfg Config) (*generator, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.cfg = cfg
+	g.cfg, g.net = cfg, cfg.net
 	if err := g.fill(); err != nil {
 		g.close()
 		return nil, err
@@ -71,38 +72,71 @@ func newGenerator(cfg Config) (*generator, error) {
 	return g, nil
 }
 
+// maxVoices is how many voices are made: encoding them takes time.
+const maxVoices = 8
+
 // fill makes the legs.
 func (g *generator) fill() error {
 	cfg := g.cfg
 	senders := cfg.Speakers + cfg.Silent
+	var voices [][]voiceFrame
 	run := nuid.Next()[14:] // two runs at once don't meet
 	for i := range senders + cfg.Listeners {
-		l, err := newLeg(i, fmt.Sprintf("bench-%s-%d", run, i), i < senders, cfg.Transport == SRTP)
+		l, err := newLeg(i, address(g.net, i), fmt.Sprintf("bench-%s-%d", run, i), i < senders, transports[cfg.Transport])
 		if err != nil {
 			return err
 		}
 		switch {
 		case i < cfg.Speakers:
-			if l.voice, err = voice(i, cfg.Speakers); err != nil {
-				return err
+			if len(voices) < maxVoices {
+				v, err := voice(i, cfg.Speakers)
+				if err != nil {
+					return err
+				}
+				voices = append(voices, v)
 			}
+			// Beyond, voices come again, each at a time of its own.
+			l.voice = voices[i%maxVoices]
+			l.shift = i / maxVoices * 37
 			l.marked = i == 0
 			g.senders = append(g.senders, l)
 		case i < senders:
 			l.plain, l.voice = true, silence
 			g.senders = append(g.senders, l)
 		default:
-			l.got.lags = make([]int32, 0, 50*(cfg.Seconds+2))
-			// Spread over all, so that the last in the order of sending counts too.
-			n := min(sampled, cfg.Listeners)
-			k := i - senders
-			l.got.keep = k*n/cfg.Listeners != (k+1)*n/cfg.Listeners
 			g.listeners = append(g.listeners, l)
+		}
+		if !l.speaks || cfg.Listeners == 0 {
+			l.got.lags = make([]int32, 0, 50*(cfg.Seconds+2))
 		}
 		g.slots[i].Store(l)
 		g.legs = append(g.legs, l)
 	}
 	return nil
+}
+
+// sample chooses the listeners that are decoded afterwards: spread over all, so that the last in
+// the order of sending counts too; of each address that serves legs, where that is asked for.
+func (g *generator) sample() {
+	groups := [][]*leg{g.listeners}
+	if g.cfg.apart {
+		groups = nil
+		for _, s := range g.apart() {
+			var listen []*leg
+			for _, l := range s.legs {
+				if !l.speaks {
+					listen = append(listen, l)
+				}
+			}
+			groups = append(groups, listen)
+		}
+	}
+	for _, list := range groups {
+		n := min(sampled, len(list))
+		for k, l := range list {
+			l.got.keep = k*n/len(list) != (k+1)*n/len(list)
+		}
+	}
 }
 
 // stop ends receive.
@@ -130,15 +164,24 @@ func (g *generator) receive() error {
 // take notes one packet.
 func (g *generator) take(to [4]byte, at int64, pkt []byte) {
 	i := indexOf(to)
-	if i < 0 || i >= len(g.slots) || len(pkt) < 12 || pkt[0]>>6 != 2 || pkt[1]&0x7f != payloadType {
-		return // RTCP, or not of this run
+	if i < 0 || i >= len(g.slots) || len(pkt) == 0 {
+		return
 	}
 	l := g.slots[i].Load()
 	if l == nil {
+		return // not of this run
+	}
+	if pkt[0]>>6 != 2 {
+		if l.ice != nil {
+			l.ice.take(pkt)
+		}
 		return
 	}
+	if len(pkt) < 12 || pkt[1]&0x7f != payloadType {
+		return // RTCP
+	}
 	l.gaps.note(at)
-	if l.speaks || !g.measuring.Load() {
+	if !g.measuring.Load() {
 		return
 	}
 	ts := binary.BigEndian.Uint32(pkt[4:])
@@ -147,6 +190,9 @@ func (g *generator) take(to [4]byte, at int64, pkt []byte) {
 		return
 	}
 	r := &l.got
+	if cap(r.lags) == 0 {
+		return // who speaks, and is not asked
+	}
 	if !r.have {
 		r.have, r.firstTS, r.base = true, ts, at
 	}

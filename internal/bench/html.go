@@ -8,31 +8,39 @@ import (
 	"strings"
 )
 
-// HTML writes a page that shows runs with the same speakers and transport, by the number of their
-// listeners: a table, and a plot of each figure. It needs nothing from elsewhere.
+// HTML writes a page that shows runs of the same transport, by the number of their listeners or,
+// where that is one and the same, of their speakers: a table, and a plot of each figure. It needs
+// nothing from elsewhere.
 func HTML(w io.Writer, node string, runs []*Report) error {
 	if len(runs) == 0 {
 		return fmt.Errorf("%w: there is no run to show", ErrConfig)
 	}
-	x := make([]float64, len(runs))
+	x, by := make([]float64, len(runs)), "listeners"
+	if len(runs) > 1 && runs[0].Listeners == runs[1].Listeners {
+		by = "speakers"
+	}
 	of := func(fn func(*Report) float64) (y []float64) {
 		for i, r := range runs {
 			x[i] = float64(r.Listeners)
+			if by == "speakers" {
+				x[i] = float64(r.Speakers)
+			}
 			y = append(y, fn(r))
 		}
 		return y
 	}
 	plots := []plot{
-		{Title: "CPU of the mixer for each listener", Unit: "ms/s", Lines: []line{{"", of(func(r *Report) float64 { return r.MsPerSecondPerListen })}}},
+		{Title: "CPU of the mixer for each leg", Unit: "ms/s", Lines: []line{{"", of(func(r *Report) float64 { return r.MsPerSecondPerLeg })}}},
 		{Title: "CPU of the mixer", Unit: "cores", Lines: []line{{"", of(func(r *Report) float64 { return r.CPUPerS["media"] })}}},
 		{Title: "Frames that came late", Unit: "%", Lines: []line{{"", of(func(r *Report) float64 { return 100 * (1 - r.OnTime) })}}},
 		{Title: "Delay", Unit: "ms", Lines: []line{{"p50", of(func(r *Report) float64 { return r.DelayMs.P50 })}, {"p99", of(func(r *Report) float64 { return r.DelayMs.P99 })}}},
-		{Title: "Memory for each listener", Unit: "KiB", Lines: []line{{"", of(func(r *Report) float64 { return float64(r.BytesPerListener) / 1024 })}}},
+		{Title: "A tick of the mixer", Unit: "ms", Lines: []line{{"", of(func(r *Report) float64 { return r.Mixer.TickMs })}}},
+		{Title: "Memory for each leg", Unit: "KiB", Lines: []line{{"", of(func(r *Report) float64 { return float64(r.BytesPerListener) / 1024 })}}},
 	}
 	for i := range plots {
-		plots[i].X, plots[i].Of = x, "listeners"
+		plots[i].X, plots[i].Of = x, by
 	}
-	if err := page.Execute(w, map[string]any{"Node": node, "Runs": runs, "First": runs[0], "Plots": plots}); err != nil {
+	if err := page.Execute(w, map[string]any{"Node": node, "Runs": runs, "First": runs[0], "By": by, "Plots": plots}); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	return nil
@@ -140,9 +148,9 @@ var page = pageOf("report", `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Parley: what a listener costs</title>
 <style>{{template "style"}}</style></head><body>
 <h1>What a listener costs</h1>
-<p>{{.First.Speakers}} speakers, {{.First.Transport}}, {{.First.Seconds}} s for each number of listeners; {{.Node}}. A frame is on time when it reaches its listener within 20 ms of his clock.</p>
-<table><thead><tr><th>listeners</th><th>CPU, ms/s each</th><th>CPU, cores</th><th>on time, %</th><th>delay p50, ms</th><th>p99, ms</th><th>memory, KiB each</th></tr></thead><tbody>
-{{range .Runs}}<tr><td>{{.Listeners}}</td><td>{{printf "%.3f" .MsPerSecondPerListen}}</td><td>{{printf "%.3f" (index .CPUPerS "media")}}</td><td>{{printf "%.3f" .OnTimePct}}</td><td>{{printf "%.1f" .DelayMs.P50}}</td><td>{{printf "%.1f" .DelayMs.P99}}</td><td>{{.KiBPerListener}}</td></tr>
+<p>{{.First.Transport}}, {{.First.Seconds}} s for each run; {{.Node}}. The plots are by the number of {{.By}}. A frame is on time when it reaches its listener within 20 ms of his clock.</p>
+<table><thead><tr><th>listeners</th><th>speakers</th><th>CPU, ms/s a leg</th><th>CPU, cores</th><th>a tick, ms</th><th>on time, %</th><th>delay p50, ms</th><th>p99, ms</th><th>memory, KiB each</th><th>generator left out</th><th>load</th></tr></thead><tbody>
+{{range .Runs}}<tr><td>{{.Listeners}}</td><td>{{.Speakers}}</td><td>{{printf "%.3f" .MsPerSecondPerLeg}}</td><td>{{printf "%.3f" (index .CPUPerS "media")}}</td><td>{{printf "%.2f" .Mixer.TickMs}}</td><td>{{printf "%.3f" .OnTimePct}}</td><td>{{printf "%.1f" .DelayMs.P50}}</td><td>{{printf "%.1f" .DelayMs.P99}}</td><td>{{.KiBPerListener}}</td><td>{{.Skipped}}</td><td>{{.Load}}</td></tr>
 {{end}}</tbody></table>
 {{template "plots" .Plots}}</body></html>
 `)

@@ -20,7 +20,7 @@ func TestHTML(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := b.String()
-	if strings.Count(page, "<svg") != 5 || strings.Count(page, "<tr>") != 4 || !strings.Contains(page, "a &lt;node&gt;") || strings.Contains(page, "NaN") {
+	if strings.Count(page, "<svg") != 6 || strings.Count(page, "<tr>") != 4 || !strings.Contains(page, "a &lt;node&gt;") || strings.Contains(page, "NaN") {
 		t.Errorf("the page:\n%s", page)
 	}
 	for part := range strings.SplitSeq(page, "<svg") {

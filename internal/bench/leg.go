@@ -20,12 +20,30 @@ const (
 
 const levelURI = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 
-// Lengths of SDES keys for AES_CM_128_HMAC_SHA1_80 (RFC 4568 §6.2).
-const (
-	keyLen  = 16
-	saltLen = 14
-	suite   = "AES_CM_128_HMAC_SHA1_80"
+// keyLen is the length of the keys of both suites.
+const keyLen = 16
+
+// suite is a way to protect packets, as SDES names it (RFC 4568 §6.2, RFC 7714 §14.2).
+type suite struct {
+	name    string
+	profile srtp.ProtectionProfile // also of DTLS-SRTP (RFC 5764 §4.1.2)
+	saltLen int
+}
+
+var (
+	suiteCM  = suite{"AES_CM_128_HMAC_SHA1_80", srtp.ProtectionProfileAes128CmHmacSha1_80, 14}
+	suiteGCM = suite{"AEAD_AES_128_GCM", srtp.ProtectionProfileAeadAes128Gcm, 12}
 )
+
+// transport is how a leg's packets travel.
+type transport struct {
+	suite *suite // nil: plain RTP
+	dtls  bool   // keys by ICE and DTLS, as browsers have them; else by SDES
+}
+
+var transports = map[string]transport{
+	RTP: {}, SRTP: {&suiteCM, false}, SRTPGCM: {&suiteGCM, false}, DTLS: {&suiteGCM, true}, DTLSCM: {&suiteCM, true},
+}
 
 // leg is one participant.
 type leg struct {
@@ -35,18 +53,20 @@ type leg struct {
 	speaks bool
 	plain  bool // says no level
 	asked  bool // to join
-	secure bool
-	key    [keyLen + saltLen]byte
-	to     netip.AddrPort // the node's port; the address is always loopback
-	level  byte           // id of the extension, 0: not taken
-	out    *srtp.Context
-	in     *srtp.Context
+	transport
+	key   [keyLen + 14]byte // SDES
+	to    netip.AddrPort    // the node's port
+	level byte              // id of the extension, 0: not taken
+	out   *srtp.Context
+	in    *srtp.Context
+	ice   *checks // of DTLS
 
 	// Of the goroutine that sends.
 	seq    uint16
 	ts     uint32
 	ssrc   uint32
 	voice  []voiceFrame // of who sends: again and again
+	shift  int          // where in the voice it begins, in frames
 	marked bool         // the voice has the chirps
 	next   int          // tick of the next packet of who only listens; 0: it was not yet planned
 	begun  bool         // a first one was sent
@@ -56,16 +76,19 @@ type leg struct {
 	run  series // instead of got, where legs come and go
 }
 
-// address spreads legs over 127.77.0.0/16, avoiding .0 and .255.
-func address(i int) netip.Addr {
-	return netip.AddrFrom4([4]byte{127, 77, byte(i / 250), byte(1 + i%250)})
+// loopback is where legs are on the node's own machine: 127.77.0.0/16.
+var loopback = [2]byte{127, 77}
+
+// address spreads legs over a /16, avoiding .0 and .255.
+func address(net [2]byte, i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{net[0], net[1], byte(i / 250), byte(1 + i%250)})
 }
 
 // indexOf is the inverse of address.
 func indexOf(a [4]byte) int { return int(a[2])*250 + int(a[3]) - 1 }
 
-func newLeg(i int, name string, speaks, secure bool) (*leg, error) {
-	l := &leg{id: name, addr: address(i), index: i, speaks: speaks, secure: secure}
+func newLeg(i int, addr netip.Addr, name string, speaks bool, t transport) (*leg, error) {
+	l := &leg{id: name, addr: addr, index: i, speaks: speaks, transport: t}
 	var b [8]byte
 	if _, err := rand.Read(l.key[:]); err != nil {
 		return nil, err
@@ -74,15 +97,22 @@ func newLeg(i int, name string, speaks, secure bool) (*leg, error) {
 		return nil, err
 	}
 	l.seq, l.ssrc = binary.BigEndian.Uint16(b[:])&0x7fff, binary.BigEndian.Uint32(b[2:])
+	if t.dtls {
+		l.ice = newChecks()
+	}
 	return l, nil
 }
 
 // offer writes the leg's description.
 func (l *leg) offer(port int) string {
 	profile, crypto := "RTP/AVP", ""
-	if l.secure {
+	switch {
+	case l.dtls:
+		profile = "UDP/TLS/RTP/SAVPF"
+		crypto = l.ice.offer()
+	case l.suite != nil:
 		profile = "RTP/SAVP"
-		crypto = "a=crypto:1 " + suite + " inline:" + base64.StdEncoding.EncodeToString(l.key[:]) + "\r\n"
+		crypto = "a=crypto:1 " + l.suite.name + " inline:" + base64.StdEncoding.EncodeToString(l.key[:keyLen+l.suite.saltLen]) + "\r\n"
 	}
 	level := fmt.Sprintf("a=extmap:%d %s\r\n", levelID, levelURI)
 	if l.plain {
@@ -99,39 +129,55 @@ func (l *leg) offer(port int) string {
 
 // accept reads the node's answer.
 func (l *leg) accept(answer string) error {
-	for _, line := range strings.Split(answer, "\n") {
+	host := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	var far []byte // SDES key
+	for line := range strings.SplitSeq(answer, "\n") {
 		line = strings.TrimSpace(line)
 		f := strings.Fields(line)
 		switch {
+		case strings.HasPrefix(line, "c=IN IP4 ") && len(f) > 2:
+			if a, err := netip.ParseAddr(f[2]); err == nil && a.Is4() && !a.IsUnspecified() {
+				host = a
+			}
 		case strings.HasPrefix(line, "m=audio ") && len(f) > 1:
 			port, err := strconv.ParseUint(f[1], 10, 16)
 			if err != nil || port == 0 {
 				return fmt.Errorf("the answer has no port: %q", line)
 			}
-			l.to = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
+			l.to = netip.AddrPortFrom(host, uint16(port))
 		case strings.HasPrefix(line, "a=extmap:") && strings.Contains(line, levelURI):
 			l.level = levelID
-		case strings.HasPrefix(line, "a=crypto:") && len(f) >= 3 && l.secure:
+		case strings.HasPrefix(line, "a=crypto:") && len(f) >= 3 && l.suite != nil && !l.dtls:
 			raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(strings.Split(f[2], "|")[0], "inline:"))
-			if err != nil || len(raw) != keyLen+saltLen {
-				return fmt.Errorf("the answer's key isn't one of %s", suite)
+			if err != nil || f[1] != l.suite.name || len(raw) != keyLen+l.suite.saltLen {
+				return fmt.Errorf("the answer's key isn't one of %s", l.suite.name)
 			}
-			if l.in, err = srtp.CreateContext(raw[:keyLen], raw[keyLen:], srtp.ProtectionProfileAes128CmHmacSha1_80); err != nil {
-				return fmt.Errorf("the answer's key: %w", err)
-			}
+			far = raw
+		case l.dtls:
+			l.ice.answer(line)
 		}
 	}
 	if !l.to.IsValid() {
 		return fmt.Errorf("the answer takes no audio: %q", answer)
 	}
-	if !l.secure {
+	l.to = netip.AddrPortFrom(host, l.to.Port()) // c= of the medium follows m=
+	switch {
+	case l.suite == nil:
 		return nil
-	}
-	if l.in == nil {
+	case l.dtls:
+		return l.ice.complete(l.to)
+	case far == nil:
 		return fmt.Errorf("the answer has no key")
 	}
-	var err error
-	if l.out, err = srtp.CreateContext(l.key[:keyLen], l.key[keyLen:], srtp.ProtectionProfileAes128CmHmacSha1_80); err != nil {
+	return l.protect(l.key[:keyLen+l.suite.saltLen], far)
+}
+
+// protect takes the keys of both directions, each with its salt.
+func (l *leg) protect(own, far []byte) (err error) {
+	if l.in, err = srtp.CreateContext(far[:keyLen], far[keyLen:], l.suite.profile); err != nil {
+		return fmt.Errorf("the node's key: %w", err)
+	}
+	if l.out, err = srtp.CreateContext(own[:keyLen], own[keyLen:], l.suite.profile); err != nil {
 		return fmt.Errorf("own key: %w", err)
 	}
 	return nil

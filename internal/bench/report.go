@@ -3,7 +3,10 @@ package bench
 import (
 	"fmt"
 	"math"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	opus "gopkg.in/hraban/opus.v2"
@@ -13,40 +16,110 @@ import (
 const onTimeUs = 20000
 
 func (g *generator) report(before, first, last []Process, elapsed float64) (*Report, error) {
-	r := &Report{Listeners: g.cfg.Listeners, Speakers: g.cfg.Speakers, Silent: g.cfg.Silent, Seconds: g.cfg.Seconds, Transport: g.cfg.Transport, CPUPerS: map[string]float64{}, Workers: map[string]float64{}}
+	r := &Report{Listeners: g.cfg.Listeners, Speakers: g.cfg.Speakers, Silent: g.cfg.Silent, Seconds: g.cfg.Seconds, Transport: g.cfg.Transport, Workers: map[string]float64{}}
+	r.CPUPerS, r.RSS = sums(first, last, elapsed)
 	var grown int64
 	for _, p := range last {
-		cpu := used(processOf(first, p), p, elapsed)
-		r.CPUPerS[p.Name] = round(r.CPUPerS[p.Name]+cpu, 5)
 		if p.Worker != "" {
-			r.Workers[p.Worker] = round(cpu, 5)
+			r.Workers[p.Worker] = round(used(processOf(first, p), p, elapsed), 5)
 			grown += p.RSS - processOf(before, p).RSS
 		}
 	}
 	for _, used := range r.Workers {
-		r.MsPerSecondPerListen += 1000 * used / float64(g.cfg.Listeners+g.cfg.Silent)
+		r.MsPerSecondPerListen += 1000 * used / float64(max(1, g.cfg.Listeners+g.cfg.Silent))
+		r.MsPerSecondPerLeg += 1000 * used / float64(len(g.legs))
 	}
+	r.MsPerSecondPerLeg = round(r.MsPerSecondPerLeg, 4)
 	r.MsPerSecondPerListen = round(r.MsPerSecondPerListen, 4)
-	r.BytesPerListener = grown / int64(g.cfg.Listeners+g.cfg.Silent)
-	onTime, absent := g.onTime(elapsed)
+	r.BytesPerListener = grown / int64(len(g.legs))
+	listening := g.listeners
+	if len(listening) == 0 {
+		listening = g.legs
+	}
+	onTime, absent := g.onTime(listening, elapsed)
 	r.OnTime, r.Absent, r.Dropped, r.Skipped = round(onTime, 6), round(absent, 6), g.dropped.Load(), g.skipped.Load()
-	r.Mixer = mixer(first, last)
-	delays, err := g.delays()
+	r.Mixer, r.Load = mixer(first, last), load()
+	if g.cfg.apart {
+		return r, g.each(r, first, last, elapsed)
+	}
+	delays, err := g.delays(g.legs)
 	if err != nil {
 		return nil, err
 	}
-	r.DelayMs.Found = len(delays)
-	if len(delays) > 0 {
-		slices.Sort(delays)
-		r.DelayMs.P50 = round(delays[len(delays)/2], 2)
-		r.DelayMs.P99 = round(delays[len(delays)*99/100], 2)
-	}
+	r.DelayMs = delayOf(delays)
 	return r, nil
 }
 
 func round(v float64, digits int) float64 {
 	p := math.Pow(10, float64(digits))
 	return math.Round(v*p) / p
+}
+
+// load is the machine's load over the last minute, 0 when the system does not tell.
+func load() (l float64) {
+	raw, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(raw), " ")
+	l, err = strconv.ParseFloat(first, 64)
+	if err != nil {
+		return 0
+	}
+	return l
+}
+
+// each reports on the legs of each address that serves some.
+func (g *generator) each(r *Report, first, last []Process, elapsed float64) error {
+	r.served = g.apart()
+	var all []float64
+	for _, s := range r.served {
+		a := At{Address: s.address, Legs: len(s.legs), Speaks: s.speaks}
+		var listen []*leg
+		for _, l := range s.legs {
+			if !l.speaks {
+				listen = append(listen, l)
+			}
+		}
+		onTime, _ := g.onTime(listen, elapsed)
+		var err error
+		if s.delays, err = g.delays(s.legs); err != nil {
+			return err
+		}
+		a.OnTime, a.DelayMs = round(onTime, 6), delayOf(s.delays)
+		for _, p := range last {
+			if p.Worker == "" || p.Host != s.address {
+				continue
+			}
+			was := processOf(first, p)
+			a.Worker, a.Cores = p.Worker, round(used(was, p, elapsed), 5)
+			a.TrunkOut = round((p.Ticks.TrunkOut-was.Ticks.TrunkOut)/elapsed, 1)
+			a.TrunkIn = round((p.Ticks.TrunkIn-was.Ticks.TrunkIn)/elapsed, 1)
+		}
+		r.at = append(r.at, a)
+		all = append(all, s.delays...)
+	}
+	r.DelayMs = delayOf(all)
+	return nil
+}
+
+// delayOf sums marks up.
+func delayOf(ms []float64) Delay {
+	if len(ms) == 0 {
+		return Delay{}
+	}
+	ms = slices.Sorted(slices.Values(ms))
+	return Delay{P50: round(ms[len(ms)/2], 2), P99: round(ms[len(ms)*99/100], 2), Found: len(ms)}
+}
+
+// sums are CPU in cores and memory at the end, by the names of the processes.
+func sums(first, last []Process, elapsed float64) (cpu map[string]float64, rss map[string]int64) {
+	cpu, rss = map[string]float64{}, map[string]int64{}
+	for _, p := range last {
+		cpu[p.Name] = round(cpu[p.Name]+used(processOf(first, p), p, elapsed), 5)
+		rss[p.Name] += p.RSS
+	}
+	return cpu, rss
 }
 
 // mixer is what the workers did between two looks.
@@ -65,12 +138,12 @@ func mixer(first, last []Process) (m Mixer) {
 
 // onTime is the share of all frames of the run that came on their listener's time, and
 // of those that never came.
-func (g *generator) onTime(elapsed float64) (good, absent float64) {
+func (g *generator) onTime(listening []*leg, elapsed float64) (good, absent float64) {
 	if g.cfg.Speakers == 0 {
 		return 1, 0 // nothing is due
 	}
 	var due, in, came float64
-	for _, l := range g.listeners {
+	for _, l := range listening {
 		// The run begins and ends somewhere within a frame.
 		want := int(elapsed*50) - 1
 		due += float64(want)
@@ -97,9 +170,9 @@ func (g *generator) onTime(elapsed float64) (good, absent float64) {
 const searchTime = 400 * time.Millisecond
 
 // delays decodes the sampled listeners and finds the marks, in ms.
-func (g *generator) delays() ([]float64, error) {
+func (g *generator) delays(legs []*leg) ([]float64, error) {
 	var out []float64
-	for _, l := range g.legs {
+	for _, l := range legs {
 		if !l.got.keep || len(l.got.packets) == 0 {
 			continue
 		}

@@ -53,7 +53,12 @@ func (g *generator) send(ctx context.Context) error {
 		case <-timer.C:
 		}
 		for _, l := range senders {
-			frame := tick % len(l.voice)
+			if l.ice != nil && (tick+l.index)%latchTicks == 0 {
+				if err := g.keep(l, buf); err != nil {
+					return err
+				}
+			}
+			frame := (tick + l.shift) % len(l.voice)
 			if l.marked && g.measuring.Load() {
 				g.note(frame)
 			}
@@ -70,7 +75,7 @@ func (g *generator) send(ctx context.Context) error {
 			if l.next > tick {
 				continue
 			}
-			if err := g.one(l, buf, silence[0]); err != nil {
+			if err := g.keep(l, buf); err != nil {
 				return err
 			}
 			if l.next = tick + latchTicks; !l.begun { // they came at once, and go on apart
@@ -78,6 +83,21 @@ func (g *generator) send(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// keep shows the node that a listener is there: phones send silence, browsers a check.
+func (g *generator) keep(l *leg, buf []byte) error {
+	if l.ice == nil {
+		return g.one(l, buf, silence[0])
+	}
+	pkt, err := l.ice.check()
+	if err != nil {
+		return err
+	}
+	if err := g.sock.write(pkt, l.addr, l.to); err != nil {
+		return fmt.Errorf("sending to %s: %w", l.to, err)
+	}
+	return nil
 }
 
 func (g *generator) one(l *leg, buf []byte, f voiceFrame) error {

@@ -169,7 +169,9 @@ func (s *soak) watch(ctx context.Context, began time.Time, before []Process, err
 		now, at := []Process(nil), time.Now()
 		var err error
 		if now, err = s.node.Processes(ctx); err != nil {
-			return nil, fmt.Errorf("the node's processes: %w", err)
+			// A node that is too busy to tell, or is being started again, is what a soak is for.
+			s.fail(ctx, fmt.Errorf("no sample: the node's processes: %w", err))
+			continue
 		}
 		out = append(out, s.sample(at.Sub(began).Seconds(), last, now, at.Sub(lastAt).Seconds()))
 		last, lastAt = now, at
@@ -243,7 +245,7 @@ func (s *soak) enter(ctx context.Context, n int, v []voiceFrame) (*leg, error) {
 		s.next = (s.next + 1) % soakPlaces
 	}
 	at := s.next
-	l, err := newLeg(at, fmt.Sprintf("soak-%s-%d", s.name, s.made), v != nil, s.cfg.Transports[n%len(s.cfg.Transports)] == SRTP)
+	l, err := newLeg(at, address(s.net, at), fmt.Sprintf("soak-%s-%d", s.name, s.made), v != nil, transports[s.cfg.Transports[n%len(s.cfg.Transports)]])
 	if err != nil {
 		s.sum.Unlock()
 		return nil, err
@@ -259,11 +261,8 @@ func (s *soak) enter(ctx context.Context, n int, v []voiceFrame) (*leg, error) {
 		return nil, err
 	}
 	began := time.Now()
-	answer, err := s.node.Join(ctx, l.id, l.addr.String(), l.offer(s.port), v == nil)
+	err = s.bring(ctx, s.node, l)
 	<-s.turns
-	if err == nil {
-		err = l.accept(answer)
-	}
 	if err != nil {
 		_ = s.away(ctx, l) // it may have come in, or not: that there is none is no news
 		return nil, err

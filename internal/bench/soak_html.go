@@ -43,6 +43,7 @@ func (r *SoakReport) HTML(w io.Writer, node string) error {
 		{Title: "Heap in use", Unit: "MiB", Lines: each(func(s Sample, k string) float64 { return float64(s.Heap[k]) / (1 << 20) })},
 		{Title: "CPU", Unit: "cores", Lines: each(func(s Sample, k string) float64 { return s.CPUPerS[k] })},
 		{Title: "Ticks of the mixer that were missed", Unit: "ticks", Lines: one(func(s Sample) float64 { return s.Missed })},
+		{Title: "Load of the machine", Unit: "processes", Lines: one(func(s Sample) float64 { return s.Load })},
 		{Title: "A tick's work", Unit: "ms", Lines: one(func(s Sample) float64 { return s.TickMs })},
 	}
 	for i := range plots {

@@ -17,7 +17,7 @@ type SoakReport struct {
 
 	Joined  int    `json:"joined"`
 	Left    int    `json:"left"`
-	Failed  int    `json:"failed"` // joins and leaves that the node refused or did not answer
+	Failed  int    `json:"failed"` // joins, leaves and samples that the node refused or did not answer
 	Failure string `json:"failure,omitempty"`
 	Unheard int    `json:"unheard"` // legs that were there for [MinStay] and got no frame
 
@@ -68,6 +68,7 @@ type Sample struct {
 	Goroutines map[string]int     `json:"goroutines"`
 	Missed     float64            `json:"ticks_missed"`
 	TickMs     float64            `json:"tick_ms"` // on average
+	Load       float64            `json:"load"`    // as in [Report]
 }
 
 // key names a process: a worker by its name too.
@@ -99,7 +100,7 @@ func used(was, is Process, elapsed float64) float64 {
 func (s *soak) sample(at float64, last, now []Process, elapsed float64) Sample {
 	s.sum.Lock()
 	defer s.sum.Unlock()
-	o := Sample{At: round(at, 1), Legs: s.now, Joined: s.joined, CPUPerS: map[string]float64{}, RSS: map[string]int64{}, Heap: map[string]int64{}, Goroutines: map[string]int{}}
+	o := Sample{At: round(at, 1), Load: load(), Legs: s.now, Joined: s.joined, CPUPerS: map[string]float64{}, RSS: map[string]int64{}, Heap: map[string]int64{}, Goroutines: map[string]int{}}
 	var done, spent float64
 	for _, p := range now {
 		was := processOf(last, p)
@@ -128,13 +129,21 @@ func (s *soak) report(before []Process, samples []Sample, after []Process) *Soak
 		r.Failure = s.why.Error()
 	}
 	s.line.mu.Lock()
+	at := 0
 	for i, b := range s.line.bins {
 		r.Frames += b.due
 		r.Late += b.late
-		if i < len(samples) {
-			samples[i].Due, samples[i].Late = b.due, b.late
-			r.WorstPct = math.Max(r.WorstPct, samples[i].LatePct())
+		// The sample that ends with this part, or the next one that there is.
+		for at < len(samples)-1 && samples[at].At < float64(i+1)*c.Every.Seconds()-1 {
+			at++
 		}
+		if at < len(samples) && samples[at].At >= float64(i+1)*c.Every.Seconds()-1 {
+			samples[at].Due += b.due
+			samples[at].Late += b.late
+		}
+	}
+	for _, x := range samples {
+		r.WorstPct = math.Max(r.WorstPct, x.LatePct())
 	}
 	s.line.mu.Unlock()
 	r.LatePct, r.WorstPct = round(100*float64(r.Late)/float64(max(1, r.Frames)), 4), round(r.WorstPct, 4)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,19 +25,19 @@ type refusing struct {
 
 var errFull = errors.New("the relay is full")
 
-func (r *refusing) Join(ctx context.Context, id, addr, offer string, muted bool) (string, error) {
+func (r *refusing) Join(ctx context.Context, w Wish) (string, error) {
 	r.mu.Lock()
 	r.joins++
 	no := r.joins%5 == 0
 	if !no {
-		r.inside[id] = true
+		r.inside[w.ID] = true
 		r.most = max(r.most, len(r.inside))
 	}
 	r.mu.Unlock()
 	if no {
 		return "", errFull
 	}
-	return r.relay.Join(ctx, id, addr, offer, muted)
+	return r.relay.Join(ctx, w)
 }
 
 func (r *refusing) Leave(ctx context.Context, id string) error {
@@ -78,8 +79,22 @@ func TestLegsComeAndGo(t *testing.T) {
 	if err := rep.HTML(&page, "a node"); err != nil {
 		t.Fatal(err)
 	}
-	if got := page.String(); strings.Count(got, "<svg") != 8 || strings.Contains(got, "NaN") {
+	if got := page.String(); strings.Count(got, "<svg") != 9 || strings.Contains(got, "NaN") {
 		t.Errorf("the page has %d plots and %d places that are no numbers", strings.Count(got, "<svg"), strings.Count(got, "NaN"))
+	}
+}
+
+// A look that the node does not answer costs a sample, and not the run.
+func TestFramesOfALostSampleAreTheNext(t *testing.T) {
+	s := &soak{generator: &generator{}, cfg: SoakConfig{Every: 10 * time.Second}, line: &timeline{}}
+	s.line.bins = []bin{{100, 1}, {100, 2}, {100, 4}, {100, 8}, {7, 7}}
+	r := s.report(nil, []Sample{{At: 10.1}, {At: 30.2}, {At: 40}}, nil)
+	var got []bin
+	for _, x := range r.Samples {
+		got = append(got, bin{x.Due, x.Late})
+	}
+	if !slices.Equal(got, []bin{{100, 1}, {200, 6}, {100, 8}}) || r.Frames != 407 || r.Late != 22 || r.WorstPct != 8 {
+		t.Errorf("%v of %d late, the worst %g %%: %v", r.Late, r.Frames, r.WorstPct, got)
 	}
 }
 

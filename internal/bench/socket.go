@@ -16,8 +16,8 @@ import (
 const batch = 64
 
 const (
-	slotSize = 512 // no packet of the node's Opus is longer
-	ctlSize  = 96  // packet info, time stamp, count of drops
+	slotSize = 1600 // DTLS sends up to 1,200
+	ctlSize  = 96   // packet info, time stamp, count of drops
 )
 
 // socket is the one socket of all legs.

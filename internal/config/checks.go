@@ -48,14 +48,14 @@ var checks = map[string]check{
 	"jami": {"a Jami Id of 40 hex digits in lower case", func(s string) bool { return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == "" }},
 	"proxy": {"an https:// or http:// URL, without one of them https://, whose port may be a range: [80-95]",
 		func(s string) bool { _, err := proxyurl.Parse(s); return err == nil }},
-	"ports": {"FIRST-LAST, ports from 1024 to 65535", func(s string) bool { _, _, ok := PortRange(s); return ok }},
-	"peer":  {"PREFIX, ADDRESS or ADDRESS:PORT, e.g. 10.0.0.0/8 or 192.0.2.7:24000", isPeer},
+	"ports":  {"FIRST-LAST, ports from 1024 to 65535", func(s string) bool { _, _, ok := PortRange(s); return ok }},
+	"peer":   {"PREFIX, ADDRESS or ADDRESS:PORT, e.g. 10.0.0.0/8 or 192.0.2.7:24000", isPeer},
+	"prefix": {"PREFIX, e.g. 192.0.2.0/24 or 2001:db8::/32", func(s string) bool { _, err := netip.ParsePrefix(s); return err == nil }},
 	"call": {"NAME, ADDRESS or PREFIX, e.g. pbx.example.org or 192.0.2.0/24", func(s string) bool {
 		_, err := netip.ParsePrefix(s)
 		return err == nil || isHost(s)
 	}},
-	"prefix": {"PREFIX, e.g. 192.0.2.0/24 or 2001:db8::/32", func(s string) bool { _, err := netip.ParsePrefix(s); return err == nil }},
-	"turn":   {"a turn: or turns: URI, e.g. turn:turn.example.org:3478?transport=tcp", isTURN},
+	"turn": {"a turn: or turns: URI, e.g. turn:turn.example.org:3478?transport=tcp", isTURN},
 	"path": {"a path of at most " + strconv.Itoa(maxData) + " bytes, since it holds Unix sockets",
 		func(s string) bool { return s != "" && len(s) <= maxData }},
 }

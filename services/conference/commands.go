@@ -47,25 +47,22 @@ func (l *live) about() contract.Room {
 // state is the room with its participants, of very many the ones that matter.
 func (l *live) state(asker string) contract.Room {
 	out := l.about()
-	ms := l.r.Members()
-	if len(ms) > contract.RosterMax {
-		first := func(m *room.Member) bool {
-			return m.ID == asker || m.Role == room.Moderator || m.Speaking || m.Hand != nil
+	out.Participants = make([]contract.Participant, 0, min(l.r.Len(), contract.RosterMax))
+	add := func(m *room.Member) {
+		if len(out.Participants) < contract.RosterMax {
+			out.Participants = append(out.Participants, participant(m))
 		}
-		slices.SortStableFunc(ms, func(a, b room.Member) int {
-			switch x, y := first(&a), first(&b); {
-			case x == y:
-				return 0
-			case x:
-				return -1
-			}
-			return 1
-		})
-		ms = ms[:contract.RosterMax]
 	}
-	out.Participants = make([]contract.Participant, len(ms))
-	for i := range ms {
-		out.Participants[i] = participant(&ms[i])
+	if l.r.Len() <= contract.RosterMax {
+		l.r.InOrder(add)
+		return out
+	}
+	for _, matters := range []bool{true, false} {
+		l.r.InOrder(func(m *room.Member) {
+			if matters == (m.ID == asker || m.Role == room.Moderator || m.Speaking || m.Hand != nil) {
+				add(m)
+			}
+		})
 	}
 	return out
 }

@@ -147,6 +147,7 @@ func (m *fakeMedia) open(ctx context.Context, r *bus.Request[contract.LegOpen]) 
 		select {
 		case <-hold:
 		case <-ctx.Done():
+			return nil, contract.ErrTimeout
 		}
 	}
 	if fail != nil {

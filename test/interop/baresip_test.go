@@ -30,6 +30,7 @@ type phone struct {
 	transport string // "udp", "tcp" or "tls"
 	cert      string // PEM file with the chain and the key that the phone shows; empty: none
 	room, pin string // empty: main, without a PIN
+	sip       string // HOST:PORT that it calls; empty: the node
 	srtp      bool
 	waits     bool // it calls nobody, and takes calls
 }
@@ -50,6 +51,7 @@ func (n *node) call(p phone, port int) *baresip {
 	if p.transport == "tls" {
 		addr = fmt.Sprintf("127.0.0.1:%d", n.base+3)
 	}
+	addr = cmp.Or(p.sip, addr)
 	if p.cert != "" {
 		cert = "sip_certificate " + p.cert + "\n"
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,8 +25,9 @@ type benchReport struct {
 	Bytes     int64              `json:"bytes_per_listener"`
 	OnTime    float64            `json:"on_time"`
 	DelayMs   struct {
-		P50 float64 `json:"p50"`
-		P99 float64 `json:"p99"`
+		P50   float64 `json:"p50"`
+		P99   float64 `json:"p99"`
+		Found int     `json:"found"`
 	} `json:"delay_ms"`
 }
 
@@ -40,6 +42,87 @@ func TestBenchMix(t *testing.T) {
 				t.Errorf("no sane figures for %d listeners, twice", listeners)
 			}
 		}
+	}
+}
+
+// Legs of each kind of key are served, those of browsers with a handshake.
+func TestBenchKeys(t *testing.T) {
+	n := startNode(t)
+	for _, transport := range []string{"srtp", "srtp-gcm", "dtls", "dtls-cm"} {
+		out := n.parley("bench", "mix", "--listeners", "20", "--speakers", "2", "--seconds", "7", "--transport", transport, "--json")
+		var r benchReport
+		if err := json.Unmarshal([]byte(out), &r); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		fmt.Printf("bench: 20 listeners by %s: %.2f %% on time, delay p50 %.1f ms of %d marks\n", transport, 100*r.OnTime, r.DelayMs.P50, r.DelayMs.Found)
+		// What was decrypted and decoded was what was said.
+		if r.Transport != transport || r.OnTime < 0.5 || r.DelayMs.Found == 0 {
+			t.Errorf("no sane figures: %s", out)
+		}
+	}
+	if got := n.participants(); got != 0 {
+		t.Errorf("%d are left in the room", got)
+	}
+}
+
+// A room over two workers on networks of their own is heard at both, and nothing of it is left.
+func TestBenchScale(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("makes network namespaces: needs root")
+	}
+	bin, err := filepath.Abs("../../bin/parley")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin, "bench", "scale", "--workers", "1,2", "--legs", "20", "--seconds", "7", "--json")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, stderr.String())
+	}
+	var r struct {
+		Rows []struct {
+			Workers  int     `json:"workers"`
+			Legs     int     `json:"legs"`
+			Against  float64 `json:"against_one"`
+			TrunkOut float64 `json:"trunk_out"`
+			Other    struct {
+				P50   float64 `json:"p50"`
+				Found int     `json:"found"`
+			} `json:"delay_other_ms"`
+			PerWorker []struct {
+				Worker string  `json:"worker"`
+				Legs   int     `json:"legs"`
+				Cores  float64 `json:"cores"`
+			} `json:"per_worker"`
+		} `json:"rows"`
+		Model struct {
+			Rooms []struct {
+				Legs    int `json:"legs"`
+				Workers int `json:"workers"`
+			} `json:"rooms"`
+		} `json:"model"`
+	}
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if len(r.Rows) != 2 || len(r.Rows[1].PerWorker) != 2 || len(r.Model.Rooms) != 3 || r.Model.Rooms[2].Legs != 100000 || r.Model.Rooms[2].Workers < 2 {
+		t.Fatalf("not what was asked for: %s", out)
+	}
+	two := r.Rows[1]
+	fmt.Printf("bench: 40 legs at two workers: %.2f times one worker's CPU a leg, %.0f packets a second on the trunk, delay at the other p50 %.1f ms of %d marks\n", two.Against, two.TrunkOut, two.Other.P50, two.Other.Found)
+	if two.Legs != 40 || two.TrunkOut < 20 || two.Other.Found == 0 {
+		t.Errorf("the second worker was not heard: %s", out)
+	}
+	for _, w := range two.PerWorker {
+		if w.Legs != 20 || w.Cores <= 0 || w.Worker == "" {
+			t.Errorf("worker %+v", w)
+		}
+	}
+	left, err := exec.Command("ip", "netns", "list").Output()
+	if err != nil || strings.Contains(string(left), fmt.Sprintf("plyscale%d-", cmd.Process.Pid)) {
+		t.Errorf("namespaces are left (%v): %s", err, left)
 	}
 }
 

@@ -35,8 +35,22 @@ type worker struct {
 // joinWorker starts a worker and waits until the node knows of it.
 func (n *node) joinWorker(name string, args ...string) *worker {
 	n.t.Helper()
+	w := n.addWorker(name)
+	n.join(w, name, args...)
+	return w
+}
+
+// addWorker has the node make credentials for a worker.
+func (n *node) addWorker(name string, args ...string) *worker {
+	n.t.Helper()
 	w := &worker{out: new(lockedBuffer), creds: filepath.Join(n.t.TempDir(), name+".creds")}
-	n.parley("worker", "add", name, "--out", w.creds)
+	n.parley(append([]string{"worker", "add", name, "--out", w.creds}, args...)...)
+	return w
+}
+
+// join starts it.
+func (n *node) join(w *worker, name string, args ...string) {
+	n.t.Helper()
 	cmd := exec.Command(n.bin, append([]string{"join", "--creds", w.creds, "--data", n.t.TempDir(), "--media.listen", fmt.Sprintf(":%d", freeBase(n.t)), "--admin.listen", ""}, args...)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = os.Environ(), w.out, w.out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
@@ -59,13 +73,12 @@ func (n *node) joinWorker(name string, args ...string) *worker {
 		}
 	})
 	n.wait("worker "+name+" is there", 20*time.Second, func() bool { return n.workers()[name].Alive })
-	return w
 }
 
 // kill ends the worker as the loss of its machine would.
 func (w *worker) kill(t *testing.T) {
 	t.Helper()
-	child := w.child(t)
+	child := w.child(t, "media")
 	w.killed = true
 	// The supervisor stands still first: it would start the process again, and its own end would
 	// have the process end in order.
@@ -105,7 +118,7 @@ func TestRoomOverTwoWorkers(t *testing.T) {
 	for _, killed := range []string{"", "m1", "hall2"} {
 		if killed != "" {
 			was := n.workers()[killed].Started
-			pid := hall2.child(t)
+			pid := hall2.child(t, "media")
 			if killed == "m1" {
 				pid = n.pid("media")
 			}
@@ -141,7 +154,7 @@ func TestRoomOverTwoWorkers(t *testing.T) {
 }
 
 // child is the worker's media process.
-func (w *worker) child(t *testing.T) int {
+func (w *worker) child(t *testing.T, process string) int {
 	t.Helper()
 	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", w.pid)) // of each of its threads
 	if err != nil {
@@ -153,7 +166,7 @@ func (w *worker) child(t *testing.T) int {
 			continue // the thread has ended
 		}
 		for _, f := range strings.Fields(string(raw)) {
-			if args, err := os.ReadFile("/proc/" + f + "/cmdline"); err == nil && strings.Contains(string(args), "run\x00media") {
+			if args, err := os.ReadFile("/proc/" + f + "/cmdline"); err == nil && strings.Contains(string(args), "run\x00"+process) {
 				pid, err := strconv.Atoi(f)
 				if err != nil {
 					t.Fatal(err)
@@ -162,7 +175,7 @@ func (w *worker) child(t *testing.T) int {
 			}
 		}
 	}
-	t.Fatal("no media process")
+	t.Fatal("no process " + process)
 	return 0
 }
 

@@ -173,7 +173,7 @@ func (r *Room) Seat(now time.Time, id string, o Opened) (Member, error) {
 		if o.Signalled != (Signalled{}) {
 			p.m.Signalled = o.Signalled
 		}
-		r.members[id] = m
+		r.put(m)
 	}
 	was := *m
 	m.Leg, m.Signalling, m.Source, m.Signalled, m.offer = p.m.Leg, p.m.Signalling, p.m.Source, p.m.Signalled, p.offer

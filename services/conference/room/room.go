@@ -17,6 +17,7 @@ type Room struct {
 	epoch   uint64
 	closed  bool // the last event is Closed with shutdown
 	members map[string]*Member
+	ordered []*Member // the same, as they joined
 	pending map[string]*pending
 	leases  map[string]*Lease
 	busLife string    // of the bus that told last who is connected
@@ -51,8 +52,9 @@ func (r *Room) Snapshot() Snapshot {
 func (r *Room) Restore(s Snapshot) {
 	r.seq, r.epoch, r.closed = s.Seq, s.Epoch, s.Closed
 	clear(r.members)
+	r.ordered = r.ordered[:0]
 	for _, m := range s.Members {
-		r.members[m.ID] = &m
+		r.put(&m)
 	}
 	clear(r.leases)
 	for _, l := range s.Leases {
@@ -72,11 +74,39 @@ func (r *Room) Apply(e Event) {
 		return
 	}
 	if e.Type == Left {
-		delete(r.members, e.Member.ID)
+		r.drop(e.Member.ID)
 		return
 	}
 	m := *e.Member
-	r.members[m.ID] = &m
+	r.put(&m)
+}
+
+// put takes a member in, in place of the one with that id.
+func (r *Room) put(m *Member) {
+	r.drop(m.ID)
+	r.members[m.ID] = m
+	i, _ := slices.BinarySearchFunc(r.ordered, m, earlier) // mostly the last place
+	r.ordered = slices.Insert(r.ordered, i, m)
+}
+
+// drop forgets a member.
+func (r *Room) drop(id string) {
+	m := r.members[id]
+	if m == nil {
+		return
+	}
+	delete(r.members, id)
+	if i, found := slices.BinarySearchFunc(r.ordered, m, earlier); found {
+		r.ordered = slices.Delete(r.ordered, i, i+1)
+	}
+}
+
+// earlier orders members as they joined.
+func earlier(a, b *Member) int {
+	if c := a.Joined.Compare(b.Joined); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.ID, b.ID)
 }
 
 // ApplyLease repeats a lease of the journal.
@@ -138,16 +168,17 @@ func (r *Room) Member(id string) (Member, bool) {
 // Members returns copies of all, in the order in which they joined.
 func (r *Room) Members() []Member {
 	out := make([]Member, 0, len(r.members))
-	for _, m := range r.members {
+	for _, m := range r.ordered {
 		out = append(out, *m)
 	}
-	slices.SortFunc(out, func(a, b Member) int {
-		if c := a.Joined.Compare(b.Joined); c != 0 {
-			return c
-		}
-		return cmp.Compare(a.ID, b.ID)
-	})
 	return out
+}
+
+// InOrder calls fn for every member, in the order in which they joined. fn must not change or keep them.
+func (r *Room) InOrder(fn func(m *Member)) {
+	for _, m := range r.ordered {
+		fn(m)
+	}
 }
 
 // Take returns what happened since the last Take.
@@ -177,7 +208,7 @@ func (r *Room) setLeg(m *Member) {
 
 // remove puts somebody out and orders its leg closed.
 func (r *Room) remove(now time.Time, m *Member, by, reason string) {
-	delete(r.members, m.ID)
+	r.drop(m.ID)
 	m.Speaking = false
 	r.about(now, Left, by, m, reason)
 	r.order(Order{Verb: LegClose, Leg: m.ID, Worker: m.Worker, Reason: reason})

@@ -87,3 +87,9 @@ type Decoder interface {
 	// Reset forgets the past, for a new stream.
 	Reset() error
 }
+
+// LossSetter is an [Encoder] that can add redundancy for packets that get lost.
+type LossSetter interface {
+	// SetLoss says how many packets are expected to be lost, 0 to 100 %.
+	SetLoss(percent int) error
+}

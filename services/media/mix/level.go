@@ -20,6 +20,20 @@ const (
 	firmTicks  = 15 // 300 ms: how long who was just chosen can't be displaced
 	hysteresis = 6  // dB that a newcomer must have over the weakest
 
+	// A microphone's noise is followed by its floor, which falls fast and rises slowly; what is above by speechOver is
+	// speech, and by stirOver may be its beginning. Who has not spoken for idleTicks gives his place to whoever begins, at once.
+	floorFall  = 0.3  // of the way, each tick
+	floorRise  = 0.03 // dB a tick: 1.5 dB a second
+	firstFloor = silence - 50
+	speechOver = 8 // dB
+	stirOver   = 4
+	idleTicks  = 10
+
+	// Who says that he is louder than what is decoded of him, by more than lieOver on average, is taken for as loud as he is.
+	lieOver     = 12 // dB
+	lieSmooth   = 0.1
+	lieForgiven = 0.02 // dB a tick
+
 	voiceOn    = 2  // ticks of voice before it is said: 40 ms
 	voiceHold  = 20 // ticks without before it is said to have ended: 400 ms
 	silentOpus = 12 // bytes for 20 ms; encoded silence is constant and below that
@@ -49,6 +63,14 @@ type loudness struct {
 	run   int     // ticks of voice in a row
 	idle  int     // ticks since voice
 	talks bool
+
+	floor float32 // of the noise; 0: not known
+	still int     // ticks since he spoke
+	stirs bool    // he may be beginning to
+
+	said           int     // of this tick's loudness; -1: nothing
+	claims, sounds float32 // smoothed: what he says, and what is decoded of him
+	lie            float32 // how much is taken off
 }
 
 // update takes the peak loudness of the packets since the last tick (-1: none
@@ -60,8 +82,20 @@ func (l *loudness) update(peak int, flag bool) bool {
 	} else {
 		l.loud = max(p, l.loud-falling)
 	}
-	if peak >= 0 {
+	if l.still++; peak >= 0 {
 		l.last = peak
+		switch {
+		case l.floor == 0:
+			l.floor = min(p, firstFloor)
+		case p < l.floor:
+			l.floor += floorFall * (p - l.floor)
+		default:
+			l.floor = min(l.floor+floorRise, p)
+		}
+		l.stirs = peak >= hearable && p > l.floor+stirOver
+		if peak >= hearable && p > l.floor+speechOver {
+			l.still = 0
+		}
 	}
 	if l.quiet++; peak >= hearable {
 		l.quiet = 0
@@ -76,6 +110,26 @@ func (l *loudness) update(peak int, flag bool) bool {
 	was := l.talks
 	l.talks = l.run >= voiceOn || l.talks && l.idle < voiceHold
 	return was != l.talks
+}
+
+// honest takes off of what a sender says of his loudness by how much he exaggerated.
+func (l *loudness) honest(peak int) int {
+	if l.said = peak; peak <= 0 || peak >= unknownPeak {
+		l.said = -1
+		return peak
+	}
+	l.lie = max(0, l.lie-lieForgiven)
+	return max(0, peak-int(l.lie))
+}
+
+// heardAs takes the mean square of what was decoded of him in this tick.
+func (l *loudness) heardAs(p float32) {
+	if l.said < 0 {
+		return
+	}
+	l.claims += lieSmooth * (float32(l.said) - l.claims)
+	l.sounds += lieSmooth * (float32(silence-level(p)) - l.sounds)
+	l.lie = max(0, l.claims-l.sounds-lieOver)
 }
 
 // Levelling: a voice drifts towards -20 dBFS, slowly and within bounds, so that

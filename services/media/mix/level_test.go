@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"testing"
+	"time"
 )
 
 func TestLevellingIsGentleAndBounded(t *testing.T) {
@@ -78,5 +79,39 @@ func TestManyWithoutLevelsTakeTurns(t *testing.T) {
 	}
 	if !speaker.m.t.heard.taken {
 		t.Error("who speaks isn't heard")
+	}
+}
+
+// TestLoudClaims has three who say that they are as loud as can be and send silence, and three who speak and say
+// how loud they are: the first have their places for a moment.
+func TestLoudClaims(t *testing.T) {
+	r := manual(Config{Loudest: 3})
+	var legs []*leg
+	for i := range 6 {
+		legs = append(legs, newLeg(t, r, fmt.Sprint(i), PCMU))
+	}
+	lost := 0
+	for tick := range 500 {
+		now := int64(tick) * tickNs
+		for i, l := range legs {
+			if i < 3 {
+				l.say(make([]float32, frameSamples), 0, now)
+			} else if tick >= 10 {
+				l.say(tone(300*float64(i), 0.05, tick), 29, now)
+			}
+		}
+		r.tick(now+int64(12*time.Millisecond), uint64(tick))
+		for _, l := range legs[3:] {
+			if tick >= 10 && !l.m.t.heard.taken {
+				lost++
+			}
+		}
+	}
+	t.Logf("each of three is not heard for %d ms of 10 s", lost*20/3)
+	if lost > 3*40 {
+		t.Errorf("each of three is not heard for %d ms of 10 s", lost*20/3)
+	}
+	if h := legs[4].m.t.lie; h > 3 {
+		t.Errorf("who says what is true is taken for quieter by %.0f dB", h)
 	}
 }

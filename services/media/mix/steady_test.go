@@ -3,6 +3,7 @@ package mix
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -33,10 +34,7 @@ func steadiness(pcm []float32, hz float64) (off []float64, dirt float64) {
 		levels = append(levels, 10*math.Log10(all/win+1e-12))
 		dirt = max(dirt, 10*math.Log10(max(all-tone, 1e-12)/all))
 	}
-	mid := 0.0
-	for _, l := range levels {
-		mid += l / float64(len(levels))
-	}
+	mid := slices.Sorted(slices.Values(levels))[len(levels)/2]
 	for _, l := range levels {
 		off = append(off, l-mid)
 	}

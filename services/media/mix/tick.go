@@ -61,7 +61,7 @@ func (r *Room) measure(now int64) {
 			r.update(m, 0, false)
 			continue
 		}
-		peak, flag := int(m.peak.Swap(-1)), m.vflag.Swap(false)
+		peak, flag := m.t.honest(int(m.peak.Swap(-1))), m.vflag.Swap(false)
 		if m.source != nil || peak == unknownPeak || m.t.dec != nil && peak < 0 {
 			if probes < maxProbes || m.t.heard.taken {
 				if !m.t.heard.taken {
@@ -109,8 +109,8 @@ func heard(m *Member) *seat { return &m.t.heard }
 func anybody(*Member) bool { return true }
 
 // elect brings the list of those who have a seat up to date: who has one keeps it for
-// his hold; a newcomer takes a free one, or that of somebody who is quieter by the
-// hysteresis. Those who lose theirs stay in the list, as leaving.
+// his hold; a newcomer takes a free one; who speaks takes that of somebody who does not, or
+// who is quieter by the hysteresis. Those who lose theirs stay in the list, as leaving.
 func (r *Room) elect(seated []*Member, of func(*Member) *seat, may func(*Member) bool) []*Member {
 	free := r.cfg.Loudest
 	for _, m := range seated {
@@ -125,7 +125,7 @@ func (r *Room) elect(seated []*Member, of func(*Member) *seat, may func(*Member)
 	for range r.cfg.Loudest {
 		var best *Member
 		for _, m := range r.sending {
-			if !of(m).taken && m.t.quiet == 0 && m.open.Load() && may(m) && (best == nil || m.t.loud > best.t.loud) {
+			if !of(m).taken && m.t.quiet == 0 && m.open.Load() && may(m) && (best == nil || m.t.before(&best.t.loudness)) {
 				best = m
 			}
 		}
@@ -134,6 +134,10 @@ func (r *Room) elect(seated []*Member, of func(*Member) *seat, may func(*Member)
 		}
 		if free > 0 {
 			free--
+		} else if !best.t.stirs {
+			return seated // only noise
+		} else if idle := idlest(seated, of); idle != nil {
+			of(idle).leaving = true
 		} else if weak := weakest(seated, of); weak != nil && best.t.loud > weak.t.loud+hysteresis {
 			of(weak).leaving = true
 		} else {
@@ -143,6 +147,24 @@ func (r *Room) elect(seated []*Member, of func(*Member) *seat, may func(*Member)
 		seated = append(seated, best)
 	}
 	return seated
+}
+
+// before reports whether a newcomer comes before another one: who begins to speak before who does not, then the louder.
+func (l *loudness) before(o *loudness) bool {
+	if l.stirs != o.stirs {
+		return l.stirs
+	}
+	return l.loud > o.loud
+}
+
+// idlest is who has a seat and has not spoken for longest; nil when all have.
+func idlest(seated []*Member, of func(*Member) *seat) (idle *Member) {
+	for _, m := range seated {
+		if !of(m).leaving && m.t.still > idleTicks && (idle == nil || m.t.still > idle.t.still) {
+			idle = m
+		}
+	}
+	return idle
 }
 
 // weakest is the quietest of those with a seat who may be displaced.
@@ -242,7 +264,9 @@ func (r *Room) mix() {
 		if m.t.pcm == nil {
 			continue
 		}
-		from, to := m.t.gain, m.t.target(power(m.t.pcm[:]))
+		p := power(m.t.pcm[:])
+		m.t.heardAs(p)
+		from, to := m.t.gain, m.t.target(p)
 		n := frameSamples
 		if m.t.heard.since == 0 {
 			from, n = 0, edge

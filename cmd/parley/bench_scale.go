@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/parley-jami/parley/internal/bench"
+)
+
+func newBenchScale(a *app) *cobra.Command {
+	cfg := bench.ScaleConfig{}
+	file, inside := "", ""
+	cmd := &cobra.Command{
+		Use: "scale", Short: "Measure one room over several workers, each on a network of its own (root)",
+		Long: `Measure one room over several workers, each on a network of its own.
+
+A node of its own is started, with data in a temporary directory, and workers (parley join), each in
+a network namespace of its own that a virtual Ethernet pair joins to a bridge: this needs root, and
+ip of iproute2. Nothing of it is left at the end. The legs are in the namespace of the bridge. Each
+worker takes --legs legs; those who speak are all at one of them. Printed are, for each number of
+workers, the CPU of the workers' processes and what it is for each leg against one worker's,
+packets on trunks, and the delay at the speakers' worker and at the others; then what a room of
+1,000 to 100,000 would cost by that, with what is taken for granted.
+
+The workers, the node and the load generator share this machine's CPUs: with more workers than those
+bear, frames are late, and generator_skipped says that the run is worth nothing.`,
+		Example: "  parley bench scale --workers 1,2,4,8 --legs 200 --html scale.html",
+		Args:    takes(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if inside == "" {
+				return a.scaleApart(cmd.Context())
+			}
+			cfg.Progress = a.benchProgress()
+			r, err := a.scale(cmd, cfg, inside)
+			if cfg.Progress != nil {
+				cfg.Progress("", 0, 0)
+			}
+			if errors.Is(err, bench.ErrConfig) {
+				return usagef("%w", err)
+			}
+			if err != nil {
+				return err
+			}
+			if err := writePage(file, r.HTML); err != nil {
+				return err
+			}
+			return a.print(r, func(w io.Writer) { showScale(w, r) })
+		},
+	}
+	f := cmd.Flags()
+	f.IntSliceVar(&cfg.Workers, "workers", []int{1, 2, 4, 8}, "over how many workers, rising from 1")
+	f.IntVar(&cfg.Legs, "legs", 200, "legs of each worker")
+	f.IntVar(&cfg.Speakers, "speakers", 3, "how many of the legs speak, all at one worker")
+	f.IntVar(&cfg.Seconds, "seconds", 20, "how long to measure each")
+	f.StringVar(&cfg.Transport, "transport", bench.RTP, transportsHelp)
+	f.StringVar(&file, "html", "", "write a page with plots to this file")
+	f.StringVar(&inside, "inside", "", "")
+	if err := f.MarkHidden("inside"); err != nil {
+		panic(err) // there is that flag
+	}
+	return cmd
+}
+
+// scaleApart runs this command line once more in a network namespace, and removes that and those
+// of the workers when it has ended.
+func (a *app) scaleApart(ctx context.Context) (err error) {
+	if os.Geteuid() != 0 {
+		return usagef("bench scale makes network namespaces: run it as root")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	prefix := fmt.Sprintf("plyscale%d-", os.Getpid())
+	if err := ip(ctx, "netns", "add", prefix+"hub"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, removeNamespaces(prefix)) }()
+	c := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", prefix + "hub", self}, append(os.Args[1:], "--inside", prefix)...)...)
+	c.Stdin, c.Stdout, c.Stderr = a.in, a.out, a.err
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
+	c.WaitDelay = time.Minute
+	err = c.Run()
+	var failed *exec.ExitError
+	if errors.As(err, &failed) && ctx.Err() == nil {
+		return &codedError{failed.ExitCode(), errTold}
+	}
+	return err
+}
+
+// ip runs ip(8).
+func ip(ctx context.Context, args ...string) error {
+	out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// removeNamespaces removes those whose names begin so. Their interfaces go with them.
+func removeNamespaces(prefix string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), localWait)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "ip", "netns", "list").Output()
+	errs := []error{err}
+	for line := range strings.Lines(string(out)) {
+		if name, _, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(name, prefix) {
+			errs = append(errs, ip(ctx, "netns", "del", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func showScale(w io.Writer, r *bench.ScaleReport) {
+	fmt.Fprintln(w, "WORKERS\tLEGS\tCORES\tMS/S A LEG\tAGAINST ONE\tON TIME\tTRUNKS OUT\tIN\tDELAY THERE P50\tP99\tELSEWHERE P50\tP99")
+	for _, x := range append([]bench.ScaleRow{r.Part}, r.Rows...) {
+		fmt.Fprintf(w, "%d\t%d\t%.3f\t%.3f\t%.2f\t%.3f %%\t%.0f/s\t%.0f/s\t%.1f ms\t%.1f ms\t%.1f ms\t%.1f ms\n",
+			x.Workers, x.Legs, x.Cores, x.MsPerLeg, x.Against, 100*x.OnTime, x.TrunkOut, x.TrunkIn, x.Same.P50, x.Same.P99, x.Other.P50, x.Other.P99)
+		if x.Skipped > 0 || x.Dropped > 0 {
+			fmt.Fprintf(w, "\tthe generator was held up: %d frames of each speaker left out, %d packets lost\n", x.Skipped, x.Dropped)
+		}
+	}
+	m := r.Model
+	fmt.Fprintf(w, "\nA room takes %.3f cores at the speakers' worker and %.3f at each other one, a leg %.3f ms/s, a trunk %.2f ms/s; %d legs fill a worker.\n\n", m.Room, m.Mix, 1000*m.Leg, 1000*m.Trunk, m.Full)
+	fmt.Fprintln(w, "LEGS\tWORKERS\tCORES\tMS/S A LEG\tAGAINST ONE\tTRUNKS\tTHEIR MBIT/S\tLEGS' MBIT/S\tHOPS\tDELAY P50")
+	for _, g := range m.Rooms {
+		fmt.Fprintf(w, "%d\t%d\t%.1f\t%.3f\t%.2f\t%d\t%.1f\t%.0f\t%d\t%.0f ms\n", g.Legs, g.Workers, g.Cores, g.MsPerLeg, g.Against, g.Peers, g.TrunkMbit, g.LegMbit, g.Hops, g.DelayMs)
+	}
+	fmt.Fprintln(w)
+	for _, s := range m.Assumptions {
+		fmt.Fprintln(w, "- "+s)
+	}
+}
