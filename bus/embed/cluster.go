@@ -144,29 +144,16 @@ func (n *nats) conns() ([]*server.ConnInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	inbox := natsgo.NewInbox()
-	sub, err := nc.SubscribeSync(inbox)
-	if err != nil {
-		return nil, fmt.Errorf("connections: %w", err)
-	}
-	defer sub.Unsubscribe() //nolint:errcheck // it fails only with the connection closed
 	q, err := json.Marshal(&opts)
-	if err == nil {
-		err = nc.PublishRequest("$SYS.REQ.SERVER.PING.CONNZ", inbox, q)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("connections: %w", err)
 	}
-	var out []*server.ConnInfo
-	end := time.Now().Add(connsTime)
-	for range len(n.cluster.routes) + 1 {
-		m, err := sub.NextMsg(time.Until(end))
-		if errors.Is(err, natsgo.ErrTimeout) {
-			break // who was there has some seconds to be at another
-		}
-		if err != nil {
-			return nil, fmt.Errorf("connections: %w", err)
-		}
+	all, err := n.askAll(nc, "$SYS.REQ.SERVER.PING.CONNZ", q, connsTime)
+	if err != nil {
+		return nil, fmt.Errorf("connections: %w", err)
+	}
+	var out []*server.ConnInfo // who was at a server that does not answer has some seconds to be at another
+	for _, m := range all {
 		var a struct {
 			Data *server.Connz `json:"data"`
 		}
@@ -187,10 +174,49 @@ func (n *nats) push(tok string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := nc.Request("$SYS.REQ.CLAIMS.UPDATE", []byte(tok), pushTime); err != nil {
+	all, err := n.askAll(nc, "$SYS.REQ.CLAIMS.UPDATE", []byte(tok), pushTime)
+	if err == nil && len(all) == 0 {
+		err = natsgo.ErrTimeout
+	}
+	for _, m := range all {
+		var a server.ServerAPIClaimUpdateResponse
+		if err == nil {
+			err = json.Unmarshal(m.Data, &a)
+		}
+		if err == nil && a.Error != nil {
+			err = errors.New(a.Error.Description)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("servers of the bus not told: %w", err)
 	}
-	return nc.FlushTimeout(pushTime)
+	return nil
+}
+
+// askAll asks every server of the cluster and returns the answers that come in time.
+func (n *nats) askAll(nc *natsgo.Conn, subject string, body []byte, within time.Duration) ([]*natsgo.Msg, error) {
+	inbox := natsgo.NewInbox()
+	sub, err := nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, err
+	}
+	defer sub.Unsubscribe() //nolint:errcheck // it fails only with the connection closed
+	if err := nc.PublishRequest(subject, inbox, body); err != nil {
+		return nil, err
+	}
+	var all []*natsgo.Msg
+	end := time.Now().Add(within)
+	for range len(n.cluster.routes) + 1 {
+		m, err := sub.NextMsg(time.Until(end))
+		if errors.Is(err, natsgo.ErrTimeout) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, m)
+	}
+	return all, nil
 }
 
 // runMember serves as a further server of a cluster.

@@ -29,7 +29,7 @@ type keyFile struct {
 // keys are the key pairs of that file.
 type keys struct {
 	operator, system, node nkeys.KeyPair
-	guests                 map[string]nkeys.KeyPair // signers of who is on another machine, by service
+	guests                 map[string]nkeys.KeyPair // signers of who is on another machine, by role
 	users                  map[string]nkeys.KeyPair
 	ca                     *authority
 }

@@ -220,6 +220,9 @@ func Permissions(process string) (jwt.Permissions, error) {
 // workerName stands for the name of a user in what his signer permits (nats-server replaces it).
 const workerName = "{{name()}}"
 
+// guestServices are what another machine may do for the node: mix, mix and take calls, stand by.
+var guestServices = []string{"media", "calls", "conference"}
+
 // calling is what connect may on a machine that takes calls for the node.
 const calling = "calling"
 

@@ -95,7 +95,7 @@ func readWorker(path string) (*workerFile, error) {
 	if err := json.Unmarshal(raw, f); err != nil {
 		return nil, err
 	}
-	if f.Version != 1 || f.service() != "media" && f.service() != "conference" {
+	if f.Version != 1 || !slices.Contains(guestServices, f.service()) {
 		return nil, fmt.Errorf("version %d, service %q is not known", f.Version, f.Service)
 	}
 	for _, key := range append(slices.Clone(f.Former), f.Key) {
@@ -172,7 +172,7 @@ func (w *workers) add(q *contract.WorkerAdd) (*contract.WorkerAdded, error) {
 	switch {
 	case !workerShape.MatchString(q.Name):
 		return nil, contract.ErrBadRequest.With("worker name %q: 1 to 32 of a-z, 0-9 and - are allowed", q.Name)
-	case w.keys.guests[cmp.Or(q.Service, "media")] == nil:
+	case !slices.Contains(guestServices, cmp.Or(q.Service, "media")):
 		return nil, contract.ErrBadRequest.With("service %q: media, calls and conference are what another machine can do", q.Service)
 	case q.Name == w.home:
 		return nil, contract.ErrExists.With("%q is the node's own worker (media.worker); choose another name", q.Name)
