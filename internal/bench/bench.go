@@ -305,7 +305,13 @@ func (g *generator) bring(ctx context.Context, node Node, l *leg) error {
 	if err := l.accept(answer); err != nil {
 		return err
 	}
-	return l.connect(ctx, g.sock)
+	if !l.dtls {
+		return nil
+	}
+	if err := l.connect(ctx, g.sock); err != nil {
+		return err
+	}
+	return g.keep(l, make([]byte, 0, 256)) // with its first report the node lets go of the handshake
 }
 
 // leave takes out whoever joined or may have, also when the run was interrupted.

@@ -112,9 +112,6 @@ func (c *checks) check() ([]byte, error) {
 
 // connect does ICE and DTLS. The socket must be read meanwhile.
 func (l *leg) connect(ctx context.Context, s *socket) error {
-	if !l.dtls {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	if err := l.reach(ctx, s); err != nil {

@@ -205,3 +205,10 @@ func (l *leg) packet(buf []byte, payload []byte, level byte) ([]byte, error) {
 	}
 	return l.out.EncryptRTP(b[len(b):], b, nil)
 }
+
+// report builds a receiver report without a block (RFC 3550 §6.4.2) in buf.
+func (l *leg) report(buf []byte) ([]byte, error) {
+	b := append(buf[:0], 0x80, 201, 0, 1)
+	b = binary.BigEndian.AppendUint32(b, l.ssrc)
+	return l.out.EncryptRTCP(b[len(b):], b, nil)
+}

@@ -85,17 +85,23 @@ func (g *generator) send(ctx context.Context) error {
 	}
 }
 
-// keep shows the node that a listener is there: phones send silence, browsers a check.
+// keep shows the node that a listener is there: phones send silence, browsers a check and a report.
 func (g *generator) keep(l *leg, buf []byte) error {
 	if l.ice == nil {
 		return g.one(l, buf, silence[0])
 	}
-	pkt, err := l.ice.check()
+	check, err := l.ice.check()
 	if err != nil {
 		return err
 	}
-	if err := g.sock.write(pkt, l.addr, l.to); err != nil {
-		return fmt.Errorf("sending to %s: %w", l.to, err)
+	report, err := l.report(buf)
+	if err != nil {
+		return fmt.Errorf("protecting a report: %w", err)
+	}
+	for _, pkt := range [][]byte{check, report} {
+		if err := g.sock.write(pkt, l.addr, l.to); err != nil {
+			return fmt.Errorf("sending to %s: %w", l.to, err)
+		}
 	}
 	return nil
 }
