@@ -18,6 +18,7 @@ import (
 // Error codes of the JetStream API (nats-server, server/errors.json).
 const (
 	errCodeWrongLast  = 10071 // expected last sequence was another
+	errCodeMeanwhile  = 10164 // the same of a replicated stream, while another write is under way
 	errCodeNoMessage  = 10037
 	errCodeNoStream   = 10059
 	errCodeMaxBytes   = 10077
@@ -51,7 +52,7 @@ func (e *apiError) err(what string) error {
 	switch {
 	case e == nil:
 		return nil
-	case e.ErrCode == errCodeWrongLast:
+	case e.ErrCode == errCodeWrongLast || e.ErrCode == errCodeMeanwhile:
 		return contract.ErrStale.With("%s: somebody else wrote it", what)
 	case e.ErrCode == errCodeNoMessage || e.Code == http.StatusNotFound && e.ErrCode != errCodeNoStream:
 		return contract.ErrNotFound.With("%s: not stored", what)
