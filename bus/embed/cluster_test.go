@@ -105,7 +105,6 @@ type clusterOfThree struct {
 	cfg   [3]*config.Config
 	wires map[[2]int]*wire
 	stop  [3]func()
-	dead  [3]bool
 }
 
 func newClusterOfThree(t *testing.T) *clusterOfThree {

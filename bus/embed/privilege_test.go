@@ -314,6 +314,7 @@ func TestLeastPrivilege(t *testing.T) {
 			"room.mute", "room.hand", "room.role", "room.kick", "room.lock", "room.chat", "room.history", "room.list", "identity.certificates", "contact.list",
 			"identity.revoked", "contact.changed", "room.event")
 	})
+	t.Run("a conference that stands by", func(t *testing.T) { f.t = t; f.standby() })
 	t.Run("bots, every subject of the contract", func(t *testing.T) { f.t = t; f.contractOfBots() })
 	t.Run("bots, side doors", func(t *testing.T) { f.t = t; f.botDoors() })
 	fmt.Printf("rights: %d cases tried: %d refused, %d allowed\n", f.tried, f.refused, f.positive)
@@ -378,6 +379,28 @@ func (f *field) workers(own, creds string, more ...string) {
 	for _, s := range []string{"$SYS.REQ.SERVER.PING", "$SYS.REQ.USER.INFO", "$SYS.REQ.CLAIMS.UPDATE", "$SRV.PING", "$SRV.INFO.parley-identity"} {
 		f.judge(f.send(nc, s, ""), false, "worker sends %s", s)
 	}
+}
+
+// standby may what conference may, with an inbox of its own.
+func (f *field) standby() {
+	creds, err := bustest.AddWorker(f.t.Context(), f.s.Conn("cli"), contract.WorkerAdd{Name: "spare", Service: "conference"}, f.t.TempDir())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	own := bus.InboxPrefix(bus.GuestUser("conference", "spare"))
+	nc := f.s.Dial(nats.UserCredentials(creds), nats.Name("standby"), nats.CustomInboxPrefix(own))
+	for _, d := range contract.All() {
+		send, receive := expected(f.t, d)
+		s := instance(d, "conference")
+		f.judge(f.send(nc, s, ""), slices.Contains(send, "conference"), "standby sends %s", s)
+		f.judge(f.receive(nc, s, s), slices.Contains(receive, "conference"), "standby subscribes %s", s)
+	}
+	f.judge(f.receive(nc, own+".x", own+".x"), true, "standby reads %s", own)
+	for _, p := range append(slices.Clone(embed.Processes), bus.GuestUser("conference", "other"), bus.WorkerUser("spare")) {
+		in := bus.InboxPrefix(p) + ".x"
+		f.judge(f.receive(nc, in, in), false, "standby reads %s", in)
+	}
+	f.jetStreamDoors("conference", nc, contract.RoomKick.Subject(bustest.Account, another, "p1"))
 }
 
 // stores is what each process may read of JetStream, and what it may write.

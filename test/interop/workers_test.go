@@ -267,8 +267,9 @@ func TestWorkerIsRevoked(t *testing.T) {
 	if _, err := room.Join(t.Context(), "Go"); err != nil {
 		t.Error(err)
 	}
-	start(t, "node", "sdk.mjs", filepath.Join(dir, "jsbot"))
+	js := start(t, "node", "sdk.mjs", filepath.Join(dir, "jsbot"))
 	n.wait("both bots are in", 30*time.Second, func() bool { return len(n.status().Rooms[0].Participants) == 4 })
+	js.stop() // so short a bot would end at the first word that nobody takes
 
 	before := time.Now()
 	n.parley("worker", "revoke", "hall2")
@@ -285,7 +286,7 @@ func TestWorkerIsRevoked(t *testing.T) {
 		t.Fatal("a revoked worker goes on")
 	}
 	fmt.Printf("revoked: the worker had ended after %v\n", time.Since(before).Round(time.Millisecond))
-	n.wait("all are at m1", 30*time.Second, func() bool { w := n.workers(); return w["m1"].Legs == 4 && !w["hall2"].Alive })
+	n.wait("all are at m1", 30*time.Second, func() bool { w := n.workers(); return w["m1"].Legs >= 3 && !w["hall2"].Alive })
 	if out := n.parley("worker", "list"); !strings.Contains(out, "revoked") {
 		t.Error(out)
 	}
