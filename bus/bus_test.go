@@ -12,7 +12,7 @@ import (
 	"github.com/parley-jami/parley/bus/contract"
 )
 
-type listHandler = func(context.Context, *bus.Request[contract.None]) (*contract.RoomList, error)
+type listHandler = func(context.Context, *bus.Request[contract.RoomQuery]) (*contract.RoomList, error)
 
 // serveList answers room.list on a connection as conference.
 func serveList(t *testing.T, s *bustest.Server, fn listHandler) *bus.Conn {
@@ -33,7 +33,7 @@ func serveList(t *testing.T, s *bustest.Server, fn listHandler) *bus.Conn {
 }
 
 func list(ctx context.Context, c *bus.Conn) error {
-	_, err := bus.Call(ctx, c, contract.RoomListCmd, &contract.None{})
+	_, err := bus.Call(ctx, c, contract.RoomListCmd, &contract.RoomQuery{})
 	return err
 }
 
@@ -44,7 +44,7 @@ func TestErrorsOfACall(t *testing.T) {
 	if err := list(t.Context(), cli); !errors.Is(err, contract.ErrUnavailable) {
 		t.Errorf("nobody serves it: %v", err)
 	}
-	serveList(t, s, func(context.Context, *bus.Request[contract.None]) (*contract.RoomList, error) {
+	serveList(t, s, func(context.Context, *bus.Request[contract.RoomQuery]) (*contract.RoomList, error) {
 		return nil, answer.Load().(error)
 	})
 	answer.Store(error(contract.ErrLocked.With("shut")))
@@ -64,7 +64,7 @@ func TestErrorsOfACall(t *testing.T) {
 func TestACallInFlightEndsWithTheConnection(t *testing.T) {
 	s := bustest.Start(t)
 	asked := make(chan struct{})
-	serveList(t, s, func(ctx context.Context, _ *bus.Request[contract.None]) (*contract.RoomList, error) {
+	serveList(t, s, func(ctx context.Context, _ *bus.Request[contract.RoomQuery]) (*contract.RoomList, error) {
 		close(asked)
 		<-ctx.Done()
 		return nil, contract.ErrUnavailable
@@ -88,7 +88,7 @@ func TestACallInFlightEndsWithTheConnection(t *testing.T) {
 
 func TestWhatIsSentWhileTheBusIsAwayArrives(t *testing.T) {
 	s := bustest.Start(t)
-	conf := serveList(t, s, func(context.Context, *bus.Request[contract.None]) (*contract.RoomList, error) {
+	conf := serveList(t, s, func(context.Context, *bus.Request[contract.RoomQuery]) (*contract.RoomList, error) {
 		return &contract.RoomList{}, nil
 	})
 	cli := s.Conn("connect")

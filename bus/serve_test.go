@@ -37,7 +37,7 @@ func TestAKeyGivesOneEffect(t *testing.T) {
 		made.Add(1)
 		return &contract.Room{}, nil
 	})
-	serve(t, s, contract.RoomListCmd, func(context.Context, *bus.Request[contract.None]) (*contract.RoomList, error) {
+	serve(t, s, contract.RoomListCmd, func(context.Context, *bus.Request[contract.RoomQuery]) (*contract.RoomList, error) {
 		listed.Add(1)
 		return &contract.RoomList{}, nil
 	})
@@ -65,7 +65,7 @@ func TestAKeyGivesOneEffect(t *testing.T) {
 
 func TestAnAnswerThatIsTooLargeIsAnError(t *testing.T) {
 	s := bustest.Start(t)
-	serve(t, s, contract.RoomListCmd, func(context.Context, *bus.Request[contract.None]) (*contract.RoomList, error) {
+	serve(t, s, contract.RoomListCmd, func(context.Context, *bus.Request[contract.RoomQuery]) (*contract.RoomList, error) {
 		return &contract.RoomList{Rooms: []contract.Room{{RoomSettings: contract.RoomSettings{Title: strings.Repeat("<", 200_000)}}}}, nil
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -79,7 +79,7 @@ func TestAnAnswerThatIsTooLargeIsAnError(t *testing.T) {
 func TestAHandlerKnowsHowLongItsCallerWaits(t *testing.T) {
 	s := bustest.Start(t)
 	left := make(chan time.Duration, 1)
-	serve(t, s, contract.RoomListCmd, func(ctx context.Context, _ *bus.Request[contract.None]) (*contract.RoomList, error) {
+	serve(t, s, contract.RoomListCmd, func(ctx context.Context, _ *bus.Request[contract.RoomQuery]) (*contract.RoomList, error) {
 		at, _ := ctx.Deadline()
 		left <- time.Until(at)
 		return &contract.RoomList{}, nil
@@ -107,7 +107,7 @@ func TestAHandlerKnowsHowLongItsCallerWaits(t *testing.T) {
 // TestAHandlerOutOfTime answers what its caller can act on.
 func TestAHandlerOutOfTime(t *testing.T) {
 	s := bustest.Start(t)
-	serve(t, s, contract.RoomListCmd, func(ctx context.Context, _ *bus.Request[contract.None]) (*contract.RoomList, error) {
+	serve(t, s, contract.RoomListCmd, func(ctx context.Context, _ *bus.Request[contract.RoomQuery]) (*contract.RoomList, error) {
 		<-ctx.Done()
 		return nil, fmt.Errorf("looking at rooms: %w", ctx.Err())
 	})
@@ -130,7 +130,7 @@ func TestNothingRunsAfterStop(t *testing.T) {
 		}
 		var stopped atomic.Bool
 		var late atomic.Int32
-		err = bus.Serve(svc, contract.RoomListCmd, func(context.Context, *bus.Request[contract.None]) (*contract.RoomList, error) {
+		err = bus.Serve(svc, contract.RoomListCmd, func(context.Context, *bus.Request[contract.RoomQuery]) (*contract.RoomList, error) {
 			if stopped.Load() {
 				late.Add(1)
 			}

@@ -39,7 +39,7 @@ func TestTraces(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer svc.Stop()
-	err = bus.Serve(svc, contract.RoomListCmd, func(ctx context.Context, _ *bus.Request[contract.None]) (*contract.RoomList, error) {
+	err = bus.Serve(svc, contract.RoomListCmd, func(ctx context.Context, _ *bus.Request[contract.RoomQuery]) (*contract.RoomList, error) {
 		if err := bus.Publish(ctx, conf, contract.RoomEvents, &contract.RoomEvent{Type: contract.EventJoined}, "main", "joined"); err != nil {
 			t.Error(err)
 		}
@@ -53,7 +53,7 @@ func TestTraces(t *testing.T) {
 	}
 	ctx, root := otel.Tracer("test").Start(t.Context(), "root")
 	id := root.SpanContext().TraceID()
-	_, err = bus.Call(ctx, cli, contract.RoomListCmd, &contract.None{})
+	_, err = bus.Call(ctx, cli, contract.RoomListCmd, &contract.RoomQuery{})
 	if !errors.Is(err, contract.ErrInternal) || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), id.String()) {
 		t.Errorf("the answer: %v", err)
 	}

@@ -95,6 +95,16 @@ type RoomRef struct {
 // RoomList is every room.
 type RoomList struct {
 	Rooms []Room `json:"rooms"`
+	Next  string `json:"next,omitempty"` // After of the next page; empty: this is the last
+}
+
+// RoomPage is how many rooms a page holds at most, so that it stays below the largest message
+// of the bus (1 MiB).
+const RoomPage = 1000
+
+// RoomQuery asks for a page of the list, which is sorted by name.
+type RoomQuery struct {
+	After string `json:"after,omitempty"` // the page begins behind this name; empty: with the first
 }
 
 // RoomFace is what a stranger may know of a room before joining.
@@ -294,7 +304,7 @@ var (
 	RoomRemoveCmd = command[RoomRef, None]("conference", "room.remove", "{account}.conference.remove", "end a room and forget it; its chat stays in Git", "")
 	WorkerList    = query[None, Workers]("conference", "worker.list", "{account}.conference.workers", "the media workers", "")
 	WorkerDrain   = command[Drain, Worker]("conference", "worker.drain", "{account}.conference.workers.{worker}.drain", "have a media worker's participants go to others", "")
-	RoomListCmd   = query[None, RoomList]("conference", "room.list", "{account}.conference.list", "all rooms with their participants", "")
+	RoomListCmd   = query[RoomQuery, RoomList]("conference", "room.list", "{account}.conference.list", "the rooms with their participants, by pages", "")
 	RoomFaceCmd   = query[RoomRef, RoomFace]("conference", "room.face", "{account}.conference.face", "what a stranger may know", "")
 	RoomSIPSecret = query[SIPSecret, SIPSecret]("conference", "room.sip", "{account}.conference.{room}.sip", "the digest secret of a room", "")
 

@@ -286,7 +286,7 @@ func TestAForbiddenRequestFailsAtOnce(t *testing.T) {
 	s := bustest.Start(t)
 	c := s.Conn("swarm")
 	begun := time.Now()
-	_, err := bus.Call(t.Context(), c, contract.RoomListCmd, &contract.None{})
+	_, err := bus.Call(t.Context(), c, contract.RoomListCmd, &contract.RoomQuery{})
 	if !errors.Is(err, contract.ErrForbidden) {
 		t.Fatalf("got %v", err)
 	}

@@ -88,8 +88,8 @@ the directory, if the account is to be used again.`,
 				if err != nil {
 					return err
 				}
-				if rooms, err := call(ctx, s, contract.RoomListCmd, &contract.None{}); err == nil { // else it is of no use to fail now
-					for _, r := range rooms.Rooms {
+				if rooms, err := bus.Rooms(ctx, s.Conn); err == nil { // else it is of no use to fail now
+					for _, r := range rooms {
 						if r.Account == gone.ID {
 							fmt.Fprintf(a.err, "parley: the room %s was of this account; nobody can enter it any more (parley room rm %s)\n", r.Name, r.Name)
 						}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 )
 
@@ -97,11 +98,11 @@ func completeRooms(a *app) cobra.CompletionFunc {
 		var names []string
 		if len(args) == 0 {
 			err := a.inNode(cmd, func(ctx context.Context, s *session) error {
-				l, err := call(ctx, s, contract.RoomListCmd, &contract.None{})
+				rooms, err := bus.Rooms(ctx, s.Conn)
 				if err != nil {
 					return err
 				}
-				for _, r := range l.Rooms {
+				for _, r := range rooms {
 					names = append(names, r.Name)
 				}
 				return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 )
 
@@ -15,13 +16,11 @@ func newRoomList(a *app) *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List the rooms", Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.inNode(cmd, func(ctx context.Context, s *session) error {
-				l, err := call(ctx, s, contract.RoomListCmd, &contract.None{})
+				rooms, err := bus.Rooms(ctx, s.Conn)
 				if err != nil {
 					return err
 				}
-				if l.Rooms == nil {
-					l.Rooms = []contract.Room{}
-				}
+				l := &contract.RoomList{Rooms: rooms}
 				return a.print(l, func(w io.Writer) {
 					fmt.Fprintln(w, "ROOM\tTITLE\tPARTICIPANTS\tPIN\tLOCKED\tACCOUNT")
 					for _, r := range l.Rooms {

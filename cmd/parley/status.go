@@ -149,12 +149,14 @@ func (st *status) fromBus(ctx context.Context, conn *bus.Conn, processes bool) {
 	} else {
 		st.Links, st.Listeners = eps.Links, eps.Listeners
 	}
-	rooms, err := ask(ctx, conn, contract.RoomListCmd)
+	rctx, cancel := context.WithTimeout(ctx, statusWait)
+	rooms, err := bus.Rooms(rctx, conn)
+	cancel()
 	if err != nil {
 		st.miss("rooms", err)
 		return
 	}
-	for _, r := range rooms.Rooms {
+	for _, r := range rooms {
 		sr := statusRoom{Name: r.Name, Title: r.Title, Locked: r.Locked, Participants: []statusParticipant{}, Total: max(r.Total, len(r.Participants))}
 		for _, p := range r.Participants {
 			sr.Participants = append(sr.Participants, statusParticipant{ID: p.ID, Name: p.Name, Kind: p.Kind, JamiID: p.JamiID, Role: p.Role,

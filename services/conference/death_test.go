@@ -73,7 +73,7 @@ func (w *world) startProcess() *exec.Cmd {
 		// A command that went to the one before, killed and not missed yet, has no answer.
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_, err := bus.Call(ctx, w.op, contract.RoomListCmd, &contract.None{})
+		_, err := bus.Call(ctx, w.op, contract.RoomListCmd, &contract.RoomQuery{})
 		return err == nil
 	})
 	return cmd

@@ -60,7 +60,7 @@ func TestThousandJoin(t *testing.T) {
 				JitterMs: 12.345678, RTTMs: 123.456789, BufferMs: 34.567891, Level: 127, Remote: "[2001:db8:1234:5678:9abc:def0:1234:5678]:40000", Cipher: "AES_CM_128_HMAC_SHA1_80"}}
 		}
 	}))
-	list, err := json.Marshal(must(w, contract.RoomListCmd, &contract.None{}))
+	list, err := json.Marshal(must(w, contract.RoomListCmd, &contract.RoomQuery{}))
 	check(t, err)
 	t.Logf("the list of rooms is %d KiB", len(list)>>10)
 	if all := len(list) + (contract.RosterMax-n)*len(body)/n; all > 1<<20-4096 {

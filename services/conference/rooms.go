@@ -213,10 +213,20 @@ const listedQuality = 500
 
 // list shows all rooms to the operator. A damaged one is there with what to do as
 // its title.
-func (s *Service) list(ctx context.Context, _ *bus.Request[contract.None]) (*contract.RoomList, error) {
+func (s *Service) list(ctx context.Context, r *bus.Request[contract.RoomQuery]) (*contract.RoomList, error) {
 	out := &contract.RoomList{Rooms: []contract.Room{}}
 	left, listed := contract.RosterMax, 0
-	for _, n := range s.names() {
+	names := s.names()
+	first, found := slices.BinarySearch(names, r.Body.After)
+	if found {
+		first++
+	}
+	names = names[first:]
+	if len(names) > s.page {
+		names = names[:s.page]
+		out.Next = names[len(names)-1]
+	}
+	for _, n := range names {
 		rm, err := ask(ctx, s, n, func(l *live) (*contract.Room, error) {
 			rm := &l.joined(room.Caller{Operator: true}).Room
 			for i := range rm.Participants[:min(len(rm.Participants), max(0, listedQuality-listed))] {

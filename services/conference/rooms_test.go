@@ -5,8 +5,10 @@ package conference
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,7 +96,7 @@ func TestGates(t *testing.T) {
 	if sip.HA1 != "1acddda9f6f6bbf9abbc5f3bb08d7f83" && len(sip.HA1) != 32 || len(sip.HA1SHA256) != 64 {
 		t.Errorf("secret %+v", sip)
 	}
-	list := must(w, contract.RoomListCmd, &contract.None{})
+	list := must(w, contract.RoomListCmd, &contract.RoomQuery{})
 	if len(list.Rooms) != 2 || list.Rooms[1].ModeratorToken != made.ModeratorToken {
 		t.Errorf("list %+v", list)
 	}
@@ -416,5 +418,29 @@ func TestDamagedFilesAreRefusedAndKept(t *testing.T) {
 				t.Errorf("the damaged file was changed: %q, %v", b, err)
 			}
 		})
+	}
+}
+
+// More rooms than a message of the bus holds are listed by pages, each once.
+func TestRoomsAreListedByPages(t *testing.T) {
+	w := newWorld(t)
+	w.conf.s.page = 4
+	for i := range 10 {
+		must(w, contract.RoomCreateCmd, &contract.RoomCreate{Name: fmt.Sprintf("room-%d", i)})
+	}
+	rooms, err := bus.Rooms(t.Context(), w.c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.IsSortedFunc(rooms, func(a, b contract.Room) int { return strings.Compare(a.Name, b.Name) }) || len(rooms) != 11 { // main, too
+		t.Errorf("%d rooms", len(rooms))
+	}
+	for after, want := range map[string]struct {
+		rooms int
+		next  string
+	}{"": {4, "room-2"}, "room-2": {4, "room-6"}, "room-22": {4, "room-6"}, "room-6": {3, ""}, "zzz": {0, ""}} {
+		if got := must(w, contract.RoomListCmd, &contract.RoomQuery{After: after}); len(got.Rooms) != want.rooms || got.Next != want.next {
+			t.Errorf("behind %q: %d rooms, then %q", after, len(got.Rooms), got.Next)
+		}
 	}
 }

@@ -49,6 +49,7 @@ type Service struct {
 	feed        *bus.Feed
 	dir         *store.Dir
 	drainedFile string
+	page        int // rooms in a page of the list
 	rooms       *actor.Registry[*live]
 	term        uint64  // of the lease; 0: the rooms can be nobody else's
 	copies      *copies // for other machines; nil with term 0
@@ -62,6 +63,7 @@ type Service struct {
 
 	wg     sync.WaitGroup // what spawn began
 	making sync.Mutex     // held while rooms are made or removed; before mu
+
 	mu     sync.Mutex
 	exist  map[string]error // every room; the error says why it is refused
 	ending bool             // spawn begins nothing more
@@ -69,7 +71,7 @@ type Service struct {
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	s := &Service{env: env, log: env.Log, metrics: newMetrics(env.Registry), now: time.Now, botGrace: room.BotGrace, exist: map[string]error{}}
+	s := &Service{env: env, log: env.Log, metrics: newMetrics(env.Registry), now: time.Now, botGrace: room.BotGrace, page: contract.RoomPage, exist: map[string]error{}}
 	s.workers = newWorkers(env.Config.Media.Worker, s.now)
 	s.orders = newOrders(s.log, s.metrics, s.sendOrder)
 	s.formers = newOrders(s.log, s.metrics, s.sendOrder)

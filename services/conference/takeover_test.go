@@ -45,7 +45,7 @@ func (w *world) answers() time.Duration {
 	w.until("conference answers", func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 		defer cancel()
-		_, err := bus.Call(ctx, w.op, contract.RoomListCmd, &contract.None{})
+		_, err := bus.Call(ctx, w.op, contract.RoomListCmd, &contract.RoomQuery{})
 		return err == nil
 	})
 	return time.Since(began)

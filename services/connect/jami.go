@@ -59,13 +59,13 @@ func (j *jamiRooms) Called(ctx context.Context, account jami.ID) (sip.Called, er
 		}
 		return out, nil
 	}
-	list, err := bus.Call(ctx, j.bus, contract.RoomListCmd, &contract.None{})
+	rooms, err := bus.Rooms(ctx, j.bus)
 	if err != nil {
 		return sip.Called{}, err
 	}
 	out.Room = ""
-	for k := range list.Rooms {
-		if r := &list.Rooms[k]; r.Account == id && (out.Room == "" || r.Name < out.Room) {
+	for k := range rooms {
+		if r := &rooms[k]; r.Account == id && (out.Room == "" || r.Name < out.Room) {
 			out.Room = r.Name
 		}
 	}

@@ -64,7 +64,7 @@ func newHall(t *testing.T, ps ...contract.Participant) *hall {
 		bus.Serve(idsvc, contract.IdentityGet, func(context.Context, *bus.Request[contract.None]) (*contract.IdentityState, error) {
 			return &contract.IdentityState{Accounts: []contract.Account{{ID: bustest.Account, DeviceShort: "d1"}, {ID: workID, DeviceShort: "d2"}, {ID: annID}}}, nil
 		}),
-		bus.Serve(svc, contract.RoomListCmd, func(context.Context, *bus.Request[contract.None]) (*contract.RoomList, error) {
+		bus.Serve(svc, contract.RoomListCmd, func(context.Context, *bus.Request[contract.RoomQuery]) (*contract.RoomList, error) {
 			list := &contract.RoomList{}
 			for _, n := range []string{"main", "office", "desk"} {
 				r := contract.Room{RoomSettings: contract.RoomSettings{Name: n}}

@@ -238,7 +238,7 @@ func errorCode(err error) string {
 // was away while the other acted. The list of rooms may be short, and older than
 // a call: it clears phones of doubt, and the room's own word decides the others.
 func reconcilePhones(ctx context.Context, p phones, s *sip.Server) error {
-	list, err := bus.Call(ctx, p.bus, contract.RoomListCmd, &contract.None{})
+	rooms, err := bus.Rooms(ctx, p.bus)
 	if err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func reconcilePhones(ctx context.Context, p phones, s *sip.Server) error {
 		}
 	}
 	seats := map[string]bool{}
-	for _, r := range list.Rooms {
+	for _, r := range rooms {
 		for i := range r.Participants {
 			part := &r.Participants[i]
 			if !isOurs(part, p.signalling) {

@@ -58,7 +58,7 @@ func phonesTest(t *testing.T, r *rooms, ids ...string) (*sip.Server, phones) {
 	}
 	t.Cleanup(svc.Stop)
 	for _, err := range []error{
-		bus.Serve(svc, contract.RoomListCmd, func(context.Context, *bus.Request[contract.None]) (*contract.RoomList, error) {
+		bus.Serve(svc, contract.RoomListCmd, func(context.Context, *bus.Request[contract.RoomQuery]) (*contract.RoomList, error) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			return &r.list, nil

@@ -27,7 +27,11 @@ func (s *Server) routeAPI(mux *http.ServeMux) {
 	op("GET /api/v1/status", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK, s.live.snapshot(r.Context())) })
 	op("GET /api/v1/live", s.live.serve)
 	op("PUT /api/v1/account", s.command("account.set", http.StatusOK, nil))
-	op("GET /api/v1/rooms", s.command("room.list", http.StatusOK, nil))
+	op("GET /api/v1/rooms", s.command("room.list", http.StatusOK, func(r *http.Request, body map[string]any) {
+		if after := r.URL.Query().Get("after"); after != "" {
+			body["after"] = after
+		}
+	}))
 	op("POST /api/v1/rooms", s.command("room.create", http.StatusCreated, nil))
 	op("DELETE /api/v1/rooms/{room}", s.command("room.remove", http.StatusNoContent, func(r *http.Request, body map[string]any) { body["room"] = r.PathValue("room") }))
 	op("GET /api/v1/rooms/{room}/connections", s.command("room.connections", http.StatusOK, func(r *http.Request, body map[string]any) {
