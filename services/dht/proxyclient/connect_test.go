@@ -77,8 +77,27 @@ func TestIPv6(t *testing.T) {
 
 // TestPortRange: one port of the range is there; it is found.
 func TestPortRange(t *testing.T) {
-	_, s := newNetwork().serve(t, "proxy", 1)
-	port := s.Listener.Addr().(*net.TCPAddr).Port
+	var s *httptest.Server
+	var port int
+	for { // the port before has nobody who takes connections and says nothing
+		_, s = newNetwork().serve(t, "proxy", 1)
+		port = s.Listener.Addr().(*net.TCPAddr).Port
+		before, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port-1))
+		if err != nil {
+			continue
+		}
+		t.Cleanup(func() { before.Close() })
+		go func() {
+			for {
+				c, err := before.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		}()
+		break
+	}
 	n := start(t, 0, fmt.Sprintf("http://127.0.0.1:[%d-%d]", port-1, port))
 	waitUp(t, n, s.URL)
 }

@@ -211,6 +211,9 @@ func judge(t testing.TB, c CodecID, clean [6][]float32, said []utterance, noise 
 
 // TestDebate prints how well the selection of three of six follows a debate. Its figures are in docs/performance.md.
 func TestDebate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
 	clean, said := debate(1, 90)
 	t.Log("codec  level   noise dBFS  turns  clipped   by ms  worst  unheard  seats a minute")
 	for _, c := range []struct {

@@ -202,6 +202,9 @@ func evenness(pcm []float32) (share float64, dip int) {
 // TestLoss prints what loss does to a hum and to speech on the way in, beside what libopus alone makes of it. Its
 // figures are in docs/performance.md.
 func TestLoss(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
 	spoken := speech(t)
 	clean := stoi.Resample(spoken)
 	var hum []float32
@@ -238,6 +241,9 @@ func TestLoss(t *testing.T) {
 // TestExpectedLoss prints what a listener who loses packets hears of an encoder that expects a loss, and what that
 // costs one who loses none.
 func TestExpectedLoss(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
 	spoken := speech(t)
 	clean := stoi.Resample(spoken)
 	got := map[[2]int]float64{}

@@ -63,6 +63,9 @@ func loop(t testing.TB, c CodecID, hz float64) [][]byte {
 // TestClocksDrift has senders whose clocks are 500 ppm fast or slow, which is more than any sound card's, for five
 // minutes: what waits does not grow, and what is taken out or put in is not heard as a cut.
 func TestClocksDrift(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long computation without concurrency")
+	}
 	const minutes, hz = 5, 400
 	for _, c := range []CodecID{Opus, PCMU} {
 		for _, ppm := range []float64{500, -500} {
