@@ -4,7 +4,6 @@
 package host
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,7 +114,7 @@ func (e *Env) Connect(ctx context.Context) (*bus.Conn, error) {
 	}
 	name := e.Name
 	if a.Worker != "" { // they are of that machine alone, which is none of the node's
-		name = bus.GuestUser(cmp.Or(a.Service, "media"), a.Worker)
+		name = bus.GuestUser(e.Name, a.Worker)
 	}
 	return bus.Connect(ctx, bus.Options{URL: BusURL(e.Config), Creds: creds, Name: name, Log: e.Log.Named("bus")})
 }

@@ -27,7 +27,8 @@ func newBenchChaos(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "chaos", Short: "Kill the node's processes while generated legs listen, and see what is lost",
 		Long: `Join generated legs over loopback, kill the processes of the node one after the other as
-a crash does (SIGKILL), and measure what everybody notices. A room with real people in it
+a crash does (SIGKILL), and measure what everybody notices. Those of workers on other machines
+(parley join) are not killed, so nobody may be at one. A room with real people in it
 notices as well: use a node that is there for this.
 
 For each process, and before all for nobody at all, since a busy machine costs as well:

@@ -164,10 +164,17 @@ func (a *app) join(ctx context.Context, cfg *config.Config, service string, f *n
 		}
 		wg.Go(func() { supervise.Serve(serving, l, sup.Handler(), log) })
 	}
-	wg.Go(func() { a.joinWatch(ctx, end, cfg, guests[service][0], f.User.Name, log) })
+	known := make(chan struct{}) // closed when the node has answered
+	wg.Go(func() { a.joinWatch(ctx, end, known, cfg, guests[service][0], f.User.Name, log) })
 	wg.Go(func() {
 		if sup.WaitJoinable(ctx) != nil {
 			return
+		}
+		log.Info("waiting for the node", zap.String("bus", cfg.Bus.URL))
+		select {
+		case <-ctx.Done():
+			return
+		case <-known:
 		}
 		log.Info("worker is up", zap.String("worker", f.User.Name), zap.String("service", service), zap.String("bus", cfg.Bus.URL), zap.Duration("after", time.Since(began)))
 		if logging.IsTerminal(a.out) {
@@ -209,7 +216,8 @@ const refusedFor = 3 * time.Second
 
 // joinWatch keeps a connection of its own and ends the worker, with the reason, when the node does not
 // want it: the media process alone would try for ever.
-func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, cfg *config.Config, process, name string, log *zap.Logger) {
+func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, known chan<- struct{}, cfg *config.Config, process, name string, log *zap.Logger) {
+	var once sync.Once
 	var mu sync.Mutex
 	var since time.Time
 	refused := func(revoked bool, err error) {
@@ -250,7 +258,9 @@ func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, cfg *c
 		}
 		_, err := bus.Call(ctx, conn, contract.BusWorkerHello, &contract.WorkerHello{Version: version, Contract: contract.Version}, name)
 		switch e, ok := errors.AsType[*contract.Error](err); {
-		case err == nil || ctx.Err() != nil:
+		case ctx.Err() != nil:
+		case err == nil:
+			once.Do(func() { close(known) })
 		case ok && e.Is(contract.ErrVersion):
 			end(err)
 			return

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -33,7 +34,7 @@ were revoked, too.`,
 					return err
 				}
 				return a.print(l, func(w io.Writer) {
-					fmt.Fprintln(w, "WORKER\tSTATE\tADDED\tLEGS\tCORES\tMEMORY\tADDRESS\tROOMS")
+					fmt.Fprintln(w, "WORKER\tDOES\tSTATE\tADDED\tLEGS\tCORES\tMEMORY\tADDRESS\tROOMS")
 					for _, x := range l.Workers {
 						state, added := "up", "-"
 						if x.Added != nil {
@@ -57,7 +58,7 @@ were revoked, too.`,
 						if x.MaxLegs > 0 {
 							legs += fmt.Sprintf(" of %d", x.MaxLegs)
 						}
-						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f\t%d MiB\t%s\t%s\n", printable(x.Worker.Worker), state, added, legs, x.CPU, x.RSS>>20, dash(printable(x.TrunkAddress)), dash(strings.Join(x.Rooms, " ")))
+						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.2f\t%d MiB\t%s\t%s\n", printable(x.Worker.Worker), cmp.Or(x.Service, "media"), state, added, legs, x.CPU, x.RSS>>20, dash(printable(x.TrunkAddress)), dash(strings.Join(x.Rooms, " ")))
 					}
 				})
 			})

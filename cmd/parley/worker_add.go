@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/nats-io/nkeys"
@@ -154,12 +155,12 @@ func addWorker(ctx context.Context, s *session, q contract.WorkerAdd, urls []str
 
 func showWorkerAdded(w io.Writer, m *workerAdded) {
 	fmt.Fprintf(w, "worker\t%s\ncredentials\t%s\nURL\t%s\n\n", m.Worker, m.Creds, strings.Join(m.URLs, " "))
-	file := m.Creds
-	if file == "-" {
+	file := filepath.Base(m.Creds)
+	if m.Creds == "-" {
 		file = m.Worker + ".creds" // where it was put is not known here
 	}
 	fmt.Fprintf(w, "Copy the file to that machine, and there: parley join --creds %s\n", quoted(file))
 	if !m.TLS {
-		fmt.Fprintln(w, "The bus listens on loopback alone (bus.listen): no other machine reaches it.")
+		fmt.Fprintln(w, "The bus listens on loopback alone: for another machine set bus.listen to an address that it reaches, start the node again, and add the worker anew.")
 	}
 }

@@ -26,6 +26,8 @@ const (
 	maxWorkers = 8
 	// maxSilent bounds how many that do not answer, each of which takes legTime.
 	maxSilent = 1
+	// aimFor is how long who comes into an empty room goes where the one before him was sent.
+	aimFor = 2 * legTime
 	// maxSDP bounds an offer or answer in bytes.
 	maxSDP = 64 << 10
 )
@@ -257,7 +259,15 @@ func (l *live) place(leg spot, asked ...string) (string, error) {
 			return at, nil
 		}
 	}
-	return w.choose(from, l.places.workers, asked...)
+	at := l.places.workers
+	if len(at) == 0 && l.s.now().Sub(l.aimed) < aimFor {
+		at = []string{l.aim} // who come at the same time stay together
+	}
+	got, err := w.choose(from, at, asked...)
+	if err == nil {
+		l.aim, l.aimed = got, l.s.now()
+	}
+	return got, err
 }
 
 // openLeg has media make the leg. Who comes back with another offer has another

@@ -57,7 +57,9 @@ type live struct {
 	quality map[string]*quality
 	half    int // seats that wait for audio, as the service was told
 	places  places
-	at      []string // the same workers, as trunks was told
+	aim     string    // where the last leg was sent, who may not be there yet
+	aimed   time.Time // when
+	at      []string  // the same workers, as trunks was told
 }
 
 // load is the actor's Start: the room from its files.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -306,5 +307,29 @@ func TestPlaces(t *testing.T) {
 		if got := fmt.Sprint(p.workers); got != step.want {
 			t.Errorf("%s at %q: %s, want %s", step.id, step.worker, got, step.want)
 		}
+	}
+}
+
+// Who come into an empty room at the same time are at one worker, though another has as few legs.
+func TestWhoComeTogetherStayTogether(t *testing.T) {
+	w := newWorld(t)
+	startMedia(t, w.bus, "m2")
+	w.until("m2 is there", func() bool { return w.conf.s.workers.alive("m2") })
+	var joined sync.WaitGroup
+	for i := range 6 {
+		joined.Go(func() {
+			id := fmt.Sprint("p", i)
+			if _, err := bus.Call(t.Context(), w.c, contract.RoomJoin, browser(id), "main", id); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	joined.Wait()
+	at := map[string]int{}
+	for _, p := range w.get("main").Room.Participants {
+		at[p.Worker]++
+	}
+	if len(at) != 1 {
+		t.Errorf("at %v", at)
 	}
 }

@@ -176,11 +176,13 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 		return err
 	}
 	defer events.Stop()
-	unfollow, err := followAccounts(conn, page)
-	if err != nil {
-		return err
+	if !s.door() {
+		unfollow, err := followAccounts(conn, page)
+		if err != nil {
+			return err
+		}
+		defer unfollow()
 	}
-	defer unfollow()
 	var tidy sync.WaitGroup
 	defer tidy.Wait()
 	reconcile := func() { tidy.Go(func() { s.reconcile(ctx, conn, phones) }) }

@@ -75,7 +75,7 @@ func TestWorkerTakesCalls(t *testing.T) {
 	}
 
 	// What the operator may, nobody may there.
-	for _, path := range []string{"/api/v1/status", "/api/v1/rooms"} {
+	for _, path := range []string{"/api/v1/status", "/api/v1/rooms", "/operator"} {
 		req, err := http.NewRequest(http.MethodGet, door+path, nil)
 		if err != nil {
 			t.Fatal(err)

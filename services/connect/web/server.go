@@ -197,7 +197,11 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /{page}", s.pages.missing)
 	mux.HandleFunc("GET /r/{room}/{rest...}", s.pages.missing)
 	mux.HandleFunc("GET /r/{room}", s.pages.page("room.html"))
-	mux.HandleFunc("GET /operator", s.pages.page("operator.html"))
+	operator := s.pages.page("operator.html")
+	if s.cfg.OperatorToken == "" {
+		operator = s.pages.missing
+	}
+	mux.HandleFunc("GET /operator", operator)
 	mux.HandleFunc("GET /assets/{name...}", s.pages.asset)
 	mux.HandleFunc("GET /favicon.ico", s.pages.page("assets/icon.svg"))
 	mux.HandleFunc("GET /robots.txt", func(w http.ResponseWriter, _ *http.Request) {
