@@ -31,6 +31,7 @@ type fakeMedia struct {
 	listen  map[string]contract.Listen
 	fail    *contract.Error // answers leg.open
 	hold    chan struct{}   // leg.open waits for it
+	came    int             // leg.open, those that wait too
 	maxLegs int
 	trunks  map[string]contract.TrunksSet // the last one of each room
 	refuse  *contract.Error               // answers trunks
@@ -141,6 +142,7 @@ func (m *fakeMedia) joinWorkers(_ context.Context, r *bus.Request[contract.Trunk
 
 func (m *fakeMedia) open(ctx context.Context, r *bus.Request[contract.LegOpen]) (*contract.LegOpened, error) {
 	m.mu.Lock()
+	m.came++
 	hold, fail := m.hold, m.fail
 	m.mu.Unlock()
 	if hold != nil {

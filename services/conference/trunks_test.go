@@ -313,8 +313,19 @@ func TestPlaces(t *testing.T) {
 // Who come into an empty room at the same time are at one worker, though another has as few legs.
 func TestWhoComeTogetherStayTogether(t *testing.T) {
 	w := newWorld(t)
-	startMedia(t, w.bus, "m2")
+	all := []*fakeMedia{w.media, startMedia(t, w.bus, "m2")}
 	w.until("m2 is there", func() bool { return w.conf.s.workers.alive("m2") })
+	hold := make(chan struct{}) // nobody is seated before all were sent somewhere
+	came := func() (n int) {
+		for _, m := range all {
+			m.mu.Lock()
+			m.hold = hold
+			n += m.came
+			m.mu.Unlock()
+		}
+		return n
+	}
+	before := came()
 	var joined sync.WaitGroup
 	for i := range 6 {
 		joined.Go(func() {
@@ -324,6 +335,8 @@ func TestWhoComeTogetherStayTogether(t *testing.T) {
 			}
 		})
 	}
+	w.until("all were sent somewhere", func() bool { return came() == before+6 })
+	close(hold)
 	joined.Wait()
 	at := map[string]int{}
 	for _, p := range w.get("main").Room.Participants {
