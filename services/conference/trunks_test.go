@@ -314,7 +314,7 @@ func TestPlaces(t *testing.T) {
 func TestWhoComeTogetherStayTogether(t *testing.T) {
 	w := newWorld(t)
 	all := []*fakeMedia{w.media, startMedia(t, w.bus, "m2")}
-	w.until("m2 is there", func() bool { return w.conf.s.workers.alive("m2") })
+	w.until("both are there", func() bool { return w.conf.s.workers.alive("m1") && w.conf.s.workers.alive("m2") })
 	hold := make(chan struct{}) // nobody is seated before all were sent somewhere
 	came := func() (n int) {
 		for _, m := range all {
