@@ -59,16 +59,38 @@ func open(sp Spec) (*os.File, error) {
 			return nil, sp.explain(err)
 		}
 		defer c.Close()
-		return c.File()
+		return unwatched(c, sp.Name)
 	case "tcp":
 		l, err := net.Listen("tcp", sp.Addr)
 		if err != nil {
 			return nil, sp.explain(err)
 		}
 		defer l.Close()
-		return l.(*net.TCPListener).File()
+		return unwatched(l.(*net.TCPListener), sp.Name)
 	}
 	return nil, fmt.Errorf("socket %s: network %q", sp.Name, sp.Network)
+}
+
+// unwatched returns a socket as a file of which Go's poller knows nothing: whoever holds a socket in it
+// is woken by each packet that others send or get there. A descriptor that blocks is left alone
+// by it; who inherits one makes it non-blocking again.
+func unwatched(c syscall.Conn, name string) (*os.File, error) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", name, err)
+	}
+	var fd int
+	var derr error
+	if err := rc.Control(func(p uintptr) { fd, derr = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, fmt.Errorf("socket %s: %w", name, err)
+	}
+	if derr == nil {
+		derr = unix.SetNonblock(fd, false)
+	}
+	if derr != nil {
+		return nil, fmt.Errorf("socket %s: %w", name, derr)
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // Probe opens and closes each of specs, to find what is taken.
