@@ -74,13 +74,7 @@ The load generator runs on the same machine and takes CPU of its own.`,
 			for i := range max(len(listeners), len(speakers)) {
 				cfg.Listeners, cfg.Speakers = listeners[min(i, len(listeners)-1)], speakers[min(i, len(speakers)-1)]
 				r, err := bench.Run(cmd.Context(), cfg, node)
-				if cfg.Progress != nil {
-					cfg.Progress("", 0, 0)
-				}
-				if errors.Is(err, bench.ErrConfig) {
-					return usagef("%w", err)
-				}
-				if err != nil {
+				if err := measured(cfg.Progress, err); err != nil {
 					return err
 				}
 				runs = append(runs, r)
@@ -145,6 +139,17 @@ func writePage(file string, fill func(w io.Writer, node string) error) error {
 		return fmt.Errorf("--html: %w", err)
 	}
 	return nil
+}
+
+// measured ends the line of progress, and tells a setting that is wrong from what failed.
+func measured(progress func(string, int, int), err error) error {
+	if progress != nil {
+		progress("", 0, 0)
+	}
+	if errors.Is(err, bench.ErrConfig) {
+		return usagef("%w", err)
+	}
+	return err
 }
 
 // benchProgress writes one line that is overwritten, on a terminal only.

@@ -45,15 +45,12 @@ For each process, and before all for nobody at all, since a busy machine costs a
   parley bench chaos --kill media,bus --transport srtp --json`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := word("room", room); err != nil {
-				return err
-			}
-			s, err := a.open(cmd)
+			node, done, err := a.bench(cmd, room)
 			if err != nil {
 				return err
 			}
-			defer s.Close()
-			n := &ruin{benchNode: benchNode{s: s, room: room}}
+			defer done()
+			n := &ruin{node}
 			for _, p := range c.Kill {
 				if _, _, err := n.pid(cmd.Context(), p); err != nil {
 					return err
@@ -61,13 +58,7 @@ For each process, and before all for nobody at all, since a busy machine costs a
 			}
 			c.Progress = a.benchProgress()
 			r, err := bench.Wreck(cmd.Context(), c, n)
-			if c.Progress != nil {
-				c.Progress("", 0, 0)
-			}
-			if errors.Is(err, bench.ErrConfig) {
-				return usagef("%w", err)
-			}
-			if err != nil {
+			if err := measured(c.Progress, err); err != nil {
 				return err
 			}
 			if err := writePage(file, func(w io.Writer, node string) error { return bench.ChaosHTML(w, node, r) }); err != nil {
@@ -87,7 +78,7 @@ For each process, and before all for nobody at all, since a busy machine costs a
 	f.IntVar(&c.Speakers, "speakers", 3, "how many of them speak")
 	f.IntVar(&c.Times, "times", 10, "how often each process is killed")
 	f.StringSliceVar(&c.Kill, "kill", []string{"identity", "dht", "swarm", "conference", "connect", "bus", "media"}, "processes to kill, in this order")
-	f.StringVar(&c.Transport, "transport", bench.RTP, "rtp, or srtp for AES_CM_128_HMAC_SHA1_80")
+	f.StringVar(&c.Transport, "transport", bench.RTP, transportsHelp)
 	f.StringVar(&file, "html", "", "write a page with plots to this file")
 	f.StringVar(&room, "room", "main", "room to join")
 	completeFlag(cmd, "room", completeRoomFlag(a))
@@ -102,7 +93,7 @@ func showChaos(w io.Writer, r *bench.ChaosReport) {
 }
 
 // ruin is the node as who kills its processes sees it.
-type ruin struct{ benchNode }
+type ruin struct{ *benchNode }
 
 // pid finds a process of the node on this machine. ready: it serves.
 func (n *ruin) pid(ctx context.Context, process string) (pid int, ready bool, err error) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -33,13 +32,7 @@ cores, how much more that is than with nobody, and the memory that came to it.`,
 			defer done()
 			cfg.Progress = a.benchProgress()
 			r, err := bench.RunIdle(cmd.Context(), cfg, node, node)
-			if cfg.Progress != nil {
-				cfg.Progress("", 0, 0)
-			}
-			if errors.Is(err, bench.ErrConfig) {
-				return usagef("%w", err)
-			}
-			if err != nil {
+			if err := measured(cfg.Progress, err); err != nil {
 				return err
 			}
 			if err := writePage(file, r.HTML); err != nil {

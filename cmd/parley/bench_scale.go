@@ -41,13 +41,7 @@ bear, frames are late, and generator_skipped says that the run is worth nothing.
 			}
 			cfg.Progress = a.benchProgress()
 			r, err := a.scale(cmd, cfg, inside)
-			if cfg.Progress != nil {
-				cfg.Progress("", 0, 0)
-			}
-			if errors.Is(err, bench.ErrConfig) {
-				return usagef("%w", err)
-			}
-			if err != nil {
+			if err := measured(cfg.Progress, err); err != nil {
 				return err
 			}
 			if err := writePage(file, r.HTML); err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -44,13 +43,7 @@ the run goes on. After the end all leave, and the processes are looked at once m
 			defer done()
 			cfg.Progress = a.benchProgress()
 			r, err := bench.RunSoak(cmd.Context(), cfg, node)
-			if cfg.Progress != nil {
-				cfg.Progress("", 0, 0)
-			}
-			if errors.Is(err, bench.ErrConfig) {
-				return usagef("%w", err)
-			}
-			if err != nil {
+			if err := measured(cfg.Progress, err); err != nil {
 				return err
 			}
 			if err := writePage(file, r.HTML); err != nil {
