@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// Where each process is written. The bus package itself waits for the account, and packages
+// Where each process is written. The bus package itself waits for the account and turns the pages of lists, and packages
 // gate and remotekey do for several what they say.
 var code = map[string][]string{
-	"up": {"cmd/parley", "bus/bus.go"}, "cli": {"cmd/parley", "sdk/go"}, "bus": {"bus/embed"}, "identity": {"services/identity"},
+	"up": {"cmd/parley", "bus/bus.go"}, "cli": {"cmd/parley", "sdk/go", "bus/rooms.go"}, "bus": {"bus/embed"}, "identity": {"services/identity"},
 	"dht": {"services/dht", "bus/bus.go", "bus/gate"}, "connect": {"services/connect", "bus/bus.go", "bus/gate", "bus/remotekey"}, "media": {"services/media", "bus/bus.go"},
 	"swarm": {"services/swarm", "bus/bus.go", "bus/gate", "bus/remotekey"}, "conference": {"services/conference", "bus/bus.go"},
 }
