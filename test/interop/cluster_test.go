@@ -20,9 +20,9 @@ import (
 	parley "github.com/parley-jami/parley/sdk/go"
 )
 
-// TestNodeIsGone: three servers of the bus, a worker and a conference that stands by beside the node. All
+// TestNodeIsGone: three servers of the bus, a worker that takes calls and a conference that stands by beside the node. All
 // processes of the node are killed at once: who is at the worker goes on hearing, the other conference takes
-// the room over, and when the node is back what was acknowledged is there.
+// the room over, pages and phones join at the worker, and when the node is back what was acknowledged is there.
 func TestNodeIsGone(t *testing.T) {
 	port := func(base, off int) string { return fmt.Sprintf("127.0.0.1:%d", base+off) }
 	bases := [3]int{0, freeBase(t), freeBase(t)}
@@ -48,7 +48,12 @@ func TestNodeIsGone(t *testing.T) {
 				"--bus.cluster_server", fmt.Sprintf("s%d", i), "--bus.cluster_listen", port(bases[i], 27), "--bus.cluster_routes", port(bases[0], 27)+","+port(bases[3-i], 27))
 		}
 	})
-	n.joinWorker("hall2")
+	hall2, door := n.addWorker("hall2", "--calls"), freeBase(t)
+	n.join(hall2, "hall2", "--http.listen", port(door, 10), "--http.tls_listen", "", "--sip.listen", port(door, 11), "--sip.tls_listen", "")
+	offer, err := os.ReadFile("testdata/offer.sdp")
+	if err != nil {
+		t.Fatal(err)
+	}
 	spare := filepath.Join(t.TempDir(), "spare.creds")
 	n.parley("worker", "add", "spare", "--conference", "--out", spare)
 	standby := start(t, n.bin, "join", "--creds", spare, "--data", t.TempDir(), "--admin.listen", "")
@@ -119,6 +124,45 @@ func TestNodeIsGone(t *testing.T) {
 	if gaps.longest() > 10*time.Second {
 		t.Errorf("nothing was heard for %v", gaps.longest())
 	}
+
+	// Who joins at the worker while the node is gone.
+	var page string
+	for limit := time.Now().Add(30 * time.Second); page != "ok" && time.Now().Before(limit); {
+		page = pageAt(t, port(door, 10), string(offer), 1)
+	}
+	if page != "ok" {
+		t.Errorf("a page at the worker: %s", page)
+	}
+	phone := n.call(phone{name: "udp", freq: 700, codec: "opus/48000/1", transport: "udp", sip: port(door, 11)}, door+30)
+	until := func(what string, ok func() bool) { // n.wait wants the node
+		t.Helper()
+		for limit := time.Now().Add(30 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(limit) {
+				t.Fatalf("not within 30 s: %s\n%s", what, hall2.out.String())
+			}
+		}
+	}
+	until("the phone speaks in the room", func() bool {
+		r, err := parley.Call(ctx, ear, contract.RoomGet, contract.None{})
+		if err != nil {
+			return false
+		}
+		for _, p := range r.Room.Participants {
+			if p.Kind == contract.KindSIP && p.Connected && p.Speaking {
+				return true
+			}
+		}
+		return false
+	})
+	until("the phone hears the speaker", func() bool {
+		heard, err := phone.recording()
+		if err != nil {
+			return false
+		}
+		s, err := fresh(heard, 400)
+		return err == nil && levelOf(s, 440) > -40
+	})
+	fmt.Printf("cluster: the node is gone: a page (%s) and a phone join at the worker, after %v\n", page, time.Since(gone).Round(time.Millisecond))
 
 	n.start()
 	lost := 0

@@ -140,9 +140,14 @@ func TestJoinStorm(t *testing.T) {
 
 // page joins by a WebSocket, which it then closes, and returns the answer.
 func (n *node) page(t *testing.T, offer string, i int) string {
+	return pageAt(t, fmt.Sprintf("127.0.0.1:%d", n.base), offer, i)
+}
+
+// pageAt does so at an address.
+func pageAt(t *testing.T, at, offer string, i int) string {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	c, res, err := websocket.Dial(ctx, fmt.Sprintf("ws://127.0.0.1:%d/ws", n.base), &websocket.DialOptions{HTTPClient: from(fmt.Sprintf("127.5.%d.%d", i/250%250, 1+i%250))})
+	c, res, err := websocket.Dial(ctx, "ws://"+at+"/ws", &websocket.DialOptions{HTTPClient: from(fmt.Sprintf("127.5.%d.%d", i/250%250, 1+i%250))})
 	if err != nil {
 		if res != nil {
 			return fmt.Sprint("HTTP ", res.StatusCode)
