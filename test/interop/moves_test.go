@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TestEverybodyMoves: a stock daemon, Chromium, two phones and a bot are at a worker that is drained, and go to
+// TestEverybodyMoves: a stock daemon, Chromium, two phones and a bot hear each other while datagrams are lost and late. Then they are at a worker that is drained, and go to
 // another one without a gap; then the machine of that one is gone at once, and they are back at the
 // first within seconds. Nobody leaves the room, and everybody hears everybody.
 func TestEverybodyMoves(t *testing.T) {
@@ -39,20 +39,26 @@ func TestEverybodyMoves(t *testing.T) {
 	everybody("before")
 	people := n.roster()
 
-	// One of twenty datagrams that come is lost, the phones' signalling among them.
+	// One of twenty datagrams that come is lost, the phones' signalling among them, and each is up to 50 ms late.
+	fair := startLate(t, 50*time.Millisecond, "eth0", rigSUT, "10.77.0.0/24")
 	run(t, "nft", "add table inet bad; add chain inet bad in { type filter hook input priority 0; policy accept; }; "+
 		"add rule inet bad in meta l4proto udp numgen random mod 100 < 5 counter drop")
 	gaps := p.gaps(t, heard, 10*time.Second, func() {})
 	t.Log(strings.TrimSpace(run(t, "nft", "list", "table", "inet", "bad")))
-	fmt.Printf("moves: 5 %% of all datagrams are lost: longest gaps: %s\n", gaps)
+	fmt.Printf("moves: 5 %% of all datagrams are lost, and each is up to 50 ms late: longest gaps: %s\n", gaps)
 	if worst := gaps.worst(); worst > 3*time.Second {
 		t.Errorf("5 %% lost: somebody heard nothing for %v: %s", worst, gaps)
 	}
-	everybody("while 5 % are lost")
+	everybody("while 5 % are lost and all are late")
 	if got := n.roster(); !slices.Equal(got, people) {
 		t.Errorf("5 %% lost: %v were in the room, now %v", people, got)
 	}
 	run(t, "nft", "delete", "table", "inet", "bad")
+	if n := fair(); n < 1500 {
+		t.Errorf("%d datagrams were late: they went another way", n)
+	} else {
+		fmt.Printf("moves: %d datagrams were late\n", n)
+	}
 
 	hall2 := n.joinWorker("hall2", "--media.loudest", "8")
 	at := func(worker string) bool {
