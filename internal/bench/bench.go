@@ -42,6 +42,7 @@ type Process struct {
 	Goroutines int
 	Heap       int64 // bytes in use
 	Ticks      Ticks // of a process that mixes
+	Told       bool
 }
 
 // Ticks is how a mixer has kept its time since its start.
@@ -167,6 +168,8 @@ type Mixer struct {
 	Missed  float64 `json:"missed"`  // ticks whose time had passed when the room was woken
 	TickMs  float64 `json:"tick_ms"` // of work, on average
 	Refused float64 `json:"refused"` // packets that the kernel did not take
+	// Untold are the workers whose ticks are not among these: nobody tells them here.
+	Untold []string `json:"untold,omitempty"`
 }
 
 // Delay is what the node adds, in ms; see the package comment. Found is how many

@@ -126,6 +126,10 @@ func sums(first, last []Process, elapsed float64) (cpu map[string]float64, rss m
 func mixer(first, last []Process) (m Mixer) {
 	var spent float64
 	for _, p := range last {
+		if p.Worker != "" && !p.Told {
+			m.Untold = append(m.Untold, p.Worker)
+			continue
+		}
 		was := processOf(first, p).Ticks
 		m.Ticks += p.Ticks.Done - was.Done
 		m.Missed += p.Ticks.Missed - was.Missed
