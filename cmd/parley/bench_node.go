@@ -178,6 +178,7 @@ func (m measures) add(p bench.Process, label string) bench.Process {
 			Missed:   m.value("parley_media_ticks_total", label, "result", "missed"),
 			Spent:    m.value("parley_media_tick_seconds_total", label),
 			Refused:  m.value("parley_media_dropped_total", label, "reason", "send"),
+			Shedding: m.value("parley_media_shedding_rooms", label),
 			TrunkOut: m.value("parley_media_trunk_packets", label, "direction", "out"),
 			TrunkIn:  m.value("parley_media_trunk_packets", label, "direction", "in"),
 		}

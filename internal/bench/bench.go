@@ -49,6 +49,7 @@ type Ticks struct {
 	Done, Missed float64
 	Spent        float64 // seconds
 	Refused      float64 // packets that the kernel did not take
+	Shedding     float64 // rooms that give their listeners longer packets now
 	TrunkOut     float64 // packets on the trunks that are there
 	TrunkIn      float64
 }
@@ -167,6 +168,9 @@ type Mixer struct {
 	Missed  float64 `json:"missed"`  // ticks whose time had passed when the room was woken
 	TickMs  float64 `json:"tick_ms"` // of work, on average
 	Refused float64 `json:"refused"` // packets that the kernel did not take
+	// Shedding is how many rooms gave their listeners packets of 40 or 60 ms at the beginning or the end, as they
+	// could not keep their time: less CPU and more delay.
+	Shedding float64 `json:"shedding"`
 }
 
 // Delay is what the node adds, in ms; see the package comment. Found is how many
