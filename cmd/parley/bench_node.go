@@ -122,7 +122,11 @@ type measures map[string]*dto.MetricFamily
 
 // metrics asks for those of a process, or the supervisor for those of all.
 func metrics(ctx context.Context, c *http.Client) (measures, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://process/metrics", nil)
+	return metricsAt(ctx, c, "http://process/metrics")
+}
+
+func metricsAt(ctx context.Context, c *http.Client, url string) (measures, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -89,9 +89,11 @@ type Config struct {
 	// Progress is called now and then with what is being done; nil: never.
 	Progress func(what string, done, of int)
 
-	warm  time.Duration // before measuring; when 0, 3 s and 4 ms for each leg
-	net   [2]byte       // the /16 of the legs; loopback when 0
-	apart bool          // by the address that serves a leg
+	warm   time.Duration // before measuring; when 0, 3 s and 4 ms for each leg
+	spread int           // into how many groups of addresses the legs go, up to maxGroups; 1 when 0
+	frames bool          // note the time of each frame
+	net    [2]byte       // the /16 of the legs; loopback when 0
+	apart  bool          // by the address that serves a leg
 }
 
 // Bounds of [Config].
@@ -303,17 +305,20 @@ feed:
 
 // bring has a leg join and connect.
 func (g *generator) bring(ctx context.Context, node Node, l *leg) error {
-	answer, err := node.Join(ctx, Wish{ID: l.id, Addr: l.addr.String(), Offer: l.offer(g.port), Muted: !l.speaks, Browser: l.dtls})
+	w := l.newWay()
+	answer, err := node.Join(ctx, Wish{ID: l.id, Addr: l.addr.String(), Offer: l.offer(w, g.port), Muted: !l.speaks, Browser: l.dtls})
 	if err != nil {
 		return err
 	}
-	if err := l.accept(answer); err != nil {
+	if err := l.accept(w, answer); err != nil {
 		return err
 	}
+	l.way.Store(w)
+	l.home = w.to.Addr()
 	if !l.dtls {
 		return nil
 	}
-	if err := l.connect(ctx, g.sock); err != nil {
+	if err := l.connect(ctx, g.sock, w); err != nil {
 		return err
 	}
 	return g.keep(l, make([]byte, 0, 256)) // with its first report the node lets go of the handshake

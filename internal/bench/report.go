@@ -204,11 +204,14 @@ func (l *leg) decode() ([]heard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opus decoder: %w", err)
 	}
+	// On the way some may have passed others.
+	slices.SortStableFunc(l.got.packets, func(a, b packet) int { return int(int32(a.ts - b.ts)) })
 	var out []heard
+	in := l.way.Load().in
 	for _, p := range l.got.packets {
 		raw := p.raw
-		if l.in != nil {
-			if raw, err = l.in.DecryptRTP(nil, raw, nil); err != nil {
+		if in != nil {
+			if raw, err = in.DecryptRTP(nil, raw, nil); err != nil {
 				return nil, fmt.Errorf("what %s got: %w", l.id, err)
 			}
 		}

@@ -43,7 +43,7 @@ rig+='|TestConversationWithStock|TestNodeStartsAConversation|TestGroupWithStock|
 node='TestAccountsOnTheOperatorsPage|TestOperatorsPageWithManyAccounts|TestOrganisationOnTheOperatorsPage|TestDamagedState'
 node+='|TestSim|TestBenchSoak|TestBenchKeys|TestBenchScale|TestRefusedStarts|TestPrivateKeysStayInIdentity|TestPhoneWithPIN|TestAnotherAccountsRooms|TestExamples|TestStorageKey'
 node+='|TestNodesWithoutTCP|TestNodesBehindNATs|TestMuteOutlivesTheSeat|TestBotsOutliveTheNode|TestMalformedSignalling|TestBrowserWithoutUDP|TestDevicesAreShutOut|TestFullDisk'
-node+='|TestRoomOverTwoWorkers|TestRefusedWorkers|TestWorkerIsRevoked|TestWorkerTakesCalls|TestStartOnAnExistingAccount|TestBrowserWithUDPNeedsNoRelay|TestBrowserWithTLSAlone|TestBenchChaos|TestHowParticipantsAreConnected|TestNodeCallsPhones'
+node+='|TestRoomOverTwoWorkers|TestRefusedWorkers|TestWorkerIsRevoked|TestWorkerTakesCalls|TestStartOnAnExistingAccount|TestBrowserWithUDPNeedsNoRelay|TestBrowserWithTLSAlone|TestBenchChaos|TestBenchChaosMachines|TestHowParticipantsAreConnected|TestNodeCallsPhones'
 export scratch rig node
 if gone=$(tr '|' '\n' <<<"$rig|$node" | grep -vxFf <("$scratch/interop.test" -test.list .)); then
   echo "interop: run.sh names tests that are not there:" $gone >&2
