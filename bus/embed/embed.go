@@ -144,6 +144,9 @@ func (b *Bus) Run(ctx context.Context) error {
 	}
 	defer n.stop()
 	b.server.Store(n.srv)
+	if err := n.measured(b.env.Registry); err != nil {
+		return err
+	}
 	// Credentials come after the server listens: who finds them can connect.
 	if err := writeCreds(creds); err != nil {
 		return err

@@ -47,9 +47,10 @@ The speakers come on top of the listeners. Printed are, while all are in the roo
   on_time                share of the 20 ms frames that reached their listener within
                          20 ms of his clock (the median of arrival minus RTP time);
                          a frame that never came counts as late, and absent is their share
-  mixer                  its ticks of 20 ms, those it missed, and how long one took on average;
-                         "untold" are the workers on other machines, whose ticks are not
-                         counted: look at their own /metrics (admin.listen)
+  mixer                  its ticks of 20 ms, those it missed, how long one took on average, and
+                         whether it sheds load, which costs less CPU and more delay; "untold"
+                         are the workers on other machines, whose ticks are not counted: look
+                         at their own /metrics (admin.listen)
   generator_dropped,     what the load generator itself lost or left out: such a run says
   generator_skipped      nothing about the node
   delay_ms               from a packet in to its sound out, by chirps in a speaker's
@@ -123,6 +124,9 @@ func showRun(w io.Writer, r *bench.Report) {
 	fmt.Fprintf(w, "media\t%.3f ms/s a listener, %.3f a leg; %d bytes a leg\n", r.MsPerSecondPerListen, r.MsPerSecondPerLeg, r.BytesPerListener)
 	fmt.Fprintf(w, "on time\t%.3f %%; %.3f %% never came\n", r.OnTimePct(), 100*r.Absent)
 	fmt.Fprintf(w, "ticks\t%.0f of %.2f ms, %.0f missed%s\n", r.Mixer.Ticks, r.Mixer.TickMs, r.Mixer.Missed, untold(r.Mixer.Untold))
+	if r.Mixer.Shedding > 0 {
+		fmt.Fprintf(w, "shedding\tlisteners got packets of 40 or 60 ms, as 20 ms were too little for all of them (--media.shed)\n")
+	}
 	if r.Dropped+uint32(r.Skipped) > 0 {
 		fmt.Fprintf(w, "generator\tlost %d packets and left out %d frames of each speaker: it had too little CPU\n", r.Dropped, r.Skipped)
 	}

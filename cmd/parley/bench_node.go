@@ -126,7 +126,11 @@ type measures map[string]*dto.MetricFamily
 
 // metrics asks for those of a process, or the supervisor for those of all.
 func metrics(ctx context.Context, c *http.Client) (measures, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://process/metrics", nil)
+	return metricsAt(ctx, c, "http://process/metrics")
+}
+
+func metricsAt(ctx context.Context, c *http.Client, url string) (measures, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -183,6 +187,7 @@ func (m measures) add(p bench.Process, label string) bench.Process {
 			Missed:   m.value("parley_media_ticks_total", label, "result", "missed"),
 			Spent:    m.value("parley_media_tick_seconds_total", label),
 			Refused:  m.value("parley_media_dropped_total", label, "reason", "send"),
+			Shedding: m.value("parley_media_shedding_rooms", label),
 			TrunkOut: m.value("parley_media_trunk_packets", label, "direction", "out"),
 			TrunkIn:  m.value("parley_media_trunk_packets", label, "direction", "in"),
 		}

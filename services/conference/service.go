@@ -39,9 +39,10 @@ type Service struct {
 	drainMu sync.Mutex // held while the drained workers change
 	formers *orders    // that end legs which go on at another worker
 	trunks  *trunks
+	asking  chan struct{} // holds an element for each conversation that swarm is asked for in the background
 	now     func() time.Time
-	// botGrace is room.BotGrace; tests are less patient.
-	botGrace time.Duration
+	// botGrace is room.BotGrace, leaseTime leaseTTL; tests are less patient.
+	botGrace, leaseTime time.Duration
 
 	// fixed after the start of Run
 	ctx         context.Context //nolint:containedctx // of what the process does in the background
@@ -71,7 +72,8 @@ type Service struct {
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	s := &Service{env: env, log: env.Log, metrics: newMetrics(env.Registry), now: time.Now, botGrace: room.BotGrace, page: contract.RoomPage, exist: map[string]error{}}
+	s := &Service{env: env, log: env.Log, metrics: newMetrics(env.Registry), now: time.Now, asking: make(chan struct{}, conversationsAtOnce),
+		botGrace: room.BotGrace, leaseTime: leaseTTL, page: contract.RoomPage, exist: map[string]error{}}
 	s.workers = newWorkers(env.Config.Media.Worker, s.now)
 	s.orders = newOrders(s.log, s.metrics, s.sendOrder)
 	s.formers = newOrders(s.log, s.metrics, s.sendOrder)

@@ -51,7 +51,7 @@ group2+='|TestDevicesAreShutOut|TestBrowserWithTLSAlone|TestSim|TestFullDisk|Tes
 group3='TestStockBehindOurProxy|TestArchivesAndStockDaemons|TestBenchKeys|TestRoomOverTwoWorkers|TestDevicesMeetOverOpenDHT'
 group3+='|TestNodesWithoutTCP|TestExamples|TestOurDeviceInStockDaemons|TestStockFetchesAFile|TestStockInCall|TestNodesBehindNATs'
 group3+='|TestMessagesOverOpenDHT|TestStockConnects|TestHowParticipantsAreConnected|TestNodeStartsAConversation'
-group3+='|TestBrowserWithUDPNeedsNoRelay|TestAnotherAccountsRooms|TestStartOnAnExistingAccount|TestPhoneWithPIN'
+group3+='|TestBrowserWithUDPNeedsNoRelay|TestAnotherAccountsRooms|TestStartOnAnExistingAccount|TestPhoneWithPIN|TestBenchChaosMachines'
 beside="$group1|$group2|$group3"
 export scratch group1 group2 group3 beside
 if gone=$(tr '|' '\n' <<<"$beside" | grep -vxFf <("$scratch/interop.test" -test.list .)); then
