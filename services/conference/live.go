@@ -57,6 +57,8 @@ type live struct {
 	quality map[string]*quality
 	half    int // seats that wait for audio, as the service was told
 	places  places
+	lists   int       // how many participants newcomers may be told of now
+	listsAt time.Time // when that was
 	aim     string    // where the last leg was sent, who may not be there yet
 	aimed   time.Time // when
 	at      []string  // the same workers, as trunks was told
