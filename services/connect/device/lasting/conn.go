@@ -78,8 +78,9 @@ type Conn struct {
 	order uint64
 
 	once  sync.Once
-	timer *time.Timer
 	tmu   sync.Mutex
+	timer *time.Timer // of the keep-alive; nil: none any more
+	calm  *time.Timer // nil: the connection is new
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -197,6 +198,9 @@ func restore(k sockets.Kept, about func([]byte, net.Addr) (Config, error)) (_ *C
 	if m.head.id != k.ID {
 		return nil, fmt.Errorf("%w: it is another one's", errDamaged)
 	}
+	if m.head.tries.Add(1) > maxTries {
+		return nil, errTries
+	}
 	x := &Conn{tcp: c, id: k.ID, m: m}
 	if x.cfg, err = about(append([]byte(nil), m.info[:m.head.infoLen]...), c.RemoteAddr()); err != nil {
 		return nil, err
@@ -254,14 +258,29 @@ func (c *Conn) goOn(read, written uint64) (err error) {
 	return nil
 }
 
+// A process that a connection is the death of is no more than the first of so many, each of which dies sooner
+// than in calmTime: after some 12 s, with the pauses of package supervise, the node does without it.
+const (
+	maxTries = 8
+	calmTime = 5 * time.Second
+)
+
 // begin sends a frame now and then.
 func (c *Conn) begin() {
-	if c.cfg.KeepAlive == nil {
-		return
-	}
 	c.tmu.Lock()
 	defer c.tmu.Unlock()
-	c.timer = time.AfterFunc(c.cfg.Pause(), c.keep)
+	if c.was != nil {
+		c.calm = time.AfterFunc(calmTime, func() {
+			c.nmu.Lock()
+			defer c.nmu.Unlock()
+			if !c.gone {
+				c.m.head.tries.Store(0)
+			}
+		})
+	}
+	if c.cfg.KeepAlive != nil {
+		c.timer = time.AfterFunc(c.cfg.Pause(), c.keep)
+	}
 }
 
 func (c *Conn) keep() {
@@ -272,6 +291,19 @@ func (c *Conn) keep() {
 	defer c.tmu.Unlock()
 	if c.timer != nil {
 		c.timer.Reset(c.cfg.Pause())
+	}
+}
+
+// stop ends what goes on by itself.
+func (c *Conn) stop() {
+	c.tmu.Lock()
+	defer c.tmu.Unlock()
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
+	}
+	if c.calm != nil {
+		c.calm.Stop()
 	}
 }
 
@@ -287,12 +319,7 @@ func (c *Conn) ID() uint64 {
 func (c *Conn) Close() error {
 	var err error
 	c.once.Do(func() {
-		c.tmu.Lock()
-		if c.timer != nil {
-			c.timer.Stop()
-			c.timer = nil
-		}
-		c.tmu.Unlock()
+		c.stop()
 		err = c.tcp.SetWriteDeadline(time.Now().Add(closeTime)) // who is writing ends too
 		cut := time.AfterFunc(2*closeTime, func() { c.tcp.Close() })
 		c.end()

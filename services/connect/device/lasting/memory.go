@@ -48,7 +48,7 @@ type header struct {
 	_             uint16
 	read, written uint64 // positions of the kernel at the stream's beginning
 	due           atomic.Uint32
-	_             uint32
+	tries         atomic.Uint32 // processes that went on with it, one soon after the other
 	in            turn[inState]
 	out           turn[outState]
 	complete      atomic.Uint32 // 1: all of the above is there
@@ -103,6 +103,7 @@ var magic = [8]byte{'p', 'a', 'r', 'l', 'e', 'y', 'd', 'c'}
 var (
 	errForeign = errors.New("the memory of the connection is not of this program's version")
 	errDamaged = errors.New("the memory of the connection is damaged")
+	errTries   = errors.New("process after process has died that went on with the connection")
 )
 
 // seals keep a memory's size as it is: what is mapped can't vanish.

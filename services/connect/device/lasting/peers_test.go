@@ -160,15 +160,12 @@ var both = sync.OnceValues(func() (one, two *devicetest.Device) {
 // abandon leaves a connection as a process does that is killed: its descriptors are closed.
 func (c *Conn) abandon(t *testing.T) {
 	t.Helper()
-	c.tmu.Lock()
-	if c.timer != nil {
-		c.timer.Stop()
-	}
-	c.tmu.Unlock()
+	c.stop()
 	c.tcp.Close()
-	c.wmu.Lock()
+	c.nmu.Lock()
+	defer c.nmu.Unlock()
+	c.gone = true
 	c.m.unmap()
-	c.wmu.Unlock()
 }
 
 // Processes follow one another on a connection with crypto/tls: what each side writes the other one reads.
@@ -317,6 +314,7 @@ func TestRefused(t *testing.T) {
 		"more was read":       {func(m *mapping) { m.head.read -= inSize + 1 }, errDamaged},
 		"less was written":    {func(m *mapping) { m.head.written++ }, errDamaged},
 		"in the midst of it":  {func(m *mapping) { s := m.head.in.get(); s.skip = 5; m.head.in.set(s) }, os.ErrDeadlineExceeded},
+		"tried too often":     {func(m *mapping) { m.head.tries.Store(maxTries) }, errTries},
 		"beyond the memory":   {func(m *mapping) { s := m.head.in.get(); s.at = inSize + 1; m.head.in.set(s) }, errDamaged},
 		"a note that is none": {func(m *mapping) { m.note[3].n = noteSize + 1 }, errDamaged},
 	} {
