@@ -213,6 +213,7 @@ func (n *openedNode) open(cfg *config.Config) error {
 	if n.held["connect"], err = sockets.Open(sockets.ConnectSpecs(cfg)); err != nil {
 		return err
 	}
+	n.held["connect"].Keep() // connections to Jami devices, with their calls
 	if n.held["media"], err = sockets.Open(media); err != nil {
 		return err
 	}

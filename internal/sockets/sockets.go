@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,6 +34,7 @@ type Spec struct{ Name, Network, Addr, Setting string }
 type Set struct {
 	names []string
 	files []*os.File
+	keep  *keeper // nil: nothing but these
 }
 
 // Open opens every socket; on an error those already open are closed. The error
@@ -130,20 +132,35 @@ func (sp Spec) explain(err error) error {
 	return fmt.Errorf("%s: %s %s: %w", setting, sp.Network, sp.Addr, err)
 }
 
-// Files returns the files for exec.Cmd.ExtraFiles and the entry for its Env.
-func (s *Set) Files() ([]*os.File, string) {
+// Files returns the files for exec.Cmd.ExtraFiles and the entry for its Env. It is called once for each
+// start of a child, after the one before has ended; started is called when the child has them.
+func (s *Set) Files() (files []*os.File, env string, started func(), err error) {
+	started = func() {}
 	if s == nil {
-		return nil, Env + "="
+		return nil, Env + "=", started, nil
 	}
 	parts := make([]string, len(s.names))
 	for i, n := range s.names {
 		parts[i] = n + "=" + strconv.Itoa(firstFD+i)
 	}
-	return s.files, Env + "=" + strings.Join(parts, ",")
+	files = s.files
+	if s.keep != nil {
+		theirs, err := s.keep.next()
+		if err != nil {
+			return nil, "", nil, err
+		}
+		started = func() { theirs.Close() }
+		parts = append(parts, keeping+"="+strconv.Itoa(firstFD+len(files)))
+		files = append(slices.Clone(files), theirs)
+	}
+	return files, Env + "=" + strings.Join(parts, ","), started, nil
 }
 
 // Close closes the supervisor's copies.
 func (s *Set) Close() {
+	if s.keep != nil {
+		s.keep.close()
+	}
 	for _, f := range s.files {
 		f.Close()
 	}

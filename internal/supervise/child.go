@@ -84,7 +84,11 @@ func (c *child) once() (err error, stopped bool) {
 	out := &lineWriter{out: c.s.o.Out}
 	cmd := exec.Command(c.s.o.Path, c.s.o.Args(c.Name)...)
 	cmd.Args[0] = "parley"
-	files, env := c.Sockets.Files()
+	files, env, started, err := c.Sockets.Files()
+	if err != nil {
+		return err, false
+	}
+	defer started()
 	cmd.ExtraFiles = append(append([]*os.File{}, files...), c.s.o.Inherit...)
 	cmd.Env = append(slices.Concat(c.s.o.Env, c.s.o.EnvOf[c.Name]), env)
 	cmd.Stdout, cmd.Stderr = out, out // the same: one pipe, lines in order
@@ -104,6 +108,7 @@ func (c *child) once() (err error, stopped bool) {
 	}
 	c.proc, c.since = cmd.Process, time.Now()
 	c.mu.Unlock()
+	started()
 	c.log.Debug("process started", zap.Int("pid", cmd.Process.Pid))
 
 	err = cmd.Wait()

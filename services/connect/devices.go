@@ -25,6 +25,7 @@ import (
 	"github.com/parley-jami/parley/services/connect/device/icetcp"
 	"github.com/parley-jami/parley/services/connect/device/iceudp"
 	"github.com/parley-jami/parley/services/connect/device/secure"
+	"github.com/parley-jami/parley/services/connect/sip"
 )
 
 // An account that could not be made ready is tried again after the first of these,
@@ -73,8 +74,9 @@ func (s *Service) openDevices() (p devicePorts, err error) {
 	return p, nil
 }
 
-// buildDevices makes what serves the ports. handlers take the channels that devices open.
-func (s *Service) buildDevices(ports devicePorts, dir string, conn *bus.Conn, gates *gate.Set, handlers map[string]channel.Handler) (*devices, error) {
+// buildDevices makes what serves the ports. handlers take the channels that devices open;
+// phones have the calls.
+func (s *Service) buildDevices(ports devicePorts, dir string, conn *bus.Conn, gates *gate.Set, phones *sip.Server, handlers map[string]channel.Handler) (*devices, error) {
 	var public []netip.Addr
 	for _, p := range s.env.Config.Jami.Public {
 		ip, err := netip.ParseAddr(p)
@@ -96,7 +98,13 @@ func (s *Service) buildDevices(ports devicePorts, dir string, conn *bus.Conn, ga
 	if ports.udp != nil {
 		d.udp = iceudp.NewPort(ports.udp, iceudp.Options{Public: public, STUN: s.env.Config.Media.STUN, Log: d.log, Stray: metrics.Stray})
 	}
-	d.manager = device.New(device.Config{Listener: d.port, UDP: d.udp, Overlay: sender{conn}, Treated: treated, Handlers: handlers, Log: d.log, Metrics: metrics})
+	keep, kept, err := sockets.OpenKeep()
+	if err != nil { // calls end with the process then, as they do without a supervisor
+		d.log.Error("connections to devices are not kept", zap.Error(err))
+	}
+	d.manager = device.New(device.Config{Listener: d.port, UDP: d.udp, Overlay: sender{conn}, Treated: treated, Handlers: handlers, Log: d.log, Metrics: metrics,
+		Keep: keep, Kept: kept, Lost: phones.Lost})
+	phones.Expect(d.manager.Expected())
 	return d, nil
 }
 
@@ -142,6 +150,7 @@ func (d *devices) run(ctx context.Context) error {
 			again, wait = time.After(wait), min(2*wait, devicesMost)
 		} else {
 			wait = devicesFirst
+			d.manager.Settle()
 		}
 		select {
 		case <-ctx.Done():

@@ -156,6 +156,15 @@ func (p phones) Enter(ctx context.Context, c sip.Call) (_ string, err error) {
 	return j.SDP, nil
 }
 
+// Again implements [sip.Rooms]: who is banned later is put out, as after Enter.
+func (p phones) Again(ctx context.Context, c sip.Call) error {
+	stop, err := p.bar(ctx, c)
+	if err == nil {
+		p.barred.note(c.Room, c.ID, stop)
+	}
+	return err
+}
+
 func signalled(s sip.Signalled) *contract.Signalled {
 	if s == (sip.Signalled{}) {
 		return nil

@@ -36,6 +36,7 @@ import (
 	"github.com/parley-jami/parley/internal/sockets"
 	"github.com/parley-jami/parley/internal/turn"
 	"github.com/parley-jami/parley/services/connect/channel"
+	"github.com/parley-jami/parley/services/connect/device"
 	"github.com/parley-jami/parley/services/connect/files"
 	"github.com/parley-jami/parley/services/connect/gitlink"
 	"github.com/parley-jami/parley/services/connect/sip"
@@ -229,7 +230,7 @@ func (s *Service) join(ctx context.Context, page *web.Server, sipConf sip.Config
 		}
 		links := gitlink.New(filepath.Join(run, contract.GitSocket), s.env.Log.Named("git"))
 		defer links.Close()
-		peers, err := s.buildDevices(ports, dir, conn, gates, map[string]channel.Handler{"sip": phones, texts.Scheme: inbox, files.Scheme: desk.giver, gitlink.Scheme: links})
+		peers, err := s.buildDevices(ports, dir, conn, gates, phones, map[string]channel.Handler{device.Lasts: phones, texts.Scheme: inbox, files.Scheme: desk.giver, gitlink.Scheme: links})
 		if err != nil {
 			return err
 		}

@@ -34,6 +34,22 @@ type Channel interface {
 	Peer() Peer
 }
 
+// Lasting is implemented by channels that may be gone on with by the next process.
+type Lasting interface {
+	// Lasts returns a number by which that process knows the channel, of 55 bits, and whether this
+	// side opened it; 0: it ends with this process.
+	Lasts() (id uint64, ours bool)
+	// Next reads one message, or what Read left of one.
+	Next() (Message, error)
+}
+
+// Message is one of a lasting channel, which comes again in the next process unless Done was called.
+type Message struct {
+	Data  []byte // the reader's
+	Again bool   // the last process had it, and did not call Done
+	Done  func()
+}
+
 // Peer is a device as its certificates name it. The zero Peer is nobody.
 type Peer struct {
 	Account jami.ID

@@ -33,11 +33,18 @@ type Overlay interface {
 	Send(ctx context.Context, account jami.ID, peer *trust.Chain, message []byte) error
 }
 
-// Add begins to serve an account, or takes what changed of one.
+// Add begins to serve an account, or takes what changed of one. Connections of the last process go on.
 func (m *Manager) Add(a Account) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.accounts[a.ID] = &a
+	if m.closed {
+		return // Close has ended them
+	}
+	for _, r := range m.restored[a.ID] {
+		m.wg.Go(func() { m.resume(&a, r) })
+	}
+	delete(m.restored, a.ID)
 }
 
 // Remove ends what is done for an account, and its connections.

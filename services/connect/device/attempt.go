@@ -2,7 +2,6 @@ package device
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -170,7 +169,8 @@ type session struct {
 	chain *trust.Chain
 	peer  channel.Peer
 	open  func(mux.Config) *mux.Socket
-	close func()
+	close func() // in place of serving it
+	free  func() // after it was served
 }
 
 // asked makes the session as the device that was asked. It alone chooses the path: on another one the
@@ -232,7 +232,7 @@ func (m *Manager) secure(acc *Account, conn net.Conn, peer *trust.Chain, asked b
 		if err != nil {
 			return nil, err
 		}
-		s.chain, s.close = chain, t.Close
+		s.chain, s.close, s.free = chain, t.Close, func() {}
 		s.peer.Over, s.peer.TLS, s.peer.Suite = "udp", secure.DTLS, secure.SuiteName(sess)
 		s.open = func(c mux.Config) *mux.Socket { return mux.NewOn(t, c) }
 	} else {
@@ -244,10 +244,10 @@ func (m *Manager) secure(acc *Account, conn net.Conn, peer *trust.Chain, asked b
 		if err != nil {
 			return nil, err
 		}
-		st := sess.ConnectionState()
-		s.chain, s.close = chain, func() { sess.NetConn().Close() }
-		s.peer.Over, s.peer.TLS, s.peer.Suite = "tcp", tls.VersionName(st.Version), tls.CipherSuiteName(st.CipherSuite)
-		s.open = func(c mux.Config) *mux.Socket { return mux.New(sess, c) }
+		if err := m.last(acc, s, conn.(*icetcp.Conn), sess, chain); err != nil {
+			conn.Close()
+			return nil, err
+		}
 	}
 	s.peer.Account, s.peer.Device, s.peer.DeviceLong = s.chain.JamiID, s.chain.DeviceShort, s.chain.DeviceID.String()
 	return s, nil

@@ -293,7 +293,7 @@ var attacks = []attack{
 	}},
 
 	// The channels.
-	{name: "renegotiation", at: atChannel, says: "bad record MAC", do: func(h *hostile) {
+	{name: "renegotiation", at: atChannel, says: "not a record of TLS 1.3", do: func(h *hostile) {
 		c := h.connected()
 		h.write(c.NetConn(), append([]byte{22, 3, 3, 0, 60, 1, 0, 0, 56, 3, 3}, make([]byte, 54)...))
 		h.gone(c.NetConn())

@@ -12,6 +12,7 @@ import (
 
 	"github.com/parley-jami/parley/internal/jami"
 	"github.com/parley-jami/parley/internal/limits"
+	"github.com/parley-jami/parley/internal/sockets"
 	"github.com/parley-jami/parley/internal/trust"
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/device/icetcp"
@@ -53,6 +54,10 @@ type Config struct {
 	Log      *zap.Logger
 	Metrics  *Metrics          // nil: none
 	Observe  func(Observation) // nil, or told what became of each request; it may not block
+
+	Keep *sockets.Keep  // nil: connections end with the process
+	Kept []sockets.Kept // by the last process
+	Lost func([]uint64) // nil, or told which of the expected channels won't come
 }
 
 // Manager is safe for concurrent use.
@@ -73,6 +78,7 @@ type Manager struct {
 	each     map[jami.ID]int // setups by the peer's account
 	answers  map[answerKey]chan *request.Message
 	dials    map[linkKey]*dial
+	restored map[jami.ID][]*restored // by the account, until it is there
 }
 
 // linkKey is whose connection it is.
@@ -100,8 +106,9 @@ func New(cfg Config) *Manager {
 		cfg.Log = zap.NewNop()
 	}
 	m := &Manager{cfg: cfg, rate: limits.New[jami.ID](requestRate, requestBurst), all: limits.New[struct{}](allRate, allBurst),
-		accounts: map[jami.ID]*Account{}, links: map[linkKey][]*link{}, each: map[jami.ID]int{}, answers: map[answerKey]chan *request.Message{}, dials: map[linkKey]*dial{}}
+		accounts: map[jami.ID]*Account{}, links: map[linkKey][]*link{}, each: map[jami.ID]int{}, answers: map[answerKey]chan *request.Message{}, dials: map[linkKey]*dial{}, restored: map[jami.ID][]*restored{}}
 	m.ctx, m.stop = context.WithCancel(context.Background())
+	m.restore(cfg.Kept)
 	m.wg.Go(m.look)
 	return m
 }
@@ -119,6 +126,7 @@ func (m *Manager) Close() {
 	for _, l := range all {
 		l.sock.Close()
 	}
+	m.Settle()
 	m.wg.Wait()
 }
 
@@ -177,7 +185,9 @@ func (m *Manager) Links() int {
 func (m *Manager) serve(acc *Account, sess *session, up func(*link, error)) {
 	chain := sess.chain
 	l := &link{key: linkKey{acc.ID, chain.DeviceID}, chain: chain, account: acc}
-	l.sock = sess.open(mux.Config{Log: m.cfg.Log, Peer: sess.peer, Accept: func(c *mux.Channel) error { return m.accept(acc, c) }})
+	defer sess.free()
+	l.sock = sess.open(mux.Config{Log: m.cfg.Log, Peer: sess.peer, Accept: func(c *mux.Channel) error { return m.accept(acc, c) },
+		Lasts: Lasts, Restored: func(c *mux.Channel) error { return m.goOn(acc, c) }})
 	unwatch, err := acc.Judge.Watch(chain, func(why error) {
 		m.cfg.Log.Info("connection closed", zap.Stringer("device", chain.DeviceShort), zap.Error(why))
 		m.cfg.Metrics.closed()

@@ -69,14 +69,15 @@ type channels struct {
 	done  chan struct{}
 	once  sync.Once
 
-	mu     sync.Mutex
-	n      uint64
-	by     map[string]*channelConn // by the address that stands for it
-	device map[string]int          // how many, by long id
+	mu       sync.Mutex
+	n        uint64
+	by       map[string]*channelConn  // by the address that stands for it
+	device   map[string]int           // how many, by long id
+	expected map[string]chan struct{} // those of the last process, closed when they are there, or won't be
 }
 
 func newChannels(ended func(*channelConn)) *channels {
-	return &channels{ended: ended, new: make(chan net.Conn, 256), done: make(chan struct{}), by: map[string]*channelConn{}, device: map[string]int{}}
+	return &channels{ended: ended, new: make(chan net.Conn, 256), done: make(chan struct{}), by: map[string]*channelConn{}, device: map[string]int{}, expected: map[string]chan struct{}{}}
 }
 
 // Accept implements [channel.Handler]: it takes the channel "sip" of a device.
@@ -84,11 +85,10 @@ func (s *Server) Accept(account jami.ID, c channel.Channel) error {
 	if s.cfg.Callers == nil || s.ctx.Err() != nil {
 		return errNoCallers
 	}
-	return s.channels.add(account, c)
-}
-
-func (cs *channels) add(account jami.ID, c channel.Channel) error {
-	_, err := cs.take(account, c)
+	conn, err := s.channels.take(account, c)
+	if err == nil && conn.restored {
+		s.wg.Go(func() { s.goOn(conn) })
+	}
 	return err
 }
 
@@ -111,29 +111,75 @@ func (cs *channels) open(ctx context.Context, account jami.ID, c channel.Channel
 }
 
 func (cs *channels) take(account jami.ID, c channel.Channel) (*channelConn, error) {
+	conn := &channelConn{Channel: c, reading: make(chan struct{}), gone: make(chan struct{}), in: cs, account: account, peer: c.Peer()}
+	if err := cs.enter(conn); err != nil {
+		return nil, err
+	}
+	if conn.restored { // there may be many at once
+		select {
+		case cs.new <- conn:
+			return conn, nil
+		case <-cs.done:
+		}
+	} else {
+		select {
+		case cs.new <- conn:
+			return conn, nil
+		default:
+		}
+	}
+	cs.leave(conn)
+	return nil, errChannels
+}
+
+// enter notes a channel, and gives it an address.
+func (cs *channels) enter(conn *channelConn) error {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	peer := c.Peer()
-	if len(cs.by) >= maxChannels || cs.device[peer.DeviceLong] >= channelsDevice {
-		return nil, errChannels
+	if len(cs.by) >= maxChannels || cs.device[conn.peer.DeviceLong] >= channelsDevice {
+		return errChannels
 	}
 	cs.n++
-	// 100::/8 is reserved (RFC 6666, RFC 4291): no connection comes from there. Each channel has
-	// a /64, by which the limits count.
-	var ip [16]byte
-	binary.BigEndian.PutUint64(ip[:], cs.n)
-	ip[0], ip[15] = 1, 1
-	conn := &channelConn{Channel: c, reading: make(chan struct{}), gone: make(chan struct{}), in: cs, account: account, peer: peer, n: cs.n, at: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom16(ip), 5061))}
+	conn.n = cs.n
+	conn.at = channelAddr(cs.n)
+	if l, ok := conn.Channel.(channel.Lasting); ok {
+		if id, ours := l.Lasts(); id != 0 {
+			at := lastingAddr(id)
+			if cs.by[at.String()] == nil { // else its number is another's still: this one ends with the process
+				conn.at, conn.last, conn.ours = at, l, ours
+			}
+		}
+	}
 	conn.key = conn.at.String()
-	select {
-	case cs.new <- conn:
-	default:
-		return nil, errChannels
+	if _, conn.restored = cs.expected[conn.key]; conn.restored {
+		conn.ready = make(chan struct{})
 	}
 	cs.by[conn.key] = conn
-	cs.device[peer.DeviceLong]++
-	return conn, nil
+	cs.device[conn.peer.DeviceLong]++
+	return nil
 }
+
+// leave forgets a channel.
+func (cs *channels) leave(conn *channelConn) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	delete(cs.by, conn.key)
+	if cs.device[conn.peer.DeviceLong]--; cs.device[conn.peer.DeviceLong] <= 0 {
+		delete(cs.device, conn.peer.DeviceLong)
+	}
+}
+
+// channelAddr stands for the n-th channel of this process. 100::/8 is reserved (RFC 6666, RFC 4291): no connection
+// comes from there. Each channel has a /64, by which the limits count.
+func channelAddr(n uint64) net.Addr {
+	var ip [16]byte
+	binary.BigEndian.PutUint64(ip[:], n)
+	ip[0], ip[15] = 1, 1
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom16(ip), 5061))
+}
+
+// lastingAddr stands for a channel in the processes that go on with it. id has 55 bits.
+func lastingAddr(id uint64) net.Addr { return channelAddr(1<<55 | id) }
 
 // at returns the channel that an address stands for; nil: it is a connection's.
 func (cs *channels) at(source string) *channelConn {
@@ -172,6 +218,12 @@ type channelConn struct {
 	n       uint64 // how many were opened before, and this one
 	once    sync.Once
 
+	last     channel.Lasting // nil: it ends with the process
+	ours     bool            // of a lasting one: opened from here
+	restored bool            // the last process had it
+	ready    chan struct{}   // closed when its calls go on; nil: it has none of before
+	pending  pending
+
 	read    sync.Once
 	reading chan struct{} // closed when the SIP library has the connection
 	gone    chan struct{} // closed with the channel
@@ -186,6 +238,9 @@ func (c *channelConn) LocalAddr() net.Addr { return c.at }
 // Read implements [net.Conn]. The library reads once it has the connection in its pool.
 func (c *channelConn) Read(b []byte) (int, error) {
 	c.read.Do(func() { close(c.reading) })
+	if c.last != nil {
+		return c.readLasting(b)
+	}
 	return c.Channel.Read(b)
 }
 
@@ -194,18 +249,17 @@ func (c *channelConn) Write(b []byte) (int, error) {
 	if len(b) >= maxPacket {
 		return 0, fmt.Errorf("sip: a message of %d bytes; a Jami peer takes less than %d", len(b), maxPacket)
 	}
-	return c.Channel.Write(b)
+	n, err := c.Channel.Write(b)
+	if err == nil && c.last != nil {
+		c.pending.answered(b)
+	}
+	return n, err
 }
 
 func (c *channelConn) Close() error {
 	c.once.Do(func() {
 		close(c.gone)
-		c.in.mu.Lock()
-		delete(c.in.by, c.key)
-		if c.in.device[c.peer.DeviceLong]--; c.in.device[c.peer.DeviceLong] <= 0 {
-			delete(c.in.device, c.peer.DeviceLong)
-		}
-		c.in.mu.Unlock()
+		c.in.leave(c)
 		c.in.ended(c)
 	})
 	return c.Channel.Close()
@@ -255,16 +309,7 @@ func (s *Server) channelGone(c *channelConn) {
 	if s.ctx.Err() != nil {
 		return
 	}
-	s.wg.Go(func() {
-		for _, d := range s.dialogs.all() {
-			d.mu.Lock()
-			on := d.Device != "" && d.Source == c.key
-			d.mu.Unlock()
-			if on {
-				s.end(d, "lost")
-			}
-		}
-	})
+	s.wg.Go(func() { s.endOn(c.key) })
 }
 
 // fromPeer answers a request that does not say it is of the account whose device sent it

@@ -65,13 +65,14 @@ func (c *callers) Written(_ context.Context, account jami.ID, from channel.Peer,
 	return nil
 }
 
-func startJami(t *testing.T, r *rooms, dir string) (*Server, *callers, func()) {
+func startJami(t *testing.T, r *rooms, dir string, expected ...uint64) (*Server, *callers, func()) {
 	t.Helper()
 	cs := &callers{heard: make(chan string, 64), entered: make(chan string, 64)}
 	s, err := New(Config{Dir: dir, Version: "test", Rooms: r, Callers: cs, Farewell: Message{Type: "application/confInfo+json", Body: "{}"}, Code: code, Log: zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Expect(expected)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

@@ -37,6 +37,7 @@ type record struct {
 	Device    string   `json:"device,omitempty"`    // long id of the Jami device whose channel it is on; empty: a phone
 	Account   string   `json:"account,omitempty"`   // short id of our device, as the Contact of such a call has it
 	Host      string   `json:"host,omitempty"`      // IP of that device; Source stands for the channel
+	Opened    bool     `json:"opened,omitempty"`    // the channel was, for this call
 	Unproved  bool     `json:"unproved,omitempty"`  // the room has not been told that the caller is at Source
 }
 

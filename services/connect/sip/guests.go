@@ -208,8 +208,10 @@ func (s *Server) shutOut(x *guest, why error) {
 // resume judges the devices of the calls that the process before this one had.
 func (s *Server) resume() {
 	for _, d := range s.dialogs.all() {
-		if d.Device != "" { // its channel ended with the process
-			s.end(d, "lost")
+		if d.Device != "" {
+			if !s.channels.expects(d.Source) { // its channel ended with the process
+				s.end(d, "lost")
+			}
 			continue
 		}
 		if d.Peer == "" {

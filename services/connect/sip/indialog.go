@@ -27,20 +27,20 @@ func (s *Server) lookup(req *sip.Request, tx sip.ServerTransaction) *dialog {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	device := ""
+	device, again := "", false
 	if c := s.channels.at(req.Source()); c != nil {
-		device = c.peer.DeviceLong
+		device, again = c.peer.DeviceLong, c.pending.again(req)
 	}
 	if device != d.Device { // its call is another's
 		s.refuse(req, tx, 403, "Forbidden")
 		return nil
 	}
-	if req.CSeq().SeqNo <= d.RemoteSeq {
+	if req.CSeq().SeqNo <= d.RemoteSeq && !again {
 		s.refuse(req, tx, 500, "CSeq Out of Order", sip.NewHeader("Retry-After", "1"))
 		return nil
 	}
 	s.proveLocked(d)
-	d.RemoteSeq = req.CSeq().SeqNo
+	d.RemoteSeq = max(d.RemoteSeq, req.CSeq().SeqNo)
 	s.dialogs.move(d, req.Source()) // the phone may have come back on a new connection
 	d.Transport = req.Transport()
 	if c := req.Contact(); c != nil {
@@ -206,6 +206,7 @@ func (s *Server) onBye(req *sip.Request, tx sip.ServerTransaction) {
 	if d == nil {
 		return
 	}
+	s.dialogs.remove(d) // first: nobody says that it is over once it was answered
 	s.refuse(req, tx, 200, "OK")
 	s.end(d, "left")
 	s.hangChannel(d.channel)
@@ -399,6 +400,10 @@ func (s *Server) onStray(res *sip.Response) {
 	d.mu.Lock()
 	ack := d.ack
 	d.mu.Unlock()
+	if ack == nil && d.Device != "" {
+		s.wg.Go(func() { s.agreed(d, res) })
+		return
+	}
 	if ack == nil || ack.CSeq().SeqNo != res.CSeq().SeqNo {
 		return
 	}
@@ -407,10 +412,39 @@ func (s *Server) onStray(res *sip.Response) {
 	}
 }
 
+// agreed takes a 2xx to a re-INVITE of the last process.
+func (s *Server) agreed(d *dialog, res *sip.Response) {
+	ctx, cancel := context.WithTimeout(s.ctx, setupTime)
+	defer cancel()
+	ack, err := s.inDialog(ctx, d, sip.ACK)
+	if err == nil {
+		ack.CSeq().SeqNo = res.CSeq().SeqNo
+		err = s.client.WriteRequest(ack)
+	}
+	var answer string
+	if err == nil {
+		answer, err = offerIn(res)
+	}
+	if err == nil && answer != "" {
+		if _, err = s.cfg.Rooms.Negotiate(ctx, d.change(answer, true)); err == nil {
+			s.keepSDP(d, answer, "")
+		}
+	}
+	if err != nil {
+		s.log.Info("an answer to an offer of before is of no use", zap.String("participant", d.ID), zap.Error(err))
+	}
+}
+
 // inDialog builds a request inside the dialog (RFC 3261 §12.2.1.1, loose
 // routing). Without a route it goes where the phone's last request came from, which
 // reaches it behind a NAT too; when that connection is gone, to the phone's Contact.
 func (s *Server) inDialog(ctx context.Context, d *dialog, method sip.RequestMethod) (*sip.Request, error) {
+	d.mu.Lock()
+	source := d.Source
+	d.mu.Unlock()
+	if err := s.channels.await(ctx, source); err != nil {
+		return nil, err
+	}
 	hop, err := s.firstHop(ctx, d)
 	if err != nil {
 		return nil, err

@@ -52,6 +52,7 @@ func (s *Server) onInvite(req *sip.Request, tx sip.ServerTransaction) {
 		return
 	}
 	defer s.setups.end(key)
+	s.forgetUnanswered(req)
 	if !s.open.take(source) { // until the ACK: whoever sends this may not be there
 		busy()
 		return

@@ -57,4 +57,6 @@ type Rooms interface {
 	// Confirm says that the caller is where Call.Source says.
 	Confirm(ctx context.Context, room, id string) error
 	Leave(ctx context.Context, room, id, reason string) error
+	// Again is told of a call of a Jami device that the last process let in. An error ends it.
+	Again(ctx context.Context, c Call) error
 }

@@ -48,6 +48,7 @@ type rooms struct {
 	left      chan string
 	dumb      bool // says nothing to who leaves, or negotiates
 	inChan    chan string
+	again     []string // whom Again told of
 }
 
 func (r *rooms) call(id string) Call {
@@ -117,6 +118,13 @@ func (r *rooms) Negotiate(ctx context.Context, c Change) (string, error) {
 	}
 	r.sdps <- fmt.Sprintf("%v %s", c.Answer, c.SDP)
 	return "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\n", nil
+}
+
+func (r *rooms) Again(_ context.Context, c Call) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.again = append(r.again, c.ID)
+	return nil
 }
 
 func (r *rooms) Leave(ctx context.Context, _, id, reason string) error {

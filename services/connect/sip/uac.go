@@ -29,7 +29,7 @@ func (s *Server) toDevice(o *Outgoing, ch *channelConn) *dialog {
 	d.Local = showName(o.Caller) + "<sip:" + o.Account.String() + "@ring.dht>;tag=" + d.LocalTag
 	d.Remote = "<sips:" + o.JamiID + "@" + at + ";transport=tls>"
 	d.Target = "sips:" + at + ";transport=tls"
-	d.channel = ch
+	d.channel, d.Opened = ch, true
 	return d
 }
 

@@ -1,6 +1,7 @@
 package icetcp
 
 import (
+	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -50,14 +51,15 @@ var indication = sync.OnceValue(func() []byte {
 
 // keep keeps what is between the two devices from forgetting the connection.
 func (c *Conn) keep() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer == nil {
+		return
+	}
 	if b := indication(); b != nil && c.trySend(b) != nil {
 		return // the reader finds out too
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.timer != nil {
-		c.timer.Reset(keepAlivePause())
-	}
+	c.timer.Reset(keepAlivePause())
 }
 
 // Read reads bytes of the stream. Checks that come late are answered on the way.
@@ -107,14 +109,41 @@ func (c *Conn) linger(seconds int) {
 	}
 }
 
-// Close closes the connection.
-func (c *Conn) Close() error {
+// Taken is a connection of which somebody else goes on with the frames.
+type Taken struct {
+	Conn   net.Conn
+	Early  []byte // what was read of it already
+	Left   int    // how many bytes of a frame are to come, those of Early counted
+	Checks *ice.Side
+}
+
+// Take gives the connection away. Nobody reads or writes then, and the Conn is of no use any more.
+func (c *Conn) Take() (Taken, error) {
+	c.stop()
+	early := make([]byte, c.r.Buffered())
+	_, err := io.ReadFull(c.r, early)
+	return Taken{Conn: c.framed.Conn, Early: early, Left: c.left, Checks: c.s}, err
+}
+
+// KeepAlive is the STUN message that is sent after each [KeepAlivePause].
+func KeepAlive() []byte { return indication() }
+
+// KeepAlivePause is between two of them.
+func KeepAlivePause() time.Duration { return keepAlivePause() }
+
+// stop ends the sending.
+func (c *Conn) stop() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.timer != nil {
 		c.timer.Stop()
 		c.timer = nil
 	}
-	c.mu.Unlock()
+}
+
+// Close closes the connection.
+func (c *Conn) Close() error {
+	c.stop()
 	c.linger(-1)
 	return c.Conn.Close()
 }

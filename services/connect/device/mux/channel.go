@@ -35,10 +35,17 @@ type Channel struct {
 	answer chan error    // of a channel that we ask for, one element
 
 	mu   sync.Mutex
-	in   [][]byte
+	in   []incoming
 	size int
 	end  error         // nil: open
 	more chan struct{} // holds an element when there is something to read
+}
+
+// incoming is a message that was not read.
+type incoming struct {
+	data  []byte
+	note  uint64 // by which it is kept for the next process; 0: it is not
+	again bool   // it was kept by the last one
 }
 
 var _ channel.Channel = (*Channel)(nil)
@@ -63,8 +70,8 @@ func (c *Channel) Peer() channel.Peer { return c.s.cfg.Peer }
 func (c *Channel) ReadMessage() ([]byte, error) {
 	var b []byte
 	err := c.read(func() {
-		b = c.in[0]
-		c.popLocked()
+		b = c.in[0].data
+		c.doneLocked()
 	})
 	return b, err
 }
@@ -72,12 +79,12 @@ func (c *Channel) ReadMessage() ([]byte, error) {
 // Read implements channel.Channel.
 func (c *Channel) Read(p []byte) (n int, err error) {
 	err = c.read(func() {
-		n = copy(p, c.in[0])
-		if n == len(c.in[0]) {
-			c.popLocked()
+		n = copy(p, c.in[0].data)
+		if n == len(c.in[0].data) {
+			c.doneLocked()
 			return
 		}
-		c.in[0] = c.in[0][n:]
+		c.in[0].data = c.in[0].data[n:]
 		c.size -= n
 		c.s.kept.Add(-int64(n))
 	})
@@ -107,9 +114,17 @@ func (c *Channel) read(take func()) error {
 	}
 }
 
+// doneLocked takes the first message off, of which no more is to be known.
+func (c *Channel) doneLocked() {
+	if n := c.in[0].note; n != 0 {
+		c.s.last.Done(n)
+	}
+	c.popLocked()
+}
+
 func (c *Channel) popLocked() {
-	n := len(c.in[0]) + perMessage
-	c.in[0] = nil
+	n := len(c.in[0].data) + perMessage
+	c.in[0] = incoming{}
 	if c.in = c.in[1:]; len(c.in) == 0 {
 		c.in = nil
 	}
@@ -125,17 +140,17 @@ func (c *Channel) wake() {
 }
 
 // put keeps a message for the reader; false: there is no room.
-func (c *Channel) put(data []byte) bool {
+func (c *Channel) put(m incoming) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.end != nil {
 		return true // nobody wants it
 	}
-	n := len(data) + perMessage
+	n := len(m.data) + perMessage
 	if len(c.in) > 0 && (c.size+n > maxKept || len(c.in) >= maxKeptMessages || c.s.kept.Load()+int64(n) > maxKeptAll) {
 		return false
 	}
-	c.in = append(c.in, data)
+	c.in = append(c.in, m)
 	c.size += n
 	c.s.kept.Add(int64(n))
 	c.wake()

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/services/connect/channel"
+	"github.com/parley-jami/parley/services/connect/device/lasting"
 )
 
 // Times.
@@ -44,12 +45,17 @@ type Config struct {
 	// Accept takes a channel that the peer opens; an error declines it. It is called by
 	// Run and returns soon. It must not write to the channel, whoever it gives it to may.
 	Accept func(*Channel) error
-	Log    *zap.Logger
+	// Lasts is the name of channels that the next process goes on with, where it can with the connection. There
+	// they are given to Restored, which is called by Run and returns soon; after an error they are closed.
+	Lasts    string
+	Restored func(*Channel) error
+	Log      *zap.Logger
 }
 
 // Socket is a connection that channels share. It is safe for concurrent use.
 type Socket struct {
 	t    Transport
+	last *lasting.Conn // under t; nil: the connection ends with the process
 	cfg  Config
 	done chan struct{}
 	kept atomic.Int64 // bytes that wait for readers
@@ -76,8 +82,18 @@ type saying struct {
 	then *Channel // that may be used after
 }
 
-// New returns a socket on a byte stream. Nothing is read or written before Run.
-func New(conn net.Conn, cfg Config) *Socket { return NewOn(&stream{Conn: conn}, cfg) }
+// New returns a socket on a byte stream. Nothing is read or written before Run. On a [lasting.Conn] it goes on with
+// the channels of the last process.
+func New(conn net.Conn, cfg Config) *Socket {
+	last, _ := conn.(*lasting.Conn)
+	s := NewOn(&stream{Conn: conn, lasts: last}, cfg)
+	if last != nil {
+		s.last = last
+		last.Settled(s.settled)
+		s.restore()
+	}
+	return s
+}
 
 // NewOn returns a socket on a transport. Nothing is read or written before Run.
 func NewOn(t Transport, cfg Config) *Socket {
@@ -92,6 +108,7 @@ func NewOn(t Transport, cfg Config) *Socket {
 func (s *Socket) Run() error {
 	defer s.wg.Wait()
 	s.say(protocol, version, nil)
+	s.goOn()
 	return s.fail(s.t.Serve(s.take))
 }
 
@@ -140,16 +157,22 @@ func (s *Socket) deliver(ch uint16, data []byte) error {
 		return nil
 	case len(data) == 0:
 		s.forget(c)
+		s.forgotten(ch)
 		c.finish(io.EOF, false)
 		return nil
-	case c.put(data):
+	}
+	m := incoming{data: data}
+	if c.lasts() {
+		m.note = s.last.Note(ch, data)
+	}
+	if c.put(m) {
 		return nil
 	}
 	limit := time.NewTimer(readerTime)
 	defer limit.Stop()
 	for {
 		room := s.awaitRoom()
-		if c.put(data) {
+		if c.put(m) {
 			return nil
 		}
 		select {
@@ -210,6 +233,7 @@ func (s *Socket) requested(q *channelRequest) {
 			s.fail(err)
 			return
 		}
+		s.remember(c)
 		c.open()
 		c.answered(nil)
 	case stateDecline:
@@ -236,6 +260,7 @@ func (s *Socket) asked(q *channelRequest, had *Channel) {
 	}
 	if had != nil { // the peer uses the number anew (§2.3)
 		s.forget(had)
+		s.forgotten(q.ch)
 		had.finish(io.EOF, false)
 	}
 	c := newChannel(s, q.name, q.ch, false)
@@ -269,6 +294,7 @@ func (s *Socket) asked(q *channelRequest, had *Channel) {
 		s.fail(err)
 		return
 	}
+	s.remember(c)
 	s.say(control, appendRequest(nil, q.name, q.ch, stateAccept), c)
 }
 
@@ -389,6 +415,9 @@ func (s *Socket) write(ch uint16, data []byte) error {
 	if err := s.t.Write(ch, data); err != nil {
 		return s.fail(slow(err))
 	}
+	if len(data) == 0 {
+		s.forgotten(ch)
+	}
 	return nil
 }
 
@@ -418,7 +447,11 @@ func (s *Socket) flush() {
 		s.mu.Lock()
 		if len(s.saying) == 0 || s.end != nil {
 			s.saying, s.flushing = nil, false
+			ended := s.end != nil
 			s.mu.Unlock()
+			if s.last != nil && !ended {
+				s.last.Commit()
+			}
 			return
 		}
 		next := s.saying[0]

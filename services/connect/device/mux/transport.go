@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/parley-jami/parley/services/connect/device/lasting"
 )
 
 // Transport carries the messages of a connection. A socket's methods may be called from several
@@ -39,7 +41,8 @@ const (
 // stream is the transport of a byte stream: messages as package mux frames them.
 type stream struct {
 	net.Conn
-	wmu sync.Mutex // writing
+	lasts *lasting.Conn // the same, if the next process may go on with it; else nil
+	wmu   sync.Mutex    // writing
 }
 
 // Serve implements Transport.
@@ -52,6 +55,9 @@ func (t *stream) Serve(take func(ch uint16, data []byte) error) error {
 		}
 		if err != nil {
 			return err
+		}
+		if t.lasts != nil {
+			t.lasts.Took(r.Buffered())
 		}
 	}
 }

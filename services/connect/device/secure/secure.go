@@ -49,8 +49,8 @@ type Judge interface {
 
 // Client makes the session as the device that was asked, with the one that asked. It closes conn
 // on an error, which ctx may be the reason of.
-func Client(ctx context.Context, conn net.Conn, own Own, peer *trust.Chain, judge Judge) (*tls.Conn, *trust.Chain, error) {
-	v := &verifier{expected: peer, judge: judge}
+func Client(ctx context.Context, conn net.Conn, own Own, peer *trust.Chain, judge Judge) (*Session, *trust.Chain, error) {
+	v := &verifier{expected: peer, judge: judge, read: "SERVER", write: "CLIENT"}
 	c := base(v)
 	c.InsecureSkipVerify = true // names mean nothing here: VerifyConnection judges
 	cert := certificate(own)
@@ -60,17 +60,17 @@ func Client(ctx context.Context, conn net.Conn, own Own, peer *trust.Chain, judg
 		}
 		return cert, nil
 	}
-	return v.handshake(ctx, tls.Client(conn, c))
+	return v.handshake(ctx, tls.Client(&records{Conn: conn}, c))
 }
 
 // Server makes the session as the device that asked, with the one that was asked.
-func Server(ctx context.Context, conn net.Conn, own Own, peer *trust.Chain, judge Judge) (*tls.Conn, *trust.Chain, error) {
-	v := &verifier{expected: peer, judge: judge}
+func Server(ctx context.Context, conn net.Conn, own Own, peer *trust.Chain, judge Judge) (*Session, *trust.Chain, error) {
+	v := &verifier{expected: peer, judge: judge, read: "CLIENT", write: "SERVER"}
 	c := base(v)
 	c.Certificates = []tls.Certificate{*certificate(own)}
 	c.ClientAuth = tls.RequireAnyClientCert
 	c.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) { return nil, acceptable(h) }
-	return v.handshake(ctx, tls.Server(conn, c))
+	return v.handshake(ctx, tls.Server(&records{Conn: conn}, c))
 }
 
 var (
@@ -81,7 +81,7 @@ var (
 
 func base(v *verifier) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13, CurvePreferences: groups, SessionTicketsDisabled: true,
-		DynamicRecordSizingDisabled: true, VerifyConnection: v.verify}
+		DynamicRecordSizingDisabled: true, VerifyConnection: v.verify, KeyLogWriter: &v.keys}
 }
 
 func certificate(own Own) *tls.Certificate {
@@ -116,6 +116,9 @@ type verifier struct {
 	expected *trust.Chain
 	judge    Judge
 	shown    *trust.Chain
+
+	read, write string // whose traffic we read and write, as the key log has it
+	keys        keys
 }
 
 func (v *verifier) verify(s tls.ConnectionState) error { return v.prove(s.PeerCertificates) }
@@ -148,7 +151,7 @@ func (v *verifier) prove(certs []*x509.Certificate) error {
 	return nil
 }
 
-func (v *verifier) handshake(ctx context.Context, c *tls.Conn) (*tls.Conn, *trust.Chain, error) {
+func (v *verifier) handshake(ctx context.Context, c *tls.Conn) (*Session, *trust.Chain, error) {
 	if err := c.HandshakeContext(ctx); err != nil {
 		c.NetConn().Close()
 		if ctx.Err() != nil {
@@ -156,5 +159,5 @@ func (v *verifier) handshake(ctx context.Context, c *tls.Conn) (*tls.Conn, *trus
 		}
 		return nil, nil, fmt.Errorf("%w: %w", ErrHandshake, err)
 	}
-	return c, v.shown, nil
+	return &Session{Conn: c, ReadSecret: v.keys.of(v.read), WriteSecret: v.keys.of(v.write)}, v.shown, nil
 }
