@@ -126,6 +126,16 @@ func TestCallsGoOn(t *testing.T) {
 	if got := <-cs.heard; got != "main "+id+" text/plain hello" {
 		t.Errorf("heard %q", got)
 	}
+	// What is said stays until it was acted upon, though it was answered.
+	cs.late = make(chan func(), 1)
+	c.seq++
+	c.send("MESSAGE", "and more", "Content-Type: text/plain")
+	c.expect("SIP/2.0 200")
+	done := <-cs.late
+	if left := k.left(); len(left) != 1 || !strings.HasSuffix(left[0], "and more") {
+		t.Errorf("for the next process: %q", left)
+	}
+	done()
 	c.seq++
 	c.send("BYE", "")
 	c.expect("SIP/2.0 200")
