@@ -155,16 +155,12 @@ func TestStockCallsOutliveConnect(t *testing.T) {
 	texts := <-wrote
 	chat := func() (lost []int) {
 		t.Helper()
-		repos, err := filepath.Glob(filepath.Join(n.data, "swarm", "*", "HEAD"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		more, err := filepath.Glob(filepath.Join(n.data, "swarm", "*", ".git", "HEAD"))
-		if err != nil {
-			t.Fatal(err)
+		heads, err := filepath.Glob(filepath.Join(n.data, "swarm", "*", "conversations", "*", ".git", "HEAD"))
+		if err != nil || len(heads) == 0 {
+			t.Fatalf("no conversation in %s: %v", n.data, err)
 		}
 		said := ""
-		for _, head := range append(repos, more...) {
+		for _, head := range heads {
 			said += run(t, "git", "--git-dir", filepath.Dir(head), "log", "--format=%B")
 		}
 		for i := range texts {
