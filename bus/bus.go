@@ -101,6 +101,16 @@ func WorkerUser(worker string) string { return GuestUser("media", worker) }
 // InboxPrefix returns the inbox prefix of a process; its permissions name it.
 func InboxPrefix(name string) string { return "_INBOX_" + name }
 
+// pingEvery is how often a server of the bus is asked whether it is there; who leaves two unanswered is not.
+// Where there are others, a worker must be at one of them before it counts as gone
+// (1.6 s after its last beat), though it only was at a machine that is.
+func pingEvery(url string) time.Duration {
+	if strings.Contains(url, ",") {
+		return 250 * time.Millisecond
+	}
+	return 5 * time.Second
+}
+
 // Connect dials the bus and retries until ctx ends: at a start of the node the
 // bus may come later than its users.
 func Connect(ctx context.Context, o Options) (*Conn, error) {
@@ -108,7 +118,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	opts := []nats.Option{
 		nats.Name(o.Name), nats.CustomInboxPrefix(InboxPrefix(o.Name)),
 		nats.MaxReconnects(-1), nats.ReconnectWait(100 * time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond),
-		nats.Timeout(2 * time.Second), nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.Timeout(2 * time.Second), nats.PingInterval(pingEvery(o.URL)), nats.MaxPingsOutstanding(2),
 		nats.ReconnectBufSize(1 << 20), nats.IgnoreAuthErrorAbort(),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {

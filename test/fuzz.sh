@@ -11,7 +11,7 @@ export BIN FOUND
 
 # One binary a package: `go test -fuzz` would link it anew for each target.
 build() { # package
-  "$GO" test -c -vet=off -fuzz . -o "$BIN/${1//\//+}" "./$1"
+  "$GO" test -c -vet=off -ldflags='-s -w' -fuzz . -o "$BIN/${1//\//+}" "./$1"
 }
 
 fuzz() { # package target time

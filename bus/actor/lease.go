@@ -31,11 +31,12 @@ const (
 // DefaultTTL of a lease.
 const DefaultTTL = 6 * time.Second
 
-// A lease is renewed every TTL/renewPart; with YieldOnLoss work ends TTL/marginPart
-// before the time to live does, counted from when the last renewal that succeeded
-// was sent.
+// A lease is renewed every TTL/renewPart, and sooner when that failed, after TTL/retryPart; an answer is waited
+// for as long as from one renewal to the next. With YieldOnLoss work ends TTL/marginPart before the time to
+// live does, counted from when the last renewal that succeeded was sent.
 const (
-	renewPart  = 3
+	renewPart  = 6
+	retryPart  = 30
 	marginPart = 4
 )
 
@@ -227,9 +228,10 @@ func (l *Lease) lose(why string) {
 func (l *Lease) renew(ctx context.Context) {
 	defer close(l.done)
 	every := l.spec.TTL / renewPart
+	wait := every
 	for {
 		due := make(chan struct{})
-		t := l.spec.Clock.AfterFunc(every, func() { close(due) })
+		t := l.spec.Clock.AfterFunc(wait, func() { close(due) })
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -239,6 +241,9 @@ func (l *Lease) renew(ctx context.Context) {
 		try, cancel := context.WithTimeout(ctx, every)
 		err := l.renewOnce(try)
 		cancel()
+		if wait = every; err != nil {
+			wait = l.spec.TTL / retryPart
+		}
 		if err != nil && ctx.Err() == nil {
 			l.spec.Log.Info("lease not renewed", zap.String("key", l.key), zap.Error(err))
 		}

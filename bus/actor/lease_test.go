@@ -190,6 +190,9 @@ func TestYieldStopsBeforeTheLeaseEnds(t *testing.T) {
 	}
 	c.Advance(600 * time.Millisecond) // 4.6 s of 6: the margin has begun
 	mustLose(t, l)
+	if err := l.Release(t.Context()); err != nil { // the try that was under way has ended
+		t.Fatal(err)
+	}
 	b.set(func() { b.down = false })
 	before := b.writes
 	if err := l.Release(t.Context()); err != nil {

@@ -60,7 +60,7 @@ type RoomSettings struct {
 
 // Room is a room's state. Revision grows with each change. Of more than
 // [RosterMax] participants the list holds the moderators, who speaks, who has a hand
-// raised and the asker first; Total counts all.
+// raised and the asker first; Total counts all. While very many come at once the answers to their joins list fewer.
 type Room struct {
 	RoomSettings
 	Total        int           `json:"total"`

@@ -31,6 +31,8 @@ type WorkerAdd struct {
 type WorkerAdded struct {
 	JWT    string    `json:"jwt"`
 	Access BusAccess `json:"access"`
+	// Alone: the bus is one server, which is gone with the node's machine. Who stands by has no use then.
+	Alone bool `json:"alone,omitempty"`
 }
 
 // WorkerName names a worker.
@@ -44,6 +46,7 @@ type KnownWorker struct {
 	Service string     `json:"service"`
 	Added   time.Time  `json:"added"`
 	Revoked *time.Time `json:"revoked,omitempty"`
+	Twice   bool       `json:"twice,omitempty"` // two machines use its credentials
 }
 
 // KnownWorkers are all of them, by name.
@@ -51,10 +54,17 @@ type KnownWorkers struct {
 	Workers []KnownWorker `json:"workers"`
 }
 
-// WorkerHello says what a worker is, before it is given anything to do.
+// WorkerHello says what a worker is, before it is given anything to do and each ten seconds from then on.
 type WorkerHello struct {
 	Version  string `json:"version"`  // of the program
 	Contract int    `json:"contract"` // Version of this package
+	// Instance is another one for each start of the worker; empty: of a version that does not tell.
+	Instance string `json:"instance,omitempty"`
+}
+
+// WorkerWelcome is the answer to it.
+type WorkerWelcome struct {
+	Twice bool `json:"twice,omitempty"` // another machine uses these credentials at the same time
 }
 
 // The subjects of the bus process about media workers. {worker} of hello is pinned to whom the credentials are of.
@@ -62,6 +72,6 @@ var (
 	BusAddWorker    = command[WorkerAdd, WorkerAdded]("bus", "bus.worker.add", "node.bus.worker.add", "make credentials for a media worker on another machine", "")
 	BusRevokeWorker = command[WorkerName, KnownWorker]("bus", "bus.worker.revoke", "node.bus.worker.revoke", "cut a media worker off, for good", "")
 	BusWorkers      = query[None, KnownWorkers]("bus", "bus.worker.list", "node.bus.worker.list", "the media workers that have credentials of their own", "")
-	BusWorkerHello  = query[WorkerHello, None]("bus", "bus.worker.hello", "node.bus.worker.hello.{worker}", "whether a worker of that version can serve this node", "")
+	BusWorkerHello  = query[WorkerHello, WorkerWelcome]("bus", "bus.worker.hello", "node.bus.worker.hello.{worker}", "whether a worker of that version can serve this node", "")
 	BusTrust        = query[None, BusAccess]("bus", "bus.trust", "node.bus.trust", "what a bot on another machine verifies the bus by", "")
 )

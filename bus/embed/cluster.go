@@ -251,6 +251,9 @@ func (b *Bus) runMember(ctx context.Context) error {
 	}
 	defer n.stop()
 	b.server.Store(n.srv)
+	if err := n.measured(b.env.Registry); err != nil {
+		return err
+	}
 	b.env.Log.Info("server of the bus is up", zap.String("server", cl.name), zap.String("url", n.url()), zap.Bool("tls", d.tls != nil), zap.Duration("took", time.Since(begun)))
 	b.env.SetReady(true)
 	if b.Started != nil {

@@ -144,6 +144,9 @@ func (b *Bus) Run(ctx context.Context) error {
 	}
 	defer n.stop()
 	b.server.Store(n.srv)
+	if err := n.measured(b.env.Registry); err != nil {
+		return err
+	}
 	// Credentials come after the server listens: who finds them can connect.
 	if err := writeCreds(creds); err != nil {
 		return err
@@ -264,8 +267,8 @@ func (b *Bus) runForeign(ctx context.Context) error {
 		bus.Serve(svc, contract.BusTrust, func(context.Context, *bus.Request[contract.None]) (*contract.BusAccess, error) {
 			return nil, refusal
 		}),
-		bus.Serve(svc, contract.BusWorkerHello, func(_ context.Context, r *bus.Request[contract.WorkerHello]) (*contract.None, error) {
-			return understood(&r.Body, r.Param(0), b.env.Version)
+		bus.Serve(svc, contract.BusWorkerHello, func(_ context.Context, r *bus.Request[contract.WorkerHello]) (*contract.WorkerWelcome, error) {
+			return &contract.WorkerWelcome{}, understood(&r.Body, r.Param(0), b.env.Version)
 		}))
 	if err != nil {
 		return err

@@ -91,7 +91,7 @@ var table = map[string]access{
 	},
 	"cli": {
 		calls: []string{"worker.list", "worker.drain", "bus.worker.add", "bus.worker.revoke", "bus.worker.list", "bus.trust", "room.create", "room.remove", "room.list", "room.get", "room.mute", "room.kick", "room.lock", "room.connections", "room.call", "room.hangup",
-			"room.join", "room.leave", "room.hand", "room.chat", "room.history", "room.replay", // of bench and sim
+			"room.join", "room.leave", "room.negotiate", "room.hand", "room.chat", "room.history", "room.replay", // of bench and sim
 			"identity.state", "identity.certificates", "account.create", "account.request", "account.complete", "account.import", "account.join", "account.enrol", "account.retire", "account.crl", "device.link", "name.sign", "account.set", "archive.export", "archive.password",
 			"device.list", "device.rename", "device.revoke", "contact.list", "contact.set", "request.list", "request.answer", "bot.create", "bot.list", "bot.revoke", "node.processes", "connect.status", "peer.reach", "presence.list", "message.send", "address.ask", "file.offer", "file.remove", "file.get", "file.cancel", "file.list", "conversation.list", "conversation.answer", "conversation.read",
 			"dht.put", "dht.get", "dht.cancel", "dht.listen", "dht.stats", "dht.ping", "dht.scan", "value.seal", "value.open"},

@@ -133,7 +133,7 @@ var reach = map[string]struct{ send, receive string }{
 	"worker.drain":     {"cli", "conference"},
 	"room.face":        {"connect", "conference"},
 	"room.sip":         {"connect", "conference"},
-	"room.negotiate":   {"connect", "conference"},
+	"room.negotiate":   {"connect cli", "conference"},
 	"room.confirm":     {"connect", "conference"},
 	"room.press":       {"connect", "conference"},
 	"room.role":        {"connect", "conference"},

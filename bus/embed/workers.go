@@ -46,6 +46,7 @@ type workers struct {
 	nats *nats // nil before it serves
 	by   map[string]*workerFile
 	keyd map[string]bool // the keys of all, revoked ones too
+	here map[string]*presence
 }
 
 var workerShape = regexp.MustCompile(`^[a-z0-9-]{1,32}$`) // as media.worker
@@ -62,7 +63,7 @@ func loadWorkers(dir, home string, k *keys, log *zap.Logger) (*workers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("workers: %w", err)
 	}
-	w := &workers{dir: dir, keys: k, home: home, out: map[string]int64{}, log: log, by: map[string]*workerFile{}, keyd: map[string]bool{}}
+	w := &workers{dir: dir, keys: k, home: home, out: map[string]int64{}, log: log, by: map[string]*workerFile{}, keyd: map[string]bool{}, here: map[string]*presence{}}
 	for _, e := range ents {
 		name, ok := strings.CutSuffix(e.Name(), ".json")
 		if !ok || strings.HasPrefix(name, ".") {
@@ -153,18 +154,21 @@ func (w *workers) serve(s *bus.Service, n *nats, access contract.BusAccess, vers
 		bus.Serve(s, contract.BusTrust, func(context.Context, *bus.Request[contract.None]) (*contract.BusAccess, error) {
 			return &access, nil
 		}),
-		bus.Serve(s, contract.BusWorkerHello, func(_ context.Context, r *bus.Request[contract.WorkerHello]) (*contract.None, error) {
-			return understood(&r.Body, r.Param(0), version)
+		bus.Serve(s, contract.BusWorkerHello, func(_ context.Context, r *bus.Request[contract.WorkerHello]) (*contract.WorkerWelcome, error) {
+			if err := understood(&r.Body, r.Param(0), version); err != nil {
+				return nil, err
+			}
+			return w.hello(r.Param(0), r.Body.Instance, time.Now()), nil
 		}))
 }
 
-// understood answers a worker's hello.
-func understood(h *contract.WorkerHello, name, version string) (*contract.None, error) {
+// understood refuses a worker of another version.
+func understood(h *contract.WorkerHello, name, version string) error {
 	if h.Contract != contract.Version {
-		return nil, contract.ErrVersion.With("worker %.32q is Parley %.64q (contract %d), the node is %s (contract %d): install the node's version there",
+		return contract.ErrVersion.With("worker %.32q is Parley %.64q (contract %d), the node is %s (contract %d): install the node's version there",
 			name, h.Version, h.Contract, version, contract.Version)
 	}
-	return &contract.None{}, nil
+	return nil
 }
 
 // add lets a worker in. The same key again is answered the same.
@@ -204,7 +208,7 @@ func (w *workers) add(q *contract.WorkerAdd) (*contract.WorkerAdded, error) {
 	}
 	a := w.access
 	a.Worker, a.Service = q.Name, f.service()
-	return &contract.WorkerAdded{JWT: tok, Access: a}, nil
+	return &contract.WorkerAdded{JWT: tok, Access: a, Alone: w.nats == nil || w.nats.cluster == nil}, nil
 }
 
 // keepLocked puts a worker on the disk, then into memory.
@@ -251,8 +255,12 @@ func (w *workers) list() *contract.KnownWorkers {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := &contract.KnownWorkers{Workers: []contract.KnownWorker{}}
-	for _, f := range w.by {
-		out.Workers = append(out.Workers, f.known())
+	for name, f := range w.by {
+		k := f.known()
+		if p := w.here[name]; p != nil && f.Revoked == nil {
+			k.Twice = p.twice(time.Now())
+		}
+		out.Workers = append(out.Workers, k)
 	}
 	slices.SortFunc(out.Workers, func(a, b contract.KnownWorker) int { return cmp.Compare(a.Name, b.Name) })
 	return out

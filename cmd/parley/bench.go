@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,7 +47,10 @@ The speakers come on top of the listeners. Printed are, while all are in the roo
   on_time                share of the 20 ms frames that reached their listener within
                          20 ms of his clock (the median of arrival minus RTP time);
                          a frame that never came counts as late, and absent is their share
-  mixer                  its ticks of 20 ms, those it missed, and how long one took on average
+  mixer                  its ticks of 20 ms, those it missed, how long one took on average, and
+                         whether it sheds load, which costs less CPU and more delay; "untold"
+                         are the workers on other machines, whose ticks are not counted: look
+                         at their own /metrics (admin.listen)
   generator_dropped,     what the load generator itself lost or left out: such a run says
   generator_skipped      nothing about the node
   delay_ms               from a packet in to its sound out, by chirps in a speaker's
@@ -107,11 +111,22 @@ The load generator runs on the same machine and takes CPU of its own.`,
 
 const transportsHelp = "rtp; srtp or srtp-gcm: keys in SDP, AES_CM_128_HMAC_SHA1_80 or AEAD_AES_128_GCM; dtls or dtls-cm: ICE and DTLS as browsers do them, AEAD_AES_128_GCM or AES_CM_128_HMAC_SHA1_80"
 
+// untold says whose ticks were not counted.
+func untold(workers []string) string {
+	if len(workers) == 0 {
+		return ""
+	}
+	return "; without those of " + strings.Join(workers, ", ") + ", which only its own machine tells"
+}
+
 // showRun prints one run.
 func showRun(w io.Writer, r *bench.Report) {
 	fmt.Fprintf(w, "media\t%.3f ms/s a listener, %.3f a leg; %d bytes a leg\n", r.MsPerSecondPerListen, r.MsPerSecondPerLeg, r.BytesPerListener)
 	fmt.Fprintf(w, "on time\t%.3f %%; %.3f %% never came\n", r.OnTimePct(), 100*r.Absent)
-	fmt.Fprintf(w, "ticks\t%.0f of %.2f ms, %.0f missed\n", r.Mixer.Ticks, r.Mixer.TickMs, r.Mixer.Missed)
+	fmt.Fprintf(w, "ticks\t%.0f of %.2f ms, %.0f missed%s\n", r.Mixer.Ticks, r.Mixer.TickMs, r.Mixer.Missed, untold(r.Mixer.Untold))
+	if r.Mixer.Shedding > 0 {
+		fmt.Fprintf(w, "shedding\tlisteners got packets of 40 or 60 ms, as 20 ms were too little for all of them (--media.shed)\n")
+	}
 	if r.Dropped+uint32(r.Skipped) > 0 {
 		fmt.Fprintf(w, "generator\tlost %d packets and left out %d frames of each speaker: it had too little CPU\n", r.Dropped, r.Skipped)
 	}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -40,8 +39,18 @@ type fleet struct {
 	prefix string // of the namespaces
 	legs   int    // of each worker
 	grown  int
-	procs  []*exec.Cmd
-	done   sync.WaitGroup
+	procs  map[string]*child
+	order  []*child
+}
+
+// child is a process of a fleet's.
+type child struct {
+	cmd   *exec.Cmd
+	ended chan struct{} // is closed then
+}
+
+func newFleet(a *app, self, dir, prefix string) *fleet {
+	return &fleet{app: a, self: self, dir: dir, prefix: prefix, procs: map[string]*child{}}
 }
 
 // scale is bench scale in the namespace of the bridge.
@@ -56,31 +65,19 @@ func (a *app) scale(cmd *cobra.Command, cfg bench.ScaleConfig, prefix string) (*
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	f := &fleet{app: a, self: self, dir: dir, prefix: prefix, legs: cfg.Legs}
+	f := newFleet(a, self, dir, prefix)
+	f.legs = cfg.Legs
 	defer f.stop()
-	for _, line := range []string{
-		"link set lo up", "link add br0 type bridge", "addr add " + fleetHub + "/16 dev br0", "link set br0 up", "route add local " + fleetLegs + " dev lo",
-	} {
-		if err := ip(ctx, strings.Fields(line)...); err != nil {
-			return nil, err
-		}
+	err = ips(ctx, "link set lo up", "link add br0 type bridge", "addr add "+fleetHub+"/16 dev br0", "link set br0 up", "route add local "+fleetLegs+" dev lo")
+	if err != nil {
+		return nil, err
 	}
 	node := filepath.Join(dir, "node")
 	if err := f.start("node", []string{f.self, "up", "--data", node, "--bus.listen", fleetHub + ":4223"}); err != nil {
 		return nil, err
 	}
-	err = f.await(ctx, "the node", func(ctx context.Context) bool {
-		st, err := askSupervisor(ctx, node)
-		return err == nil && st.Joinable
-	})
+	done, err := f.open(cmd, node)
 	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Flags().Set("data", node); err != nil {
-		return nil, err
-	}
-	var done func()
-	if f.benchNode, done, err = a.bench(cmd, "main"); err != nil {
 		return nil, err
 	}
 	defer done()
@@ -92,6 +89,22 @@ func (a *app) scale(cmd *cobra.Command, cfg bench.ScaleConfig, prefix string) (*
 	return bench.RunScale(ctx, cfg, f)
 }
 
+// open waits until the node of a directory can be joined, and opens it; done gives it back.
+func (f *fleet) open(cmd *cobra.Command, node string) (done func(), err error) {
+	err = f.await(cmd.Context(), "the node", func(ctx context.Context) bool {
+		st, err := askSupervisor(ctx, node)
+		return err == nil && st.Joinable
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Flags().Set("data", node); err != nil {
+		return nil, err
+	}
+	f.benchNode, done, err = f.app.bench(cmd, "main")
+	return done, err
+}
+
 // Net is where the legs are.
 func (f *fleet) Net() [2]byte { return [2]byte{10, 77} }
 
@@ -101,37 +114,39 @@ func (f *fleet) Grow(ctx context.Context, n int) error {
 		f.grown++
 		i := f.grown
 		name, ns, data := fmt.Sprintf("w%d", i), fmt.Sprintf("%s%d", f.prefix, i), filepath.Join(f.dir, fmt.Sprintf("w%d", i))
-		for _, line := range []string{
-			"netns add " + ns,
+		err := ips(ctx,
+			"netns add "+ns,
 			fmt.Sprintf("link add v%d type veth peer name eth0 netns %s", i, ns),
 			fmt.Sprintf("link set v%d master br0 up", i),
 			fmt.Sprintf("-n %s addr add 10.76.1.%d/16 dev eth0", ns, i),
-			"-n " + ns + " link set lo up",
-			"-n " + ns + " link set eth0 up",
-			"-n " + ns + " route add " + fleetLegs + " via " + fleetHub,
-		} {
-			if err := ip(ctx, strings.Fields(line)...); err != nil {
-				return err
-			}
+			"-n "+ns+" link set lo up",
+			"-n "+ns+" link set eth0 up",
+			"-n "+ns+" route add "+fleetLegs+" via "+fleetHub)
+		if err != nil {
+			return err
 		}
 		creds := filepath.Join(f.dir, name+".creds")
 		if err := f.add(ctx, name, creds); err != nil {
 			return err
 		}
-		err := f.start(name, []string{"ip", "netns", "exec", ns, f.self, "join", "--creds", creds, "--data", data, "--media.max_legs", fmt.Sprint(f.legs), "--admin.listen", ""})
+		err = f.start(name, []string{"ip", "netns", "exec", ns, f.self, "join", "--creds", creds, "--data", data, "--media.max_legs", fmt.Sprint(f.legs), "--admin.listen", ""})
 		if err != nil {
 			return err
 		}
-		err = f.await(ctx, "worker "+name, func(ctx context.Context) bool {
-			l, err := bus.Call(ctx, f.s.Conn, contract.WorkerList, &contract.None{})
-			return err == nil && slices.ContainsFunc(l.Workers, func(w contract.Worker) bool { return w.Worker == name && w.Alive })
-		})
-		if err != nil {
+		if err = f.await(ctx, "worker "+name, func(ctx context.Context) bool { return f.alive(ctx, name) }); err != nil {
 			return err
 		}
 		f.away[name] = filepath.Join(data, "run", "media.sock")
 	}
 	return nil
+}
+
+// alive reports whether the node hears of a worker.
+func (f *fleet) alive(ctx context.Context, name string) bool {
+	ctx, cancel := context.WithTimeout(ctx, localWait)
+	defer cancel()
+	l, err := bus.Call(ctx, f.s.Conn, contract.WorkerList, &contract.None{})
+	return err == nil && slices.ContainsFunc(l.Workers, func(w contract.Worker) bool { return w.Worker == name && w.Alive })
 }
 
 // add writes credentials for a worker to a file.
@@ -166,7 +181,7 @@ func (f *fleet) Join(ctx context.Context, w bench.Wish) (string, error) {
 
 // start runs a process of the fleet; what it says goes to a file.
 func (f *fleet) start(name string, argv []string) error {
-	out, err := os.Create(filepath.Join(f.dir, name+".log"))
+	out, err := os.OpenFile(filepath.Join(f.dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -179,8 +194,13 @@ func (f *fleet) start(name string, argv []string) error {
 	if err := c.Start(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	f.procs = append(f.procs, c)
-	f.done.Go(func() { _ = c.Wait() }) // how it ended is in its log; nobody is left to ask
+	p := &child{c, make(chan struct{})}
+	f.procs[name] = p
+	f.order = append(f.order, p)
+	go func() { // stop waits for it
+		_ = c.Wait() // how it ended is in its log; nobody is left to ask
+		close(p.ended)
+	}()
 	return nil
 }
 
@@ -218,8 +238,10 @@ func (f *fleet) said() string {
 
 // stop ends the workers, then the node, and waits for them.
 func (f *fleet) stop() {
-	for _, c := range slices.Backward(f.procs) {
-		_ = c.Process.Signal(syscall.SIGTERM) // it may have ended
+	for _, p := range slices.Backward(f.order) {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 	}
-	f.done.Wait()
+	for _, p := range f.order {
+		<-p.ended
+	}
 }

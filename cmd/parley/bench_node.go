@@ -40,6 +40,10 @@ func (a *app) bench(cmd *cobra.Command, room string) (n *benchNode, done func(),
 	if err != nil {
 		return nil, nil, err
 	}
+	if r, err := getRoom(cmd.Context(), s, room); err == nil && r.HasPIN { // that there is none the joins say
+		s.Close()
+		return nil, nil, usagef("--room %s: it has a PIN, which generated legs do not give: name a room without one, as `parley room create NAME` makes it", room)
+	}
 	up, closeUp := unixClient(supervise.UpSocket(cfg.Data))
 	n = &benchNode{s: s, room: room, home: cfg.Media.Worker, up: up}
 	return n, func() { closeUp(); s.Close() }, nil
@@ -122,7 +126,11 @@ type measures map[string]*dto.MetricFamily
 
 // metrics asks for those of a process, or the supervisor for those of all.
 func metrics(ctx context.Context, c *http.Client) (measures, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://process/metrics", nil)
+	return metricsAt(ctx, c, "http://process/metrics")
+}
+
+func metricsAt(ctx context.Context, c *http.Client, url string) (measures, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +178,7 @@ metric:
 
 // add completes a process by the metrics with its label.
 func (m measures) add(p bench.Process, label string) bench.Process {
+	p.Told = true
 	p.Goroutines = int(m.value("go_goroutines", label))
 	p.Heap = int64(m.value("go_memstats_heap_inuse_bytes", label))
 	if p.Worker != "" {
@@ -178,6 +187,7 @@ func (m measures) add(p bench.Process, label string) bench.Process {
 			Missed:   m.value("parley_media_ticks_total", label, "result", "missed"),
 			Spent:    m.value("parley_media_tick_seconds_total", label),
 			Refused:  m.value("parley_media_dropped_total", label, "reason", "send"),
+			Shedding: m.value("parley_media_shedding_rooms", label),
 			TrunkOut: m.value("parley_media_trunk_packets", label, "direction", "out"),
 			TrunkIn:  m.value("parley_media_trunk_packets", label, "direction", "in"),
 		}

@@ -1,15 +1,8 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"strings"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +30,7 @@ bear, frames are late, and generator_skipped says that the run is worth nothing.
 		Args:    takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if inside == "" {
-				return a.scaleApart(cmd.Context())
+				return a.apart(cmd.Context(), "bench scale", "plyscale")
 			}
 			cfg.Progress = a.benchProgress()
 			r, err := a.scale(cmd, cfg, inside)
@@ -57,61 +50,8 @@ bear, frames are late, and generator_skipped says that the run is worth nothing.
 	f.IntVar(&cfg.Seconds, "seconds", 20, "how long to measure each")
 	f.StringVar(&cfg.Transport, "transport", bench.RTP, transportsHelp)
 	f.StringVar(&file, "html", "", "write a page with plots to this file")
-	f.StringVar(&inside, "inside", "", "")
-	if err := f.MarkHidden("inside"); err != nil {
-		panic(err) // there is that flag
-	}
+	insideFlag(cmd, &inside)
 	return cmd
-}
-
-// scaleApart runs this command line once more in a network namespace, and removes that and those
-// of the workers when it has ended.
-func (a *app) scaleApart(ctx context.Context) (err error) {
-	if os.Geteuid() != 0 {
-		return usagef("bench scale makes network namespaces: run it as root")
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	prefix := fmt.Sprintf("plyscale%d-", os.Getpid())
-	if err := ip(ctx, "netns", "add", prefix+"hub"); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, removeNamespaces(prefix)) }()
-	c := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", prefix + "hub", self}, append(os.Args[1:], "--inside", prefix)...)...)
-	c.Stdin, c.Stdout, c.Stderr = a.in, a.out, a.err
-	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
-	c.WaitDelay = time.Minute
-	err = c.Run()
-	var failed *exec.ExitError
-	if errors.As(err, &failed) && ctx.Err() == nil {
-		return &codedError{failed.ExitCode(), errTold}
-	}
-	return err
-}
-
-// ip runs ip(8).
-func ip(ctx context.Context, args ...string) error {
-	out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
-	}
-	return nil
-}
-
-// removeNamespaces removes those whose names begin so. Their interfaces go with them.
-func removeNamespaces(prefix string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), localWait)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "ip", "netns", "list").Output()
-	errs := []error{err}
-	for line := range strings.Lines(string(out)) {
-		if name, _, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(name, prefix) {
-			errs = append(errs, ip(ctx, "netns", "del", name))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 func showScale(w io.Writer, r *bench.ScaleReport) {

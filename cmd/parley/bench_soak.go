@@ -29,7 +29,8 @@ and leaves, and another one comes for it, with another address. Printed are
 
 and, with --json and in the page that --html writes, a sample each --every: legs, frames due and
 late, CPU, memory, goroutines, ticks that the mixer missed. A join that is refused is counted, and
-the run goes on. After the end all leave, and the processes are looked at once more.`,
+the run goes on. After the end all leave, and the processes are looked at once more. Ctrl-C ends the
+run early, and what was measured until then is printed.`,
 		Example: "  parley bench soak --legs 300 --stay 60s --duration 60m --html soak.html",
 		Args:    takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -68,6 +69,9 @@ the run goes on. After the end all leave, and the processes are looked at once m
 
 // showSoak prints a run.
 func showSoak(w io.Writer, r *bench.SoakReport) {
+	if r.Interrupted {
+		fmt.Fprintf(w, "interrupted\tafter %d s\n", r.Seconds)
+	}
 	fmt.Fprintf(w, "came\t%d, left %d; %d joins or leaves failed %s\n", r.Joined, r.Left, r.Failed, r.Failure)
 	fmt.Fprintf(w, "late\t%.4f %% of %d frames, %.4f %% in the worst %g s; %d heard nothing\n", r.LatePct, r.Frames, r.WorstPct, r.EveryS, r.Unheard)
 	fmt.Fprintf(w, "join\tp50 %.1f ms, p99 %.1f ms, at most %.1f ms; sound after p50 %.1f ms, p99 %.1f ms\n", r.JoinMs.P50, r.JoinMs.P99, r.JoinMs.Max, r.SoundMs.P50, r.SoundMs.P99)

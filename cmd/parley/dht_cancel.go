@@ -27,7 +27,9 @@ others (--sign, --encrypt-to, certificates) end with their lifetime where they a
 				if _, err := call(ctx, s, contract.DHTCancelCmd, &contract.DHTCancel{Key: args[0], ID: id}); err != nil {
 					return err
 				}
-				return a.print(map[string]string{"cancelled": args[1]}, func(w io.Writer) { fmt.Fprintf(w, "value %s is cancelled\n", args[1]) })
+				return a.print(map[string]string{"cancelled": args[1]}, func(w io.Writer) {
+					fmt.Fprintf(w, "value %s is no longer put; unless the node's key alone signed it, what others have of it ends with its lifetime\n", args[1])
+				})
 			})
 		},
 	}

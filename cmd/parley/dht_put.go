@@ -170,10 +170,10 @@ func (d *dhtPut) show(w io.Writer) {
 		}
 	}
 	if d.Missing > 0 {
-		fmt.Fprintf(w, "missing\t%d devices, whose certificates are not found now\n", d.Missing)
+		fmt.Fprintf(w, "missing\t%s, whose certificates are not found now\n", plural(d.Missing, "device"))
 	}
 	if d.Peers > 0 {
-		fmt.Fprintf(w, "stored at\t%d nodes\n", d.Peers)
+		fmt.Fprintf(w, "stored at\t%s\n", plural(d.Peers, "node"))
 	} else {
 		fmt.Fprintf(w, "stored at\tthis node alone; it hands it on when it meets others\n")
 	}

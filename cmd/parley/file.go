@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -126,7 +127,10 @@ func copyOut(from, dir string) (string, error) {
 	defer in.Close()
 	path := filepath.Join(dir, rand.Text())
 	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // it is made when files can be given
+		return "", contract.ErrUnavailable.With("the node does not take files yet: try again when `parley ready` says that it is")
+	case err != nil:
 		return "", fmt.Errorf("the node's folder of files: %w", err)
 	}
 	_, err = io.Copy(out, in)

@@ -42,6 +42,7 @@ func FuzzFileLink(f *testing.F) {
 // What the command line says of files, on a node that reaches nobody.
 func TestFiles(t *testing.T) {
 	n := newTrial(t).up(t)
+	n.joinable(t)
 	own, peer := n.account(t).ID, strings.Repeat("1", 40)
 	path := filepath.Join(t.TempDir(), "film.mkv")
 	if err := os.WriteFile(path, []byte("0123456789"), 0o600); err != nil {

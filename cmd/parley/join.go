@@ -8,11 +8,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/nats-io/nuid"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 
 	"github.com/parley-jami/parley/bus"
@@ -45,7 +48,9 @@ nats://10.0.0.5:4223. Workers reach one another, and participants reach this mac
 media.listen.
 
 SIGTERM or Ctrl-C ends it: those who are here lose their sound until they are at another one. It ends by
-itself when its credentials are revoked.`,
+itself when its credentials are revoked.
+
+Shown are the settings that a worker has to do with. The others of "parley config sample" can be given too.`,
 		Example: `  parley join --creds hall2.creds
   parley join nats://10.0.0.5:4223 --creds hall2.creds --media.max_legs 2000`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -105,10 +110,17 @@ itself when its credentials are revoked.`,
 		},
 	}
 	addConfigFlags(cmd)
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		section, _, _ := strings.Cut(f.Name, ".")
+		f.Hidden = !slices.Contains(ofAWorker, section)
+	})
 	cmd.Flags().StringVar(&creds, "creds", "", "file of this worker's credentials")
 	cmd.Flags().StringVar(&name, "name", "", "name of this worker, to be sure that the credentials are of it")
 	return cmd
 }
+
+// ofAWorker are the sections of settings that a worker has to do with; its help shows no others.
+var ofAWorker = []string{"media", "http", "sip", "turn", "admin", "log"}
 
 // guests are the processes of each service that another machine does for a node.
 var guests = map[string][]string{"media": {"media"}, "calls": {"media", "connect"}, "conference": {"conference"}}
@@ -214,6 +226,9 @@ func takeCreds(cfg *config.Config, process string, f *natscreds.File, file strin
 // refusedFor is how long the bus may refuse good credentials: it, too, may have to hear of them first.
 const refusedFor = 3 * time.Second
 
+// helloEvery is how often a worker says that it is there: by that the node knows two machines with the same credentials.
+const helloEvery = 10 * time.Second
+
 // joinWatch keeps a connection of its own and ends the worker, with the reason, when the node does not
 // want it: the media process alone would try for ever.
 func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, known chan<- struct{}, cfg *config.Config, process, name string, log *zap.Logger) {
@@ -250,13 +265,24 @@ func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, known 
 	}
 	defer conn.OnReconnect(again)()
 	again()
+	beat := time.NewTicker(helloEvery)
+	defer beat.Stop()
+	instance, twice := nuid.Next(), false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hello:
+		case <-beat.C:
 		}
-		_, err := bus.Call(ctx, conn, contract.BusWorkerHello, &contract.WorkerHello{Version: version, Contract: contract.Version}, name)
+		w, err := bus.Call(ctx, conn, contract.BusWorkerHello, &contract.WorkerHello{Version: version, Contract: contract.Version, Instance: instance}, name)
+		if err == nil && w.Twice != twice {
+			if twice = w.Twice; twice {
+				log.Warn("another machine uses these credentials, too: the node takes both for one worker, and participants lose their sound; end this one or that, and have `parley worker add` make others", zap.String("worker", name))
+			} else {
+				log.Info("no other machine uses these credentials any more", zap.String("worker", name))
+			}
+		}
 		switch e, ok := errors.AsType[*contract.Error](err); {
 		case ctx.Err() != nil:
 		case err == nil:

@@ -26,7 +26,8 @@ func newWorkerList(a *app) *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List the media workers", Args: takes(),
 		Long: `List the media workers: this node's own and those of "parley join". One that does not beat
 any more is gone; those that were added are listed also when they were never here, and those that
-were revoked, too.`,
+were revoked, too. "On two machines" are those whose credentials two use at once, which has
+participants lose their sound: end one, and add another worker for it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.inNode(cmd, func(ctx context.Context, s *session) error {
 				l, err := listWorkers(ctx, s)
@@ -43,6 +44,8 @@ were revoked, too.`,
 						switch {
 						case x.Revoked != nil:
 							state = "revoked"
+						case x.Twice:
+							state = "on two machines"
 						case x.Service == "conference":
 							state = "stands by"
 						case !x.Alive && x.Started == "":
@@ -54,11 +57,14 @@ were revoked, too.`,
 						case x.Drain:
 							state = "drained"
 						}
-						legs := fmt.Sprint(x.Legs)
-						if x.MaxLegs > 0 {
-							legs += fmt.Sprintf(" of %d", x.MaxLegs)
+						legs, cores, memory := "-", "-", "-" // of one that is gone nothing is known
+						if x.Alive {
+							legs, cores, memory = fmt.Sprint(x.Legs), fmt.Sprintf("%.2f", x.CPU), fmt.Sprintf("%d MiB", x.RSS>>20)
+							if x.MaxLegs > 0 {
+								legs += fmt.Sprintf(" of %d", x.MaxLegs)
+							}
 						}
-						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.2f\t%d MiB\t%s\t%s\n", printable(x.Worker.Worker), cmp.Or(x.Service, "media"), state, added, legs, x.CPU, x.RSS>>20, dash(printable(x.TrunkAddress)), dash(strings.Join(x.Rooms, " ")))
+						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(x.Worker.Worker), cmp.Or(x.Service, "media"), state, added, legs, cores, memory, dash(printable(x.TrunkAddress)), dash(strings.Join(x.Rooms, " ")))
 					}
 				})
 			})
@@ -72,6 +78,7 @@ type shownWorker struct {
 	Added   *time.Time `json:"added,omitempty"` // nil: the node's own
 	Service string     `json:"service,omitempty"`
 	Revoked *time.Time `json:"revoked,omitempty"`
+	Twice   bool       `json:"twice,omitempty"` // two machines use its credentials
 }
 
 type shownWorkers struct {
@@ -98,58 +105,8 @@ func listWorkers(ctx context.Context, s *session) (*shownWorkers, error) {
 			i = len(out.Workers)
 			out.Workers = append(out.Workers, shownWorker{Worker: contract.Worker{WorkerBeat: contract.WorkerBeat{Worker: k.Name}, Rooms: []string{}}})
 		}
-		out.Workers[i].Added, out.Workers[i].Revoked, out.Workers[i].Service = &k.Added, k.Revoked, k.Service
+		out.Workers[i].Added, out.Workers[i].Revoked, out.Workers[i].Service, out.Workers[i].Twice = &k.Added, k.Revoked, k.Service, k.Twice
 	}
 	slices.SortFunc(out.Workers, func(a, b shownWorker) int { return strings.Compare(a.Worker.Worker, b.Worker.Worker) })
 	return out, nil
-}
-
-// drainLook is how often a drain that is waited for is looked at.
-const drainLook = 500 * time.Millisecond
-
-func newWorkerDrain(a *app) *cobra.Command {
-	var undo, nowait bool
-	cmd := &cobra.Command{
-		Use: "drain WORKER", Short: "Have a worker's participants go to the others", Args: takes("WORKER"),
-		Long: `Have a worker's participants go to the others, and send nobody to it any more, also after the
-node starts again. Each negotiates its sound anew: browsers and Jami apps by themselves, phones by re-INVITE;
-what they had goes on until the new one is there. The command ends when the worker has nobody
-left, and it may then be stopped. Where no other worker has room, nobody is moved.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.inNode(cmd, func(ctx context.Context, s *session) error {
-				w, err := call(ctx, s, contract.WorkerDrain, &contract.Drain{Undo: undo}, args[0])
-				if err != nil {
-					return err
-				}
-				tick := time.NewTicker(drainLook)
-				defer tick.Stop()
-				for !undo && !nowait && w.Alive && w.Legs > 0 {
-					select {
-					case <-ctx.Done():
-						return ctx.Err()
-					case <-tick.C:
-					}
-					l, err := call(ctx, s, contract.WorkerList, &contract.None{})
-					if err != nil {
-						return err
-					}
-					i := slices.IndexFunc(l.Workers, func(x contract.Worker) bool { return x.Worker == args[0] })
-					if i < 0 {
-						break // conference was started anew and has not heard of it
-					}
-					w = &l.Workers[i]
-				}
-				return a.print(w, func(out io.Writer) {
-					if undo {
-						fmt.Fprintf(out, "%s takes participants again\n", printable(w.Worker))
-					} else {
-						fmt.Fprintf(out, "%s is drained, %d participants are left\n", printable(w.Worker), w.Legs)
-					}
-				})
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&undo, "undo", false, "let it take participants again")
-	cmd.Flags().BoolVar(&nowait, "no-wait", false, "do not wait until nobody is left")
-	return cmd
 }

@@ -25,6 +25,7 @@ type workerAdded struct {
 	Creds  string   `json:"creds"` // path of the credentials file
 	URLs   []string `json:"urls"`
 	TLS    bool     `json:"tls"`
+	Alone  bool     `json:"bus_alone,omitempty"` // it stands by for a bus that is gone with the node's machine
 }
 
 func newWorkerAdd(a *app) *cobra.Command {
@@ -140,7 +141,7 @@ func addWorker(ctx context.Context, s *session, q contract.WorkerAdd, urls []str
 			err = o.keep(append(text, more...))
 		}
 		if err == nil {
-			return &workerAdded{Worker: name, Creds: o.path, URLs: got.Access.URLs, TLS: got.Access.TLS}, nil
+			return &workerAdded{Worker: name, Creds: o.path, URLs: got.Access.URLs, TLS: got.Access.TLS, Alone: got.Alone && q.Service == "conference"}, nil
 		}
 		err = fmt.Errorf("credentials: %w", err)
 	} else if ctx.Err() == nil && !errors.Is(err, contract.ErrTimeout) && !errors.Is(err, contract.ErrUnavailable) {
@@ -162,5 +163,8 @@ func showWorkerAdded(w io.Writer, m *workerAdded) {
 	fmt.Fprintf(w, "Copy the file to that machine, and there: parley join --creds %s\n", quoted(file))
 	if !m.TLS {
 		fmt.Fprintln(w, "The bus listens on loopback alone: for another machine set bus.listen to an address that it reaches, start the node again, and add the worker anew.")
+	}
+	if m.Alone {
+		fmt.Fprintln(w, "The bus is one server, on the node's machine: who stands by takes the rooms when the conference alone is gone, and not when that machine is. For that the bus has to be a cluster, best of three machines: set bus.cluster_listen and bus.cluster_routes on each (docs/deploy.md).")
 	}
 }

@@ -202,11 +202,12 @@ func FuzzAccept(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if l.accept(s) != nil {
+			w := l.newWay()
+			if l.accept(w, s) != nil {
 				continue
 			}
-			keys := l.in != nil && l.out != nil
-			if !l.to.IsValid() || keys != (tr.suite != nil && !tr.dtls) || tr.dtls && (l.ice.farPwd == "" || l.ice.farPrint == "") {
+			keys := w.in != nil && w.out != nil
+			if !w.to.IsValid() || keys != (tr.suite != nil && !tr.dtls) || tr.dtls && (w.ice.farPwd == "" || w.ice.farPrint == "") {
 				t.Fatalf("%s: half an answer was taken", name)
 			}
 		}

@@ -111,24 +111,24 @@ func (c *checks) check() ([]byte, error) {
 }
 
 // connect does ICE and DTLS. The socket must be read meanwhile.
-func (l *leg) connect(ctx context.Context, s *socket) error {
+func (l *leg) connect(ctx context.Context, s *socket, w *way) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	if err := l.reach(ctx, s); err != nil {
+	if err := l.reach(ctx, s, w); err != nil {
 		return err
 	}
 	cert, err := certificate()
 	if err != nil {
 		return fmt.Errorf("own certificate: %w", err)
 	}
-	conn := &legConn{l: l, s: s}
+	conn := &legConn{l: l, w: w, s: s}
 	c, err := dtls.ClientWithContext(ctx, conn, &dtls.Config{
 		Certificates:           []tls.Certificate{cert},
 		SRTPProtectionProfiles: []dtls.SRTPProtectionProfile{dtls.SRTPProtectionProfile(l.suite.profile)},
 		ExtendedMasterSecret:   dtls.RequireExtendedMasterSecret,
 		InsecureSkipVerify:     true, // the fingerprint proves it
 		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
-			if len(raw) == 0 || printOf(raw[0]) != l.ice.farPrint {
+			if len(raw) == 0 || printOf(raw[0]) != w.ice.farPrint {
 				return errors.New("the node's certificate is not the one of its answer")
 			}
 			return nil
@@ -149,23 +149,23 @@ func (l *leg) connect(ctx context.Context, s *socket) error {
 		return fmt.Errorf("DTLS: %w", err)
 	}
 	keys, salts := m[:2*keyLen], m[2*keyLen:]
-	return l.protect(append(keys[:keyLen:keyLen], salts[:n]...), append(keys[keyLen:2*keyLen:2*keyLen], salts[n:]...))
+	return w.protect(l.suite, append(keys[:keyLen:keyLen], salts[:n]...), append(keys[keyLen:2*keyLen:2*keyLen], salts[n:]...))
 }
 
 // reach checks until the node answers.
-func (l *leg) reach(ctx context.Context, s *socket) error {
+func (l *leg) reach(ctx context.Context, s *socket, w *way) error {
 	again := time.NewTicker(checkEvery)
 	defer again.Stop()
 	for {
-		pkt, err := l.ice.check()
+		pkt, err := w.ice.check()
 		if err == nil {
-			err = s.write(pkt, l.addr, l.to)
+			err = s.write(pkt, l.addr, w.to)
 		}
 		if err != nil {
 			return err
 		}
 		select {
-		case <-l.ice.stun:
+		case <-w.ice.stun:
 			return nil
 		case <-again.C:
 		case <-ctx.Done():
@@ -177,24 +177,25 @@ func (l *leg) reach(ctx context.Context, s *socket) error {
 // legConn is what pion/dtls sees of the shared socket.
 type legConn struct {
 	l    *leg
+	w    *way
 	s    *socket
 	mute atomic.Bool
 }
 
-func (c *legConn) Read(b []byte) (int, error) { return c.l.ice.dtls.Read(b) }
+func (c *legConn) Read(b []byte) (int, error) { return c.w.ice.dtls.Read(b) }
 
 func (c *legConn) Write(b []byte) (int, error) {
 	if c.mute.Load() {
 		return len(b), nil
 	}
-	return len(b), c.s.write(b, c.l.addr, c.l.to)
+	return len(b), c.s.write(b, c.l.addr, c.w.to)
 }
 
-func (c *legConn) Close() error { return c.l.ice.dtls.Close() }
+func (c *legConn) Close() error { return c.w.ice.dtls.Close() }
 func (c *legConn) LocalAddr() net.Addr {
 	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(c.l.addr, 9))
 }
-func (c *legConn) RemoteAddr() net.Addr               { return net.UDPAddrFromAddrPort(c.l.to) }
-func (c *legConn) SetReadDeadline(t time.Time) error  { return c.l.ice.dtls.SetReadDeadline(t) }
-func (c *legConn) SetDeadline(t time.Time) error      { return c.l.ice.dtls.SetReadDeadline(t) }
+func (c *legConn) RemoteAddr() net.Addr               { return net.UDPAddrFromAddrPort(c.w.to) }
+func (c *legConn) SetReadDeadline(t time.Time) error  { return c.w.ice.dtls.SetReadDeadline(t) }
+func (c *legConn) SetDeadline(t time.Time) error      { return c.w.ice.dtls.SetReadDeadline(t) }
 func (c *legConn) SetWriteDeadline(_ time.Time) error { return nil }

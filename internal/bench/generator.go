@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +17,8 @@ import (
 type received struct {
 	have    bool
 	firstTS uint32
-	lags    []int32 // arrival minus RTP time, relative to the first, in µs
+	lags    []int32  // arrival minus RTP time, relative to the first, in µs
+	ts      []uint32 // RTP time of each; only where cfg.frames
 	packets []packet
 	keep    bool  // packets too
 	base    int64 // arrival of the first, unix ns
@@ -41,8 +43,11 @@ type generator struct {
 	marks     []mark
 	measuring atomic.Bool
 	stopped   atomic.Bool
-	skipped   atomic.Int64  // steps of 20 ms in which nothing was sent, as the generator was held up
-	dropped   atomic.Uint32 // packets that came and found the socket's buffer full
+	weather   atomic.Pointer[weather] // nil: fair
+	record    sync.Mutex              // guards marks and what legs got, while measuring goes on and off
+	skipped   atomic.Int64            // steps of 20 ms in which nothing was sent, as the generator was held up
+	dropped   atomic.Uint32           // packets that came and found the socket's buffer full
+	moved     moves
 
 	mu        sync.Mutex // guards the lists; they are replaced, never changed
 	senders   []*leg
@@ -59,8 +64,11 @@ func open(places int) (*generator, error) {
 }
 
 func newGenerator(cfg Config) (*generator, error) {
-	senders := cfg.Speakers + cfg.Silent
-	g, err := open(senders + cfg.Listeners)
+	places := cfg.Speakers + cfg.Silent + cfg.Listeners
+	if cfg.spread > 1 {
+		places = cfg.spread * groupPlaces
+	}
+	g, err := open(places)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +90,8 @@ func (g *generator) fill() error {
 	var voices [][]voiceFrame
 	run := nuid.Next()[14:] // two runs at once don't meet
 	for i := range senders + cfg.Listeners {
-		l, err := newLeg(i, address(g.net, i), fmt.Sprintf("bench-%s-%d", run, i), i < senders, transports[cfg.Transport])
+		at := place(i, cfg.spread)
+		l, err := newLeg(i, address(g.net, at), fmt.Sprintf("bench-%s-%d", run, i), i < senders, transports[cfg.Transport])
 		if err != nil {
 			return err
 		}
@@ -107,13 +116,38 @@ func (g *generator) fill() error {
 			g.listeners = append(g.listeners, l)
 		}
 		if !l.speaks || cfg.Listeners == 0 {
-			l.got.lags = make([]int32, 0, 50*(cfg.Seconds+2))
+			l.got = g.room()
 		}
-		g.slots[i].Store(l)
+		g.slots[at].Store(l)
 		g.legs = append(g.legs, l)
 	}
 	return nil
 }
+
+// room is where a leg notes what it gets while measuring.
+func (g *generator) room() received {
+	frames := 50 * (g.cfg.Seconds + 2)
+	r := received{lags: make([]int32, 0, frames)}
+	if g.cfg.frames {
+		r.ts = make([]uint32, 0, frames)
+	}
+	return r
+}
+
+// place is where leg i is among the addresses, when legs by turns are of so many groups: each has a
+// quarter of the third byte, a /18.
+func place(i, groups int) int {
+	if groups < 2 {
+		return i
+	}
+	return i%groups*groupPlaces + i/groups
+}
+
+// groupPlaces is how many addresses a group has, maxGroups how many groups there are.
+const (
+	groupPlaces = 64 * 250
+	maxGroups   = 4
+)
 
 // sample chooses the listeners that are decoded afterwards: spread over all, so that the last in
 // the order of sending counts too; of each address that serves legs, where that is asked for.
@@ -162,7 +196,7 @@ func (g *generator) receive() error {
 }
 
 // take notes one packet.
-func (g *generator) take(to [4]byte, at int64, pkt []byte) {
+func (g *generator) take(from netip.AddrPort, to [4]byte, at int64, pkt []byte) {
 	i := indexOf(to)
 	if i < 0 || i >= len(g.slots) || len(pkt) == 0 {
 		return
@@ -171,9 +205,15 @@ func (g *generator) take(to [4]byte, at int64, pkt []byte) {
 	if l == nil {
 		return // not of this run
 	}
+	if b := g.weather.Load(); b != nil {
+		var lost bool
+		if at, lost = b.came(l, at); lost {
+			return
+		}
+	}
 	if pkt[0]>>6 != 2 {
-		if l.ice != nil {
-			l.ice.take(pkt)
+		if ice := l.checks(from); ice != nil {
+			ice.take(pkt)
 		}
 		return
 	}
@@ -181,12 +221,16 @@ func (g *generator) take(to [4]byte, at int64, pkt []byte) {
 		return // RTCP
 	}
 	l.gaps.note(at)
+	ssrc := binary.BigEndian.Uint32(pkt[8:])
+	l.mixers.note(from, ssrc, at)
 	if !g.measuring.Load() {
 		return
 	}
+	g.record.Lock()
+	defer g.record.Unlock()
 	ts := binary.BigEndian.Uint32(pkt[4:])
 	if l.run.on {
-		l.run.note(at, ts, binary.BigEndian.Uint32(pkt[8:]))
+		l.run.note(at, ts, ssrc)
 		return
 	}
 	r := &l.got
@@ -199,6 +243,9 @@ func (g *generator) take(to [4]byte, at int64, pkt []byte) {
 	lag := at - r.base - int64(int32(ts-r.firstTS))*1e6/(rate/1000)
 	if len(r.lags) < cap(r.lags) {
 		r.lags = append(r.lags, int32(lag/1000))
+		if len(r.ts) < cap(r.ts) {
+			r.ts = append(r.ts, ts)
+		}
 	}
 	if r.keep {
 		r.packets = append(r.packets, packet{at, ts, append([]byte(nil), pkt...)})

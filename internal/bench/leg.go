@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/pion/srtp/v2"
 )
@@ -54,26 +56,38 @@ type leg struct {
 	plain  bool // says no level
 	asked  bool // to join
 	transport
-	key   [keyLen + 14]byte // SDES
-	to    netip.AddrPort    // the node's port
-	level byte              // id of the extension, 0: not taken
-	out   *srtp.Context
-	in    *srtp.Context
-	ice   *checks // of DTLS
+	key     [keyLen + 14]byte // SDES
+	way     atomic.Pointer[way]
+	dialing atomic.Pointer[checks] // of the way that is being connected, beside the one that is there
+	home    netip.Addr             // of the node's worker at which it joined
+	moving  atomic.Bool
+
+	sending sync.Mutex // guards what a packet is made of: the next one, and the keys of the way
+	seq     uint16
+	ts      uint32
+	ssrc    uint32
 
 	// Of the goroutine that sends.
-	seq    uint16
-	ts     uint32
-	ssrc   uint32
 	voice  []voiceFrame // of who sends: again and again
 	shift  int          // where in the voice it begins, in frames
 	marked bool         // the voice has the chirps
 	next   int          // tick of the next packet of who only listens; 0: it was not yet planned
 	begun  bool         // a first one was sent
 
-	got  received
-	gaps gaps
-	run  series // instead of got, where legs come and go
+	got    received
+	gaps   gaps
+	mixers mixers
+	run    series // instead of got, where legs come and go
+}
+
+// way is how a leg's packets go to the node and come from there. Who moves has another one.
+type way struct {
+	to     netip.AddrPort // the node's port
+	level  byte           // id of the extension, 0: not taken
+	out    *srtp.Context
+	in     *srtp.Context
+	ice    *checks // of DTLS
+	answer string  // the node's SDP
 }
 
 // loopback is where legs are on the node's own machine: 127.77.0.0/16.
@@ -97,19 +111,36 @@ func newLeg(i int, addr netip.Addr, name string, speaks bool, t transport) (*leg
 		return nil, err
 	}
 	l.seq, l.ssrc = binary.BigEndian.Uint16(b[:])&0x7fff, binary.BigEndian.Uint32(b[2:])
-	if t.dtls {
-		l.ice = newChecks()
-	}
 	return l, nil
 }
 
+// newWay begins a way that is not negotiated yet.
+func (l *leg) newWay() *way {
+	w := new(way)
+	if l.dtls {
+		w.ice = newChecks()
+	}
+	return w
+}
+
+// checks are those that a packet from an address of the node's is for; nil: for none.
+func (l *leg) checks(from netip.AddrPort) *checks {
+	if c := l.dialing.Load(); c != nil && c.to == from {
+		return c
+	}
+	if w := l.way.Load(); w != nil {
+		return w.ice
+	}
+	return nil
+}
+
 // offer writes the leg's description.
-func (l *leg) offer(port int) string {
+func (l *leg) offer(w *way, port int) string {
 	profile, crypto := "RTP/AVP", ""
 	switch {
 	case l.dtls:
 		profile = "UDP/TLS/RTP/SAVPF"
-		crypto = l.ice.offer()
+		crypto = w.ice.offer()
 	case l.suite != nil:
 		profile = "RTP/SAVP"
 		crypto = "a=crypto:1 " + l.suite.name + " inline:" + base64.StdEncoding.EncodeToString(l.key[:keyLen+l.suite.saltLen]) + "\r\n"
@@ -127,8 +158,8 @@ func (l *leg) offer(port int) string {
 		1000+l.index, l.addr, l.addr, port, profile, payloadType, payloadType, payloadType, level, crypto, dir)
 }
 
-// accept reads the node's answer.
-func (l *leg) accept(answer string) error {
+// accept reads the node's answer, or its offer to go another way.
+func (l *leg) accept(w *way, answer string) error {
 	host := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	var far []byte // SDES key
 	for line := range strings.SplitSeq(answer, "\n") {
@@ -144,9 +175,9 @@ func (l *leg) accept(answer string) error {
 			if err != nil || port == 0 {
 				return fmt.Errorf("the answer has no port: %q", line)
 			}
-			l.to = netip.AddrPortFrom(host, uint16(port))
+			w.to = netip.AddrPortFrom(host, uint16(port))
 		case strings.HasPrefix(line, "a=extmap:") && strings.Contains(line, levelURI):
-			l.level = levelID
+			w.level = levelID
 		case strings.HasPrefix(line, "a=crypto:") && len(f) >= 3 && l.suite != nil && !l.dtls:
 			raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(strings.Split(f[2], "|")[0], "inline:"))
 			if err != nil || f[1] != l.suite.name || len(raw) != keyLen+l.suite.saltLen {
@@ -154,61 +185,66 @@ func (l *leg) accept(answer string) error {
 			}
 			far = raw
 		case l.dtls:
-			l.ice.answer(line)
+			w.ice.answer(line)
 		}
 	}
-	if !l.to.IsValid() {
+	if !w.to.IsValid() {
 		return fmt.Errorf("the answer takes no audio: %q", answer)
 	}
-	l.to = netip.AddrPortFrom(host, l.to.Port()) // c= of the medium follows m=
+	w.to = netip.AddrPortFrom(host, w.to.Port()) // c= of the medium follows m=
+	w.answer = answer
 	switch {
 	case l.suite == nil:
 		return nil
 	case l.dtls:
-		return l.ice.complete(l.to)
+		return w.ice.complete(w.to)
 	case far == nil:
 		return fmt.Errorf("the answer has no key")
 	}
-	return l.protect(l.key[:keyLen+l.suite.saltLen], far)
+	return w.protect(l.suite, l.key[:keyLen+l.suite.saltLen], far)
 }
 
 // protect takes the keys of both directions, each with its salt.
-func (l *leg) protect(own, far []byte) (err error) {
-	if l.in, err = srtp.CreateContext(far[:keyLen], far[keyLen:], l.suite.profile); err != nil {
+func (w *way) protect(by *suite, own, far []byte) (err error) {
+	if w.in, err = srtp.CreateContext(far[:keyLen], far[keyLen:], by.profile); err != nil {
 		return fmt.Errorf("the node's key: %w", err)
 	}
-	if l.out, err = srtp.CreateContext(own[:keyLen], own[keyLen:], l.suite.profile); err != nil {
+	if w.out, err = srtp.CreateContext(own[:keyLen], own[keyLen:], by.profile); err != nil {
 		return fmt.Errorf("own key: %w", err)
 	}
 	return nil
 }
 
 // packet builds the next RTP packet (RFC 3550 §5.1) in buf.
-func (l *leg) packet(buf []byte, payload []byte, level byte) ([]byte, error) {
+func (l *leg) packet(w *way, buf []byte, payload []byte, level byte) ([]byte, error) {
+	l.sending.Lock()
+	defer l.sending.Unlock()
 	l.seq++
 	l.ts += frameSamples
 	b := append(buf[:0], 0x80, payloadType)
 	b = binary.BigEndian.AppendUint16(b, l.seq)
 	b = binary.BigEndian.AppendUint32(b, l.ts)
 	b = binary.BigEndian.AppendUint32(b, l.ssrc)
-	if l.level != 0 {
+	if w.level != 0 {
 		b[0] |= 0x10
 		voice := byte(0)
 		if level < 50 {
 			voice = 0x80
 		}
-		b = append(b, 0xbe, 0xde, 0, 1, l.level<<4, level|voice, 0, 0) // RFC 8285 §4.2
+		b = append(b, 0xbe, 0xde, 0, 1, w.level<<4, level|voice, 0, 0) // RFC 8285 §4.2
 	}
 	b = append(b, payload...)
-	if l.out == nil {
+	if w.out == nil {
 		return b, nil
 	}
-	return l.out.EncryptRTP(b[len(b):], b, nil)
+	return w.out.EncryptRTP(b[len(b):], b, nil)
 }
 
 // report builds a receiver report without a block (RFC 3550 §6.4.2) in buf.
-func (l *leg) report(buf []byte) ([]byte, error) {
+func (l *leg) report(w *way, buf []byte) ([]byte, error) {
+	l.sending.Lock()
+	defer l.sending.Unlock()
 	b := append(buf[:0], 0x80, 201, 0, 1)
 	b = binary.BigEndian.AppendUint32(b, l.ssrc)
-	return l.out.EncryptRTCP(b[len(b):], b, nil)
+	return w.out.EncryptRTCP(b[len(b):], b, nil)
 }

@@ -124,14 +124,21 @@ func sums(first, last []Process, elapsed float64) (cpu map[string]float64, rss m
 
 // mixer is what the workers did between two looks.
 func mixer(first, last []Process) (m Mixer) {
-	var spent float64
+	var spent, before float64
 	for _, p := range last {
+		if p.Worker != "" && !p.Told {
+			m.Untold = append(m.Untold, p.Worker)
+			continue
+		}
 		was := processOf(first, p).Ticks
 		m.Ticks += p.Ticks.Done - was.Done
 		m.Missed += p.Ticks.Missed - was.Missed
 		m.Refused += p.Ticks.Refused - was.Refused
 		spent += p.Ticks.Spent - was.Spent
+		m.Shedding += p.Ticks.Shedding
+		before += was.Shedding
 	}
+	m.Shedding = max(m.Shedding, before)
 	m.TickMs = round(1000*spent/max(1, m.Ticks), 3)
 	return m
 }
@@ -201,11 +208,14 @@ func (l *leg) decode() ([]heard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opus decoder: %w", err)
 	}
+	// On the way some may have passed others.
+	slices.SortStableFunc(l.got.packets, func(a, b packet) int { return int(int32(a.ts - b.ts)) })
 	var out []heard
+	in := l.way.Load().in
 	for _, p := range l.got.packets {
 		raw := p.raw
-		if l.in != nil {
-			if raw, err = l.in.DecryptRTP(nil, raw, nil); err != nil {
+		if in != nil {
+			if raw, err = in.DecryptRTP(nil, raw, nil); err != nil {
 				return nil, fmt.Errorf("what %s got: %w", l.id, err)
 			}
 		}

@@ -256,7 +256,7 @@ func (g *generator) apart() []*served {
 	by := map[string]*served{}
 	var out []*served
 	for i, l := range g.legs {
-		at := l.to.Addr().String()
+		at := l.way.Load().to.Addr().String()
 		s := by[at]
 		if s == nil {
 			s = &served{address: at}

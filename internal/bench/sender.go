@@ -43,7 +43,9 @@ func (g *generator) send(ctx context.Context) error {
 				g.skipped.Add(int64(late))
 			}
 			for _, l := range senders {
+				l.sending.Lock()
 				l.ts += uint32(late) * frameSamples
+				l.sending.Unlock()
 			}
 		}
 		timer.Reset(time.Until(began.Add(time.Duration(tick) * step)))
@@ -53,7 +55,7 @@ func (g *generator) send(ctx context.Context) error {
 		case <-timer.C:
 		}
 		for _, l := range senders {
-			if l.ice != nil && (tick+l.index)%latchTicks == 0 {
+			if l.dtls && (tick+l.index)%latchTicks == 0 {
 				if err := g.keep(l, buf); err != nil {
 					return err
 				}
@@ -87,38 +89,51 @@ func (g *generator) send(ctx context.Context) error {
 
 // keep shows the node that a listener is there: phones send silence, browsers a check and a report.
 func (g *generator) keep(l *leg, buf []byte) error {
-	if l.ice == nil {
+	w := l.way.Load()
+	if !l.dtls {
 		return g.one(l, buf, silence[0])
 	}
-	check, err := l.ice.check()
+	check, err := w.ice.check()
 	if err != nil {
 		return err
 	}
-	report, err := l.report(buf)
+	report, err := l.report(w, buf)
 	if err != nil {
 		return fmt.Errorf("protecting a report: %w", err)
 	}
 	for _, pkt := range [][]byte{check, report} {
-		if err := g.sock.write(pkt, l.addr, l.to); err != nil {
-			return fmt.Errorf("sending to %s: %w", l.to, err)
+		if err := g.put(pkt, l, w); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 func (g *generator) one(l *leg, buf []byte, f voiceFrame) error {
-	pkt, err := l.packet(buf, f.payload, f.level)
+	w := l.way.Load()
+	pkt, err := l.packet(w, buf, f.payload, f.level)
 	if err != nil {
 		return fmt.Errorf("protecting a packet: %w", err)
 	}
-	if err := g.sock.write(pkt, l.addr, l.to); err != nil {
-		return fmt.Errorf("sending to %s: %w", l.to, err)
+	return g.put(pkt, l, w)
+}
+
+// put sends a packet by whatever weather there is.
+func (g *generator) put(pkt []byte, l *leg, w *way) error {
+	if b := g.weather.Load(); b != nil {
+		b.send(g, l, w, pkt)
+		return nil
+	}
+	if err := g.sock.write(pkt, l.addr, w.to); err != nil {
+		return fmt.Errorf("sending to %s: %w", w.to, err)
 	}
 	return nil
 }
 
 // note remembers the marks that begin in a frame which is sent now.
 func (g *generator) note(frame int) {
+	g.record.Lock()
+	defer g.record.Unlock()
 	for _, m := range marks {
 		if m/frameSamples == frame {
 			g.marks = append(g.marks, mark{time.Now().UnixNano() + int64(m%frameSamples)*1e9/rate})

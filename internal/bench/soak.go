@@ -85,7 +85,8 @@ type soak struct {
 	sounds  []float64
 }
 
-// RunSoak has legs come and go, and measures.
+// RunSoak has legs come and go, and measures. When ctx ends the run early, what was measured until then is returned
+// once all have left.
 func RunSoak(ctx context.Context, cfg SoakConfig, node Node) (*SoakReport, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -115,7 +116,7 @@ func (s *soak) run(ctx context.Context) (*SoakReport, error) {
 	s.line = &timeline{start: began.UnixNano(), every: int64(s.cfg.Every)}
 	s.measuring.Store(true)
 
-	run, cancel := context.WithCancel(ctx)
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx)) // what was interrupted is measured to its end
 	defer cancel()
 	errs := make(chan error, 2)
 	var io, lanes sync.WaitGroup
@@ -136,18 +137,23 @@ func (s *soak) run(ctx context.Context) (*SoakReport, error) {
 	if err != nil {
 		return nil, err
 	}
+	took := time.Since(began)
 	s.cfg.Progress("leaving", 0, 0)
 	leaveAll()
 	lanes.Wait()
 	stop()
-	after, err := s.settled(ctx)
+	after, err := s.settled(context.WithoutCancel(ctx))
 	if err != nil {
 		return nil, err
 	}
-	return s.report(before, samples, after), nil
+	r := s.report(before, samples, after)
+	if ctx.Err() != nil {
+		r.Interrupted, r.Seconds = true, int(took.Seconds())
+	}
+	return r, nil
 }
 
-// watch takes samples until the end of the run.
+// watch takes samples until the end of the run, or until ctx ends it.
 func (s *soak) watch(ctx context.Context, began time.Time, before []Process, errs <-chan error) ([]Sample, error) {
 	tick := time.NewTicker(s.cfg.Every)
 	defer tick.Stop()
@@ -159,7 +165,7 @@ func (s *soak) watch(ctx context.Context, began time.Time, before []Process, err
 		s.cfg.Progress("measuring", int(time.Since(began).Seconds()), s.cfg.Seconds)
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return out, nil
 		case err := <-errs:
 			return nil, fmt.Errorf("the load generator stopped: %w", err)
 		case <-end.C:
@@ -168,7 +174,9 @@ func (s *soak) watch(ctx context.Context, began time.Time, before []Process, err
 		}
 		now, at := []Process(nil), time.Now()
 		var err error
-		if now, err = s.node.Processes(ctx); err != nil {
+		if now, err = s.node.Processes(ctx); ctx.Err() != nil {
+			return out, nil
+		} else if err != nil {
 			// A node that is too busy to tell, or is being started again, is what a soak is for.
 			s.fail(ctx, fmt.Errorf("no sample: the node's processes: %w", err))
 			continue
@@ -183,11 +191,9 @@ const settleTime = 5 * time.Second
 
 // settled looks at the processes when all have left.
 func (s *soak) settled(ctx context.Context) ([]Process, error) {
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(settleTime):
-	}
+	pause(ctx, settleTime)
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	p, err := s.node.Processes(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("the node's processes: %w", err)

@@ -14,6 +14,8 @@ type SoakReport struct {
 	Seconds    int      `json:"seconds"`
 	EveryS     float64  `json:"every_s"`
 	Transports []string `json:"transports"`
+	// Interrupted: the run was ended before its time, and Seconds is how long it was.
+	Interrupted bool `json:"interrupted,omitempty"`
 
 	Joined  int    `json:"joined"`
 	Left    int    `json:"left"`

@@ -84,6 +84,34 @@ func TestLegsComeAndGo(t *testing.T) {
 	}
 }
 
+// A run that is ended early says what it has measured, and everybody has left.
+func TestInterruptedSoak(t *testing.T) {
+	t.Parallel()
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &refusing{relay: &relay{t: t, conn: conn, delay: 10 * time.Millisecond, listeners: map[string]netip.AddrPort{}}, inside: map[string]bool{}}
+	var wg sync.WaitGroup
+	wg.Go(r.run)
+	ctx, interrupt := context.WithCancel(t.Context())
+	cfg := SoakConfig{Legs: 4, Speakers: 1, Stay: MinStay, Seconds: 600, Every: time.Second, Transports: []string{RTP}}
+	cfg.Progress = func(what string, done, _ int) {
+		if what == "measuring" && done >= 3 {
+			interrupt()
+		}
+	}
+	rep, err := RunSoak(ctx, cfg, r)
+	conn.Close()
+	wg.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !rep.Interrupted || rep.Seconds < 3 || rep.Seconds > 500 || len(rep.Samples) == 0 || rep.Joined == 0 || rep.Left != rep.Joined || len(r.inside) != 0 {
+		t.Errorf("%+v; %d are left", rep, len(r.inside))
+	}
+}
+
 // A look that the node does not answer costs a sample, and not the run.
 func TestFramesOfALostSampleAreTheNext(t *testing.T) {
 	s := &soak{generator: &generator{}, cfg: SoakConfig{Every: 10 * time.Second}, line: &timeline{}}

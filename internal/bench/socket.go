@@ -28,6 +28,7 @@ type socket struct {
 	iovs [batch]unix.Iovec
 	bufs [batch][slotSize]byte
 	ctls [batch][ctlSize]byte
+	from [batch]unix.RawSockaddrInet4
 	// dropped counts what found the buffer full since the socket was opened (SO_RXQ_OVFL).
 	dropped uint32
 }
@@ -78,17 +79,19 @@ func newSocket() (*socket, error) {
 		s.msgs[i].hdr.Iov = &s.iovs[i]
 		s.msgs[i].hdr.SetIovlen(1)
 		s.msgs[i].hdr.Control = &s.ctls[i][0]
+		s.msgs[i].hdr.Name = (*byte)(unsafe.Pointer(&s.from[i]))
 	}
 	return s, nil
 }
 
 func (s *socket) port() int { return s.conn.LocalAddr().(*net.UDPAddr).Port }
 
-// read waits for packets and calls fn for each with its destination and its
+// read waits for packets and calls fn for each with its source, its destination and its
 // arrival in unix nanoseconds.
-func (s *socket) read(fn func(to [4]byte, at int64, pkt []byte)) error {
+func (s *socket) read(fn func(from netip.AddrPort, to [4]byte, at int64, pkt []byte)) error {
 	for i := range s.msgs {
 		s.msgs[i].hdr.SetControllen(ctlSize)
+		s.msgs[i].hdr.Namelen = unix.SizeofSockaddrInet4
 	}
 	var n uintptr
 	var errno unix.Errno
@@ -108,9 +111,17 @@ func (s *socket) read(fn func(to [4]byte, at int64, pkt []byte)) error {
 	for i := range int(n) {
 		to, at, dropped := control(s.ctls[i][:s.msgs[i].hdr.Controllen])
 		s.dropped = max(s.dropped, dropped)
-		fn(to, at, s.bufs[i][:min(s.msgs[i].len, slotSize)])
+		from := netip.AddrPortFrom(netip.AddrFrom4(s.from[i].Addr), port(s.from[i].Port))
+		fn(from, to, at, s.bufs[i][:min(s.msgs[i].len, slotSize)])
 	}
 	return nil
+}
+
+// port is a port as the kernel writes it, in the network's order.
+func port(raw uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], raw)
+	return binary.BigEndian.Uint16(b[:])
 }
 
 // control reads the destination, the time stamp and the count of drops (cmsg(3)).

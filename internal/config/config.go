@@ -80,7 +80,7 @@ type Media struct {
 
 	MaxLegs int `koanf:"max_legs" default:"0" range:"0-100000" doc:"how many participants this process takes; who comes beyond goes to another worker, or is refused. 0: as many as come"`
 
-	Near []string `koanf:"near" check:"prefix" doc:"networks whose people this process is near to, e.g. 192.0.2.0/24: they come here while it has place, wherever their room began. Of several workers the one with the longest prefix counts as nearest"`
+	Near []string `koanf:"near" check:"prefix" doc:"networks whose people this process is near to, e.g. 192.0.2.0/24: they come here while it has place, wherever their room began. Without a length, as 192.0.2.5, it is that one address. Of several workers the one with the longest prefix counts as nearest"`
 
 	Shed bool `koanf:"shed" default:"true" doc:"when this process cannot keep its time, who only listens gets longer packets (40, then 60 ms), and when that is not enough, no more participants are taken until it can"`
 

@@ -111,6 +111,9 @@ func (s *Service) connected(e *contract.Connected) {
 		names[n] = true
 	}
 	for _, n := range s.names() {
+		if s.isQuiet(n) {
+			continue
+		}
 		s.toRoom(n, func(l *live) {
 			l.r.Connections(s.now(), e.Life, func(id string) bool { return names[id] }, s.botGrace)
 		})

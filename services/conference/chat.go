@@ -228,9 +228,19 @@ func (l *live) converse() {
 	})
 }
 
+// conversationsAtOnce bounds those that swarm is asked for at once: each new one is a signature of identity, and
+// of thousands at once none would be answered in time.
+const conversationsAtOnce = 8
+
 // conversation asks swarm for a room's conversation; for a new room without what was said
 // in an earlier one of that name.
 func (s *Service) conversation(ctx context.Context, name string, set room.Settings) (string, error) {
+	select {
+	case s.asking <- struct{}{}:
+		defer func() { <-s.asking }()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 	if set.NewChat {
 		if _, err := bus.Call(ctx, s.bus, contract.SwarmDetach, &contract.None{}, name); err != nil {
 			return "", err

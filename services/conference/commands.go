@@ -20,7 +20,10 @@ func (l *live) commitSoft() { _, _ = l.commit() }
 
 // joined is the room as a caller may see it. A phone shows no roster, and a Jami peer
 // gets it from who signals for it: they are spared the list, whose coding would be most of what a join costs in a large room.
-func (l *live) joined(c room.Caller) *contract.Joined {
+func (l *live) joined(c room.Caller) *contract.Joined { return l.told(c, contract.RosterMax) }
+
+// told is the same with a list of at most so many.
+func (l *live) told(c room.Caller, most int) *contract.Joined {
 	out := &contract.Joined{Seq: l.r.Seq()}
 	m, in := l.r.Member(c.ID)
 	if in {
@@ -30,7 +33,7 @@ func (l *live) joined(c room.Caller) *contract.Joined {
 		out.Room = l.about()
 		out.Room.Participants = []contract.Participant{out.Participant}
 	} else {
-		out.Room = l.state(c.ID)
+		out.Room = l.state(c.ID, most)
 	}
 	if c.Operator {
 		out.Room.ModeratorToken = l.r.Settings().Token
@@ -44,25 +47,43 @@ func (l *live) about() contract.Room {
 	return contract.Room{RoomSettings: settings(set.Public()), Created: set.Created, Revision: l.r.Seq(), Conversation: set.Conversation, Total: l.r.Len()}
 }
 
-// state is the room with its participants, of very many the ones that matter.
-func (l *live) state(asker string) contract.Room {
+// The list that a newcomer gets is 0.3 KiB for each participant, and thousands who come at once to a large room would
+// get gigabytes: listsBurst participants are listed at once and listsRate a second, to newcomers alone, and
+// listLeast to each.
+const (
+	listsBurst = 50_000
+	listsRate  = 20_000
+	listLeast  = 40
+)
+
+// entered answers a join. While very many come the list has only those who matter, and some others.
+func (l *live) entered(id string) *contract.Joined {
+	now := l.s.now()
+	l.lists = min(listsBurst, l.lists+int(listsRate*now.Sub(l.listsAt).Seconds()))
+	l.listsAt = now
+	n := min(l.r.Len(), contract.RosterMax, max(l.lists, listLeast))
+	out := l.told(room.Caller{ID: id}, n)
+	l.lists = max(0, l.lists-len(out.Room.Participants))
+	return out
+}
+
+// state is the room with its participants, of more than most the ones that matter.
+func (l *live) state(asker string, most int) contract.Room {
 	out := l.about()
-	out.Participants = make([]contract.Participant, 0, min(l.r.Len(), contract.RosterMax))
-	add := func(m *room.Member) {
-		if len(out.Participants) < contract.RosterMax {
-			out.Participants = append(out.Participants, participant(m))
-		}
-	}
-	if l.r.Len() <= contract.RosterMax {
-		l.r.InOrder(add)
-		return out
-	}
+	out.Participants = make([]contract.Participant, 0, min(l.r.Len(), most))
+	all := l.r.Len() <= most
 	for _, matters := range []bool{true, false} {
-		l.r.InOrder(func(m *room.Member) {
-			if matters == (m.ID == asker || m.Role == room.Moderator || m.Speaking || m.Hand != nil) {
-				add(m)
+		for m := range l.r.InOrder() {
+			if len(out.Participants) == most {
+				return out
 			}
-		})
+			if all || matters == (m.ID == asker || m.Role == room.Moderator || m.Speaking || m.Hand != nil) {
+				out.Participants = append(out.Participants, participant(m))
+			}
+		}
+		if all {
+			return out
+		}
 	}
 	return out
 }

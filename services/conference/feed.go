@@ -3,9 +3,11 @@
 package conference
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -72,11 +74,9 @@ func (l *live) publish() {
 	if l.asking || !l.s.bus.Connected() {
 		return
 	}
-	for i := range l.recent {
+	from, _ := slices.BinarySearchFunc(l.recent, l.sent+1, func(e room.Event, seq uint64) int { return cmp.Compare(e.Seq, seq) })
+	for i := from; i < len(l.recent); i++ {
 		e := &l.recent[i]
-		if e.Seq <= l.sent {
-			continue
-		}
 		if err := l.send(e); err != nil {
 			l.log.Warn("event not sent; it is sent again when the bus is back", zap.Uint64("seq", e.Seq), zap.Error(err))
 			return

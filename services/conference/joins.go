@@ -130,7 +130,7 @@ func (s *Service) joinTry(ctx context.Context, name, id string, j *contract.Join
 		if err != nil {
 			return nil, err
 		}
-		out := l.joined(room.Caller{ID: id})
+		out := l.entered(id)
 		out.SDP = opened.SDP
 		return out, nil
 	})

@@ -57,6 +57,8 @@ type live struct {
 	quality map[string]*quality
 	half    int // seats that wait for audio, as the service was told
 	places  places
+	lists   int       // how many participants newcomers may be told of now
+	listsAt time.Time // when that was
 	aim     string    // where the last leg was sent, who may not be there yet
 	aimed   time.Time // when
 	at      []string  // the same workers, as trunks was told
@@ -106,6 +108,7 @@ func (s *Service) unload(_ context.Context, _ string, l *live) {
 		}
 	}
 	l.s.confirms.Delete(l.name)
+	l.s.quiet.Delete(l.name)
 	if err := l.j.Close(); err != nil {
 		l.log.Warn("journal close", zap.Error(err))
 	}
@@ -230,6 +233,12 @@ func (l *live) tick(now time.Time) {
 	l.chase(now)
 }
 
+// quiet reports whether a tick has nothing to do for the room until something is asked of it.
+func (l *live) quiet() bool {
+	return l.r.Len() == 0 && l.r.Settings().Conversation != "" && l.confirmed.Load() >= l.sent && l.sent == l.r.Seq() &&
+		len(l.chats)+len(l.calls)+l.half == 0 && !l.orderly && !l.stale && !l.asking && !l.removed
+}
+
 // ask runs fn on the room's actor and, where fn wants it, waits for the disk.
 func ask[A any](ctx context.Context, s *Service, name string, fn func(l *live) (A, error)) (A, error) {
 	var zero A
@@ -237,6 +246,7 @@ func ask[A any](ctx context.Context, s *Service, name string, fn func(l *live) (
 		return zero, err
 	}
 	a, err := actor.Ask(ctx, s.rooms, name, func(_ context.Context, l *live) (A, error) {
+		s.quiet.Delete(name)
 		l.asker = ctx
 		defer func() { l.asker = context.Background() }()
 		return fn(l)

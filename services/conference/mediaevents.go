@@ -141,6 +141,7 @@ func (s *Service) toRoom(name string, fn func(l *live)) {
 		return
 	}
 	err := s.rooms.Tell(name, func(_ context.Context, l *live) {
+		s.quiet.Delete(name)
 		fn(l)
 		l.commitSoft()
 	})

@@ -259,13 +259,30 @@ type fakeSwarm struct {
 	mute     int             // posts that get no answer
 	keys     []string        // of all posts
 	detached map[string]int
+	hold     chan struct{} // conversations are opened once it is closed; nil: at once
+	opening  int
+	most     int
 }
 
 func startSwarm(t testing.TB, s *bustest.Server) *fakeSwarm {
 	t.Helper()
 	f := &fakeSwarm{posts: map[string][]contract.ChatMessage{}, detached: map[string]int{}}
 	svc := serveFake(t, s.Conn("swarm"), "swarm")
-	check(t, bus.Serve(svc, contract.SwarmOpen, func(_ context.Context, r *bus.Request[contract.None]) (*contract.Conversation, error) {
+	check(t, bus.Serve(svc, contract.SwarmOpen, func(ctx context.Context, r *bus.Request[contract.None]) (*contract.Conversation, error) {
+		f.mu.Lock()
+		hold := f.hold
+		f.opening++
+		f.most = max(f.most, f.opening)
+		f.mu.Unlock()
+		if hold != nil {
+			select {
+			case <-hold:
+			case <-ctx.Done():
+			}
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.opening--
 		return &contract.Conversation{Room: r.Param(1), ID: "c0ffee"}, nil
 	}))
 	check(t, bus.Serve(svc, contract.SwarmDetach, func(_ context.Context, r *bus.Request[contract.None]) (*contract.None, error) {

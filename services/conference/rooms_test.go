@@ -223,6 +223,39 @@ func TestChatIsSlowed(t *testing.T) {
 	})
 }
 
+// TestManyRoomsAskForFewConversationsAtOnce: each is a signature, and thousands at once would be answered too late.
+func TestManyRoomsAskForFewConversationsAtOnce(t *testing.T) {
+	w := newWorld(t)
+	const rooms = 5 * conversationsAtOnce
+	hold := make(chan struct{})
+	w.swarm.mu.Lock()
+	w.swarm.hold = hold
+	w.swarm.mu.Unlock()
+	for i := range rooms {
+		must(w, contract.RoomCreateCmd, &contract.RoomCreate{Name: fmt.Sprintf("r%d", i)})
+	}
+	opening := func() int {
+		w.swarm.mu.Lock()
+		defer w.swarm.mu.Unlock()
+		return w.swarm.opening
+	}
+	w.until("swarm is asked", func() bool { return opening() == conversationsAtOnce })
+	close(hold)
+	w.until("all have one", func() bool {
+		for i := range rooms {
+			if w.get(fmt.Sprintf("r%d", i)).Room.Conversation == "" {
+				return false
+			}
+		}
+		return true
+	})
+	w.swarm.mu.Lock()
+	defer w.swarm.mu.Unlock()
+	if w.swarm.most != conversationsAtOnce {
+		t.Errorf("%d conversations were asked for at once, want %d", w.swarm.most, conversationsAtOnce)
+	}
+}
+
 // TestANewRoomHasNoOldChat: also when swarm was away, or this process was killed,
 // before the old one was put aside.
 func TestANewRoomHasNoOldChat(t *testing.T) {

@@ -39,9 +39,10 @@ type Service struct {
 	drainMu sync.Mutex // held while the drained workers change
 	formers *orders    // that end legs which go on at another worker
 	trunks  *trunks
+	asking  chan struct{} // holds an element for each conversation that swarm is asked for in the background
 	now     func() time.Time
-	// botGrace is room.BotGrace; tests are less patient.
-	botGrace time.Duration
+	// botGrace is room.BotGrace, leaseTime leaseTTL; tests are less patient.
+	botGrace, leaseTime time.Duration
 
 	// fixed after the start of Run
 	ctx         context.Context //nolint:containedctx // of what the process does in the background
@@ -60,6 +61,7 @@ type Service struct {
 	accounts atomic.Pointer[map[string]contract.Account] // of the node, by id
 	halfOpen atomic.Int64
 	confirms sync.Map // room -> *confirmCounter
+	quiet    sync.Map // rooms without anybody and with nothing to do, which few ticks are for
 
 	wg     sync.WaitGroup // what spawn began
 	making sync.Mutex     // held while rooms are made or removed; before mu
@@ -71,7 +73,8 @@ type Service struct {
 
 // New builds the service; nothing starts before Run.
 func New(env *host.Env) (host.Runner, error) {
-	s := &Service{env: env, log: env.Log, metrics: newMetrics(env.Registry), now: time.Now, botGrace: room.BotGrace, page: contract.RoomPage, exist: map[string]error{}}
+	s := &Service{env: env, log: env.Log, metrics: newMetrics(env.Registry), now: time.Now, asking: make(chan struct{}, conversationsAtOnce),
+		botGrace: room.BotGrace, leaseTime: leaseTTL, page: contract.RoomPage, exist: map[string]error{}}
 	s.workers = newWorkers(env.Config.Media.Worker, s.now)
 	s.orders = newOrders(s.log, s.metrics, s.sendOrder)
 	s.formers = newOrders(s.log, s.metrics, s.sendOrder)
@@ -278,7 +281,7 @@ func (s *Service) tick(ctx context.Context) {
 	t, look := time.NewTicker(time.Second), time.NewTicker(lookTime)
 	defer t.Stop()
 	defer look.Stop()
-	for {
+	for count := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -292,8 +295,9 @@ func (s *Service) tick(ctx context.Context) {
 		}
 		gone, heir := s.workers.dead()
 		draining := s.workers.drains()
-		for _, n := range s.names() {
-			if s.known(n) != nil {
+		count++
+		for i, n := range s.names() {
+			if s.known(n) != nil || s.isQuiet(n) && (i+count)%quietTicks != 0 {
 				continue
 			}
 			err := s.rooms.Tell(n, func(_ context.Context, l *live) {
@@ -306,12 +310,23 @@ func (s *Service) tick(ctx context.Context) {
 				l.drain(now, draining)
 				l.tick(now)
 				l.converse()
+				if l.quiet() {
+					s.quiet.Store(n, nil)
+				}
 			})
 			if err != nil {
 				s.metrics.dropped.Inc()
 			}
 		}
 	}
+}
+
+// quietTicks is how many ticks there are for one of a quiet room: thousands of them cost next to nothing.
+const quietTicks = 16
+
+func (s *Service) isQuiet(name string) bool {
+	_, ok := s.quiet.Load(name)
+	return ok
 }
 
 // bury has all rooms know that workers are gone.

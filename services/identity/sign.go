@@ -41,13 +41,16 @@ const (
 	maxSession = 32
 )
 
-func (s *hosted) sign(_ context.Context, r *bus.Request[contract.SignRequest]) (*contract.SignReply, error) {
+func (s *hosted) sign(ctx context.Context, r *bus.Request[contract.SignRequest]) (*contract.SignReply, error) {
 	caller, q := r.Param(1), &r.Body
 	if !slices.Contains(policy[caller], use{q.Key, q.Scheme, q.Hash}) {
 		return nil, contract.ErrForbidden.With("%.32q may not sign with the key %.32q, %.32q and %.32q", caller, q.Key, q.Scheme, q.Hash)
 	}
 	if err := s.acc.Revoked(); err != nil {
 		return nil, contract.ErrStateDamaged.With("%v", err)
+	}
+	if ctx.Err() != nil {
+		return nil, contract.ErrTimeout // nobody waits for it any more
 	}
 	opts, err := signerOpts(q)
 	if err != nil {

@@ -170,7 +170,7 @@ func (p *party) die(t *testing.T, n *node, name string, try int) (missing []int,
 	chat := p.chatter(fmt.Sprintf("%s (%d)", name, try))
 	people, before := n.roster(), n.pid(name)
 	var back time.Duration
-	missing, gap = p.listen(t, 6*time.Second, func() {
+	missing, gap = p.listen(t, 4*time.Second, func() {
 		killed := time.Now()
 		if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
 			t.Fatal(err)

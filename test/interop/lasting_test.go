@@ -32,10 +32,14 @@ func TestCallsLast(t *testing.T) {
 	callA, said := n.rings(a, accA, idA)
 	a.takes(accA, callA)
 	n.told(said, "taken")
-	began := time.Now()
 	r.speaks(a, 440, lasts.Seconds()+60)
 	r.speaks(b, 880, lasts.Seconds()+60)
-	time.Sleep(5 * time.Second) // the tones have begun for both
+	for began := time.Now(); r.hears(a, 880) < -45 || r.hears(b, 440) < -45; time.Sleep(again(began)) {
+		if time.Since(began) > 20*time.Second {
+			t.Fatalf("the tones do not begin: %.1f and %.1f dBFS", r.hears(a, 880), r.hears(b, 440))
+		}
+	}
+	began := time.Now()
 	looks, silent := 0, 0
 	for ; time.Since(began) < lasts; time.Sleep(2 * time.Second) {
 		looks++

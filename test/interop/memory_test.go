@@ -74,12 +74,17 @@ func traces(t *testing.T, k *rsa.PrivateKey) map[string][]byte {
 // find returns which of the traces are in a stream.
 func find(r io.Reader, what map[string][]byte) (found []string, size int64, err error) {
 	const overlap = 128
-	buf := make([]byte, 4<<20)
+	buf := make([]byte, 256<<10)
+	nothing := make([]byte, len(buf)) // which most of a core dump is
 	keep := 0
 	for {
 		n, err := io.ReadFull(r, buf[keep:])
 		size += int64(n)
-		for name, b := range what {
+		search := what
+		if bytes.Equal(buf[:keep+n], nothing[:keep+n]) {
+			search = nil
+		}
+		for name, b := range search {
 			if bytes.Contains(buf[:keep+n], b) && !slices.Contains(found, name) {
 				found = append(found, name)
 			}

@@ -98,9 +98,10 @@ func startRigInside(t *testing.T, peers int, prepare ...func(*rig)) (r *rig, ins
 	return r, false
 }
 
+// lockRig waits until no other rig runs in these namespaces; PARLEY_RIG_LOCK is the lock of some apart from the machine's.
 func lockRig(t *testing.T) {
 	t.Helper()
-	f, err := os.OpenFile(filepath.Join(os.TempDir(), "rig.lock"), os.O_RDWR|os.O_CREATE, 0o666)
+	f, err := os.OpenFile(cmp.Or(os.Getenv("PARLEY_RIG_LOCK"), filepath.Join(os.TempDir(), "rig.lock")), os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +226,7 @@ func (p *rigPeer) mark() int { return len(p.events(0)) }
 func (p *rigPeer) wait(from int, limit time.Duration, signal string, first ...string) []json.RawMessage {
 	p.t.Helper()
 	var seen []string
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < limit; time.Sleep(again(began)) {
 		for _, e := range p.events(from) {
 			from = e.at + 1
 			ok := e.name == signal && len(e.args) >= len(first)

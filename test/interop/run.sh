@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the real peers and runs the interop tests against bin/parley.
-# Needs root for the packages (or has them already), and Go. Arguments go to `go test`.
+# Needs root for the packages (or has them already), and Go. "install" does that alone; other arguments go to `go test`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -22,6 +22,12 @@ fi
 for dir in test/interop sdk/js examples/js; do
   (cd "$dir" && npm ci --no-audit --no-fund --silent)
 done
+for tool in /usr/libexec/jamid pactl gcc; do # of the rigs, which have no network to get them by
+  command -v $tool >/dev/null && continue
+  [[ $(id -u) = 0 ]] && test/interop/rig/rig.sh install
+  break
+done
+[[ ${1:-} = install ]] && exit
 make build
 if (($#)); then
   exec go test -tags "nolibopusfile interop" -count=1 -timeout 20m -v "$@" ./test/interop
@@ -31,21 +37,24 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 go test -tags "nolibopusfile interop" -vet=off -c -o "$scratch/interop.test" ./test/interop
 
-# Tests that measure neither gaps in sound nor time are run beside one another: those with stock
-# daemons, of which there is one rig at a time; others of the built node; and what needs
-# root, Node.js or OpenDHT's nodes beside its own package, which waits for values to
+# Tests that measure neither gaps in sound nor time are run beside one another: three groups that take about
+# as long, and what needs root, Node.js or OpenDHT's nodes beside its own package, which waits for values to
 # expire. All others have the machine to themselves.
-rig='TestArchivesAndStockDaemons|TestOurDeviceInStockDaemons|TestStockDaemonHasManagedAccount|TestMessagesOverOpenDHT'
-rig+='|TestStockDaemonUsesOurNameServer|TestStockCallsOverOurNodes|TestDevicesMeetOverOpenDHT|TestRequestsOverOpenDHT'
-rig+='|TestStockBehindOurProxy|TestStockCallsByOurRelay|TestTextsOverAConnection|TestStockFetchesAFile|TestFilesBetweenNodes'
-rig+='|TestNATs|TestNodeCallsStock|TestNodeCallsAllDevices|TestStockConnects|TestStockInCall|TestStockRendezvous|TestRosterAsOfAStockHost|TestCallsLast'
-rig+='|TestConversationWithStock|TestNodeStartsAConversation|TestGroupWithStock|TestLargeFilesWithStock'
-node='TestAccountsOnTheOperatorsPage|TestOperatorsPageWithManyAccounts|TestOrganisationOnTheOperatorsPage|TestDamagedState'
-node+='|TestSim|TestBenchSoak|TestBenchKeys|TestBenchScale|TestRefusedStarts|TestPrivateKeysStayInIdentity|TestPhoneWithPIN|TestAnotherAccountsRooms|TestExamples|TestStorageKey'
-node+='|TestNodesWithoutTCP|TestNodesBehindNATs|TestMuteOutlivesTheSeat|TestBotsOutliveTheNode|TestMalformedSignalling|TestBrowserWithoutUDP|TestDevicesAreShutOut|TestFullDisk'
-node+='|TestRoomOverTwoWorkers|TestRefusedWorkers|TestWorkerIsRevoked|TestWorkerTakesCalls|TestStartOnAnExistingAccount|TestBrowserWithUDPNeedsNoRelay|TestBrowserWithTLSAlone|TestBenchChaos|TestHowParticipantsAreConnected|TestNodeCallsPhones'
-export scratch rig node
-if gone=$(tr '|' '\n' <<<"$rig|$node" | grep -vxFf <("$scratch/interop.test" -test.list .)); then
+group1='TestNATs|TestPrivateKeysStayInIdentity|TestBenchScale|TestMalformedSignalling|TestNodeCallsAllDevices'
+group1+='|TestRosterAsOfAStockHost|TestConversationWithStock|TestGroupWithStock|TestWorkerTakesCalls|TestStockCallsOverOurNodes'
+group1+='|TestBrowserWithoutUDP|TestBotsOutliveTheNode|TestStockDaemonUsesOurNameServer|TestStockCallsByOurRelay'
+group1+='|TestNodeCallsPhones|TestStorageKey|TestWorkerIsRevoked|TestOperatorsPageWithManyAccounts|TestRefusedStarts'
+group2='TestMuteOutlivesTheSeat|TestLargeFilesWithStock|TestCallsLast|TestNodeCallsStock|TestAccountsOnTheOperatorsPage'
+group2+='|TestStockDaemonHasManagedAccount|TestDamagedState|TestBenchChaos|TestBenchSoak|TestStockRendezvous'
+group2+='|TestTextsOverAConnection|TestFilesBetweenNodes|TestRequestsOverOpenDHT|TestOrganisationOnTheOperatorsPage'
+group2+='|TestDevicesAreShutOut|TestBrowserWithTLSAlone|TestSim|TestFullDisk|TestRefusedWorkers'
+group3='TestStockBehindOurProxy|TestArchivesAndStockDaemons|TestBenchKeys|TestRoomOverTwoWorkers|TestDevicesMeetOverOpenDHT'
+group3+='|TestNodesWithoutTCP|TestExamples|TestOurDeviceInStockDaemons|TestStockFetchesAFile|TestStockInCall|TestNodesBehindNATs'
+group3+='|TestMessagesOverOpenDHT|TestStockConnects|TestHowParticipantsAreConnected|TestNodeStartsAConversation'
+group3+='|TestBrowserWithUDPNeedsNoRelay|TestAnotherAccountsRooms|TestStartOnAnExistingAccount|TestPhoneWithPIN|TestBenchChaosMachines'
+beside="$group1|$group2|$group3"
+export scratch group1 group2 group3 beside
+if gone=$(tr '|' '\n' <<<"$beside" | grep -vxFf <("$scratch/interop.test" -test.list .)); then
   echo "interop: run.sh names tests that are not there:" $gone >&2
   exit 1
 fi
@@ -53,8 +62,21 @@ fi
 built() ( # flags of a test binary
   cd test/interop && "$scratch/interop.test" -test.timeout 20m -test.v "$@"
 )
-with_rig() { built -test.run "^($rig)\$"; }
-with_node() { built -test.run "^($node)\$"; }
+# Each group has a network and namespaces of its own, with a rig of stock daemons at a time, where there is root.
+apart() { # group
+  local tests=${!1}
+  if [[ $(id -u) != 0 ]]; then
+    built -test.run "^($tests)\$"
+    return
+  fi
+  cd test/interop
+  PARLEY_RIG_LOCK=$scratch/$1.lock unshare --net --mount --propagation private sh -c 'mkdir -p /run/netns; mount -t tmpfs netns /run/netns; ip link set lo up
+    ip link add lan type veth peer name wan; ip link set lan up; ip link set wan up; ip addr add 192.0.2.1/24 dev lan; ip route add default dev lan
+    exec "$0" -test.timeout 20m -test.v -test.run "$1"' "$scratch/interop.test" "^($tests)\$"
+}
+group1() { apart group1; }
+group2() { apart group2; }
+group3() { apart group3; }
 packages() {
   local failed=0
   go test -tags "nolibopusfile interop" -count=1 -v -run '^(TestFullDisk|TestDiskThatRefuses|TestModules|TestReader|TestSlapd.*)$' \
@@ -69,9 +91,9 @@ packages() {
     ip route add default via 192.168.77.2; PARLEY_TEST_IGD=192.168.77.1 go test -tags nolibopusfile -count=1 -v -run "^TestDiscovery$" ./internal/portmap' || failed=1
   return $failed
 }
-export -f built with_rig with_node packages
+export -f built apart group1 group2 group3 packages
 
-rest() { built -test.skip "^($rig|$node)\$"; }
+rest() { built -test.skip "^($beside)\$"; }
 export -f rest
 
 # What a log says failed, as TEST, or PACKAGE TEST of a package's own tests. A log that ends
@@ -106,7 +128,7 @@ again() { # log
 }
 
 failed=0
-printf '%s\n' with_rig with_node packages | xargs -P 3 -I{} bash -c '{} >"$scratch/{}.log" 2>&1 || echo {} >>"$scratch/failed"' || failed=1
+printf '%s\n' group1 group2 group3 packages | xargs -P 4 -I{} bash -c '{} >"$scratch/{}.log" 2>&1 || echo {} >>"$scratch/failed"' || failed=1
 rest >"$scratch/rest.log" 2>&1 || echo rest >>"$scratch/failed"
 if [[ -e $scratch/failed ]]; then
   while read -r group; do

@@ -5,6 +5,7 @@ package room
 import (
 	"cmp"
 	"encoding/json"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -174,12 +175,8 @@ func (r *Room) Members() []Member {
 	return out
 }
 
-// InOrder calls fn for every member, in the order in which they joined. fn must not change or keep them.
-func (r *Room) InOrder(fn func(m *Member)) {
-	for _, m := range r.ordered {
-		fn(m)
-	}
-}
+// InOrder yields every member, in the order in which they joined. Who reads must not change or keep them.
+func (r *Room) InOrder() iter.Seq[*Member] { return slices.Values(r.ordered) }
 
 // Take returns what happened since the last Take.
 func (r *Room) Take() Outcome {

@@ -9,6 +9,7 @@ const quiet = 1e-5
 // adapt keeps the delay: once a second it decides, then it splices at each Pull
 // until done. There is at least one frame ready.
 func (b *Buffer) adapt(now int64, dec codec.Decoder, f *Frame) {
+	b.minOver = min(b.minOver, b.have-frame)
 	if b.pulls++; b.pulls >= windowPulls {
 		b.decide()
 	}
@@ -23,13 +24,20 @@ func (b *Buffer) adapt(now int64, dec codec.Decoder, f *Frame) {
 		b.fill(now, dec, 2*frame, f)
 		n := frame
 		if dec != nil {
-			n = splice(b.pcm[:b.have])
+			n = splice(b.pcm[:b.have], frame)
 		}
 		b.have -= n
 		b.shrink -= n
 		if b.shrink < frame {
 			b.minWait = maxWait
 		}
+	case b.trim >= minLag && b.have-frame >= b.trim:
+		n := b.trim
+		if dec != nil {
+			n = splice(b.pcm[:b.have], n)
+		}
+		b.have -= n
+		b.trim = 0
 	case b.grow > 0 && b.have <= maxHave && (dec == nil || power(b.pcm[:frame]) < quiet):
 		b.grow = 0
 		if dec != nil {
@@ -60,6 +68,7 @@ func (b *Buffer) decide() {
 		b.guard = max(b.guard, baseGuard+frameNs)
 	}
 	b.lateInWindow, b.lostInWindow = 0, 0
+	b.trim = 0
 	if b.minWait != maxWait {
 		switch over := b.minWait - b.guard; {
 		case over >= frameNs && b.grow == 0:
@@ -68,9 +77,12 @@ func (b *Buffer) decide() {
 			b.grow = frame // before a packet comes too late
 		default:
 			b.shrink = 0
+			if b.minWait >= b.guard && b.grow == 0 {
+				b.trim = b.minOver
+			}
 		}
 	}
-	b.minWait = maxWait
+	b.minWait, b.minOver = maxWait, maxHave
 }
 
 func power(pcm []float32) float32 {
@@ -89,12 +101,12 @@ const (
 	lagStep = 6 // keeps whole samples at 8 kHz
 )
 
-// splice takes out the stretch of pcm that is missed least, from at least two
-// frames, and returns how many samples it took. Silence goes by whole frames.
-func splice(pcm []float32) int {
-	lag := frame
+// splice takes out the stretch of pcm that is missed least, 5 ms to longest, and returns how many samples it took: of
+// silence all. pcm is a frame longer than that.
+func splice(pcm []float32, longest int) int {
+	lag := longest
 	if power(pcm[:frame]) >= quiet {
-		lag = bestLag(pcm, frame)
+		lag = bestLag(pcm, longest)
 	}
 	for i := range fade {
 		w := float32(i+1) / float32(fade+1)

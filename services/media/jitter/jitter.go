@@ -3,8 +3,8 @@
 //
 // Delay. A packet waits from its arrival until the tick that needs it. The buffer
 // watches the shortest wait of each second: what exceeds the guard by a whole
-// frame is taken out by splicing the sound, and when it is near nothing, or packets come too late,
-// a stretch of the sound is put in once more. So in a calm network a packet waits 4 to 24 ms, 14 on
+// frame is taken out by splicing the sound, what a splice left of it in the seconds after; and when it is near nothing, or
+// packets come too late, a stretch of the sound is put in once more. So in a calm network a packet waits 4 to 24 ms, 14 on
 // average, and a clock that drifts costs one splice for each 20 ms of drift. The
 // guard grows by how late packets were and shrinks by 0.5 ms a second, so that
 // spikes which come again don't cost a gap each time. Where more than 3 % are lost
@@ -31,7 +31,8 @@ const (
 	frameNs     = int64(20e6)
 	baseGuard   = int64(4e6)   // covers the tick's own lateness
 	maxGuard    = int64(100e6) // beyond it, loss is better than delay
-	startMargin = int64(8e6)   // wait of a spurt's first packet, at least
+	startMargin = int64(8e6)   // wait of a spurt's first packet, at least, from a sender somewhere
+	nearMargin  = baseGuard    // and of one by a network that is known to be calm
 	guardDecay  = int64(5e5)   // each second
 	windowPulls = 50           // one second
 
@@ -53,6 +54,7 @@ type Buffer struct {
 	rawTS        uint32
 	oddSeq       uint16
 	oddSet       bool
+	margin       int64 // startMargin or nearMargin
 	lateSeq      int64 // of the last packet that was late
 	lateRun      int   // late ones in order, and none between that was not
 	started      bool  // next is valid
@@ -76,8 +78,10 @@ type Buffer struct {
 	// Of Pull's goroutine.
 	id       codec.ID // that the decoder is of
 	minWait  int64
+	minOver  int // samples, the least that was ready beyond a frame
 	pulls    int
 	shrink   int // samples to take out
+	trim     int // the same of those that are ready beyond a frame and help nobody
 	grow     int // samples to put in
 	lastDur  int
 	prev     *slot // the last packet played
@@ -89,9 +93,14 @@ type Buffer struct {
 	packets  [][]byte
 }
 
-// New makes an empty buffer.
-func New() *Buffer {
-	return &Buffer{guard: baseGuard, minWait: maxWait, lastDur: frame, used: make([]*slot, 0, 16), packets: make([][]byte, 0, 16)}
+// New makes an empty buffer. near says that the sender is a worker of the same node, whose packets come
+// evenly: the first of a spurt waits 4 ms, and else 8.
+func New(near bool) *Buffer {
+	margin := startMargin
+	if near {
+		margin = nearMargin
+	}
+	return &Buffer{guard: baseGuard, margin: margin, minWait: maxWait, minOver: maxHave, lastDur: frame, used: make([]*slot, 0, 16), packets: make([][]byte, 0, 16)}
 }
 
 const maxWait = int64(1) << 62
@@ -127,6 +136,18 @@ func (b *Buffer) Next() codec.ID {
 	return b.codec
 }
 
+// Starts is when the spurt whose first packet waits may begin to play, on the clock of Put's arrival; 0 when none waits, or one plays.
+func (b *Buffer) Starts() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.firstLocked(); s != nil && !b.playing {
+		return b.startsLocked(s)
+	}
+	return 0
+}
+
+func (b *Buffer) startsLocked(first *slot) int64 { return first.arrival + max(b.margin, b.guard) }
+
 // Reset drops everything that waits; the next packet begins a stream. Like Pull it belongs to Pull's goroutine.
 func (b *Buffer) Reset() {
 	b.mu.Lock()
@@ -136,7 +157,7 @@ func (b *Buffer) Reset() {
 	b.releaseUsed()
 	b.releasePrev()
 	b.cool()
-	b.have, b.shrink, b.grow, b.minWait, b.pulls = 0, 0, 0, maxWait, 0
+	b.have, b.shrink, b.trim, b.grow, b.minWait, b.minOver, b.pulls = 0, 0, 0, 0, maxWait, maxHave, 0
 }
 
 func (b *Buffer) releasePrev() {

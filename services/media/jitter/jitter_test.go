@@ -66,7 +66,7 @@ func (r result) p(q float64) float64 {
 // play runs the arrivals through a buffer for the given ticks, which are offset
 // against the sender's.
 func play(events []event, ptime, ticks int, offset int64) result {
-	b, dec, dst := New(), fake{ptime * 48}, make([]float32, frame)
+	b, dec, dst := New(false), fake{ptime * 48}, make([]float32, frame)
 	res := result{numbers: map[int]bool{}}
 	arrived := map[int]int64{}
 	last, pending := -1, 0
@@ -160,7 +160,7 @@ func TestDelayComesBackAfterAStall(t *testing.T) {
 }
 
 func TestPausesAreSilentAndResumeWhole(t *testing.T) {
-	b, dec, dst := New(), fake{frame}, make([]float32, frame)
+	b, dec, dst := New(false), fake{frame}, make([]float32, frame)
 	heard := map[int]bool{}
 	active := 0
 	for tick := range 400 {
@@ -187,7 +187,7 @@ func TestRestartsAndOddNumbers(t *testing.T) {
 	put := func(b *Buffer, ssrc uint32, seq uint16, at int64) Result {
 		return b.Put(codec.Opus, ssrc, seq, uint32(seq)*frame, []byte{0, 0, 0, 1}, frame, at)
 	}
-	b := New()
+	b := New(false)
 	for i, c := range []struct {
 		ssrc uint32
 		seq  uint16
@@ -211,7 +211,7 @@ func TestRestartsAndOddNumbers(t *testing.T) {
 }
 
 func TestWhoIsDecodedLateStartsWhole(t *testing.T) {
-	b, dst := New(), make([]float32, frame)
+	b, dst := New(false), make([]float32, frame)
 	var dec codec.Decoder
 	for tick := range 50 {
 		b.Put(codec.Opus, 1, uint16(tick), uint32(tick*frame), binary.BigEndian.AppendUint32(nil, uint32(tick+1)), frame, int64(tick)*frameNs)
@@ -226,7 +226,7 @@ func TestWhoIsDecodedLateStartsWhole(t *testing.T) {
 }
 
 func TestNothingAllocates(t *testing.T) {
-	b, dst, p := New(), make([]float32, frame), []byte{0, 0, 0, 1}
+	b, dst, p := New(false), make([]float32, frame), []byte{0, 0, 0, 1}
 	var dec codec.Decoder = fake{frame}
 	tick := 0
 	step := func() {
@@ -248,7 +248,7 @@ func FuzzBuffer(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 0, 0, 1, 1, 20, 0, 2, 2, 20})
 	f.Add([]byte{255, 250, 1, 9, 0, 1, 200, 3, 7, 7, 7, 7, 128, 0, 128, 255})
 	f.Fuzz(func(t *testing.T, in []byte) {
-		b, dst := New(), make([]float32, frame)
+		b, dst := New(false), make([]float32, frame)
 		var decs [codec.Count]codec.Decoder
 		for _, id := range []codec.ID{codec.Opus, codec.G722, codec.PCMU} {
 			var err error

@@ -38,7 +38,7 @@ func TestJumps(t *testing.T) {
 		{"another sender with the same numbers", 0, 0, 2, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b, dec, dst := New(), fake{frame}, make([]float32, frame)
+			b, dec, dst := New(false), fake{frame}, make([]float32, frame)
 			gaps, last, wrong := 0, 0, 0
 			for i := range ticks {
 				seq, ts, ssrc := 60000+i, uint32(i*frame), uint32(1)

@@ -163,7 +163,7 @@ func (b *Buffer) conceal(dec codec.Decoder, n int) {
 func (b *Buffer) stepLocked(now int64) step {
 	first := b.firstLocked()
 	if !b.playing {
-		if first == nil || first.codec != b.id || now < first.arrival+max(startMargin, b.guard) {
+		if first == nil || first.codec != b.id || now < b.startsLocked(first) {
 			return step{}
 		}
 		b.playing, b.started, b.next, b.expanded = true, true, first.seq, 0

@@ -28,7 +28,8 @@ type outbound struct {
 	index   uint64 // roll-over counter and sequence number of the last packet
 	ts      uint32
 	tick    uint64
-	running bool  // tick and ts belong together
+	shift   uint32
+	running bool  // tick, shift and ts belong together
 	resumed bool  // index was another process's
 	lastAt  int64 // unix microseconds of the last packet
 	clock   uint32
@@ -51,7 +52,7 @@ func (l *Leg) WriteFrame(f *mix.Frame) {
 	marker := f.Marker
 	switch {
 	case o.running && f.Tick > o.tick:
-		o.ts += uint32(f.Tick-o.tick) * f.Samples
+		o.ts += uint32(f.Tick-o.tick)*f.Samples + uint32((int32(f.Shift)-int32(o.shift))*int32(f.Samples)/960)
 		o.index++
 	case o.lastAt == 0: // the very first one
 		o.index++
@@ -66,7 +67,7 @@ func (l *Leg) WriteFrame(f *mix.Frame) {
 		}
 		marker = true
 	}
-	o.running, o.tick, o.lastAt, o.clock = true, f.Tick, now, f.Samples*50
+	o.running, o.tick, o.shift, o.lastAt, o.clock = true, f.Tick, f.Shift, now, f.Samples*50
 	l.slot.Sent.Store(o.index)
 	l.slot.Timestamp.Store(uint64(o.ts))
 	l.slot.SentAt.Store(uint64(now))

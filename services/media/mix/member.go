@@ -81,7 +81,7 @@ func (m *Member) Push(p *Packet) {
 	samples := codec.Samples(id, p.Payload)
 	buf := m.buf.Load()
 	if buf == nil {
-		buf = jitter.New()
+		buf = jitter.New(m.remote)
 		m.buf.Store(buf)
 	}
 	switch buf.Put(id, p.SSRC, p.Seq, p.Timestamp, p.Payload, samples, p.Arrival) {
@@ -104,6 +104,9 @@ func (m *Member) Push(p *Packet) {
 		m.vflag.Store(true)
 	}
 	m.Wake()
+	if peak >= hearable && m.room.silent.Load() && buf.Starts() > 0 {
+		m.room.rouse() // its ticks follow who breaks the silence
+	}
 }
 
 // peakOf reads a packet's loudness: what the sender says, else what can be told

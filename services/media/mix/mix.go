@@ -48,8 +48,11 @@ type Frame struct {
 	Payload []byte // valid during the call only, shared between listeners: read-only
 	Samples uint32 // advance of the codec's RTP clock in 20 ms: 960 for Opus, else 160
 	// Tick counts 20 ms of the room's clock; it is that of the beginning. It may jump: ticks that were missed
-	// and pauses count too, so the RTP timestamp is base + Tick*Samples.
+	// and pauses count too, so the RTP timestamp is base + Tick*Samples + Shift*Samples/960.
 	Tick uint64
+	// Shift is how far the room's ticks lie behind those of its clock, in samples at 48 kHz: 0 to 954, a multiple of 6. It changes in
+	// pauses only.
+	Shift uint32
 	// Marker says that this frame is the first after a pause of this listener.
 	Marker bool
 }

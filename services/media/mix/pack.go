@@ -30,7 +30,7 @@ func (h *history) at(tick uint64) []byte {
 }
 
 // packed returns one packet with the n frames up to a tick, nil when they don't go into one.
-func (h *history) packed(id CodecID, tick uint64, n int, marker bool) *Frame {
+func (h *history) packed(id CodecID, tick uint64, n int, marker bool, shift uint32) *Frame {
 	if h.upTo != tick || h.count != n {
 		var parts [maxSpan][]byte
 		for i := range n {
@@ -42,7 +42,7 @@ func (h *history) packed(id CodecID, tick uint64, n int, marker bool) *Frame {
 		if size == 0 {
 			return nil
 		}
-		h.pack = Frame{Codec: id, Payload: h.data[:size:size], Samples: id.RTPSamples(), Tick: tick - uint64(n-1)}
+		h.pack = Frame{Codec: id, Payload: h.data[:size:size], Samples: id.RTPSamples(), Tick: tick - uint64(n-1), Shift: shift}
 		h.upTo, h.count = tick, n
 	}
 	h.pack.Marker = marker

@@ -34,6 +34,8 @@ type Room struct {
 
 	trunk atomic.Pointer[carrier]
 	early atomic.Int32 // packets of newcomers that may still be carried in this tick
+	// silent says that nothing is sent: whoever begins to speak wakes the room.
+	silent atomic.Bool
 
 	tapMu    sync.Mutex // guards tap
 	tap      Tap
@@ -52,6 +54,8 @@ type Room struct {
 	tail      int // ticks that are still sent after the last sound
 	probe     int // where the rotation of those who must be decoded stands
 	lastTick  uint64
+	sent      uint64 // the last tick in which frames were sent
+	shift     int64  // ns, how far the ticks lie behind those that are counted from epoch
 	pace      pace
 	sheds     bool // is counted in Ticks.Shedding
 	over      bool // and in Ticks.Over
@@ -207,13 +211,18 @@ func (r *Room) run() {
 		case <-r.wake:
 		}
 		r.merge()
-		due := r.tickAt(Now()) + 1
+		due := r.align(Now())
 		for len(r.sending) > 0 || r.tail > 0 {
 			if wait := r.until(due, Now()); wait > 0 {
 				timer.Reset(wait)
 				select {
 				case <-r.done:
 					return
+				case <-r.wake:
+					if r.tail == 0 { // somebody begins to speak, perhaps
+						due = r.align(Now())
+					}
+					continue
 				case <-timer.C:
 				}
 			} else {
@@ -235,11 +244,49 @@ func (r *Room) run() {
 			if !r.cfg.Keep && r.pace.done(spent, missed, len(r.listeners)) {
 				r.paced()
 			}
-			due = tick + 1
+			due = r.next(tick, Now())
 		}
 		r.rest()
 	}
 }
+
+// next is the tick after one that was done. The first of a voice that breaks the silence comes when its
+// packets have waited for as long as they need to, and not up to 20 ms later.
+func (r *Room) next(tick, now int64) int64 {
+	if r.tail == 0 {
+		if at := r.starts(); at > now && at < now+int64(TickLength) {
+			return r.align(at)
+		}
+	}
+	return tick + 1
+}
+
+// starts is when the first of those who begin to send may be played; 0 when nobody begins.
+func (r *Room) starts() (first int64) {
+	for _, m := range r.sending {
+		if buf := m.buf.Load(); buf != nil {
+			if at := buf.Starts(); at > 0 && (first == 0 || at < first) {
+				first = at
+			}
+		}
+	}
+	return first
+}
+
+// shiftStep is 125 µs, whole samples for every codec's clock.
+const shiftStep = int64(TickLength) / 160
+
+// align moves the ticks so that one comes at a time, and returns its number. That is for when nothing is
+// sent: who listens hears a voice begin anew, at an RTP timestamp that says when.
+func (r *Room) align(at int64) int64 {
+	since := (at - r.epoch + shiftStep - 1) / shiftStep * shiftStep
+	tick := since / int64(TickLength)
+	r.shift = since - tick*int64(TickLength)
+	return max(tick, int64(r.sent)+1)
+}
+
+// shifted is shift as [Frame.Shift].
+func (r *Room) shifted() uint32 { return uint32(r.shift / shiftStep * (frameSamples / 160)) }
 
 // rest is the end of the ticks for now.
 func (r *Room) rest() {
@@ -254,7 +301,7 @@ const maxLate = TickLength
 
 // until is how long it is to a tick.
 func (r *Room) until(tick, now int64) time.Duration {
-	return time.Duration(r.epoch + tick*int64(TickLength) - now)
+	return time.Duration(r.epoch + r.shift + tick*int64(TickLength) - now)
 }
 
 // turn is the tick to do when one was due: that one, or the last one whose time has come when
@@ -266,7 +313,7 @@ func (r *Room) turn(due, now int64) int64 {
 	return r.tickAt(now)
 }
 
-func (r *Room) tickAt(now int64) int64 { return (now - r.epoch) / int64(TickLength) }
+func (r *Room) tickAt(now int64) int64 { return (now - r.epoch - r.shift) / int64(TickLength) }
 
 // merge brings the lists of the room's goroutine up to date.
 func (r *Room) merge() {

@@ -13,6 +13,7 @@ type stream struct {
 	buf    [codec.Count][codec.MaxPayload]byte
 	frames [codec.Count][2]Frame // the same packet without and with the marker
 	made   [codec.Count]bool     // in this tick
+	shift  uint32
 	past   *[codec.Count]history // of the stream of all; nil: nobody gets several frames at once
 }
 
@@ -36,8 +37,9 @@ func (s *stream) begin() error {
 }
 
 // next begins a tick: pcm is empty and nothing is encoded yet.
-func (s *stream) next() {
+func (s *stream) next(shift uint32) {
 	clear(s.pcm[:])
+	s.shift = shift
 	s.made = [codec.Count]bool{}
 }
 
@@ -63,7 +65,7 @@ func (s *stream) frame(id CodecID, tick uint64, marker bool) *Frame {
 			s.past[id].keep(tick, s.buf[id][:n])
 		}
 		for i := range f {
-			f[i] = Frame{Codec: id, Payload: s.buf[id][:n:n], Samples: id.RTPSamples(), Tick: tick, Marker: i == 1}
+			f[i] = Frame{Codec: id, Payload: s.buf[id][:n:n], Samples: id.RTPSamples(), Tick: tick, Shift: s.shift, Marker: i == 1}
 		}
 	}
 	if len(f[0].Payload) == 0 {

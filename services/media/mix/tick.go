@@ -43,7 +43,9 @@ func (r *Room) tick(now int64, tick uint64) {
 		r.tail--
 		r.mix()
 		r.send(tick)
+		r.sent = tick
 	}
+	r.silent.Store(r.tail == 0)
 	r.carrySources(tick)
 	r.settle()
 	r.lastTick = tick
@@ -250,14 +252,14 @@ func (r *Room) dropDecoder(m *Member) {
 
 // mix sums who is heard, and for each of them the others.
 func (r *Room) mix() {
-	r.shared.next()
+	r.shared.next(r.shifted())
 	sum := r.shared.pcm[:]
 	for _, m := range r.loud {
 		if (m.sink != nil || m.hearsOthers.Load()) && m.t.own == nil {
 			m.t.own = r.takeStream()
 		}
 		if m.t.own != nil {
-			m.t.own.next()
+			m.t.own.next(r.shifted())
 		}
 	}
 	for _, m := range r.loud {
@@ -351,11 +353,11 @@ func (r *Room) held(m *Member, id CodecID, tick uint64, i int) bool {
 func (r *Room) writeHeld(m *Member, id CodecID, tick uint64, n int) {
 	h := &r.shared.past[id]
 	marker := m.t.lastTick+uint64(n) != tick
-	if f := h.packed(id, tick, n, marker); f != nil {
+	if f := h.packed(id, tick, n, marker, r.shifted()); f != nil {
 		m.write(f)
 	} else {
 		for k := tick - uint64(n-1); k <= tick; k++ {
-			if f := h.packed(id, k, 1, marker && k == tick-uint64(n-1)); f != nil {
+			if f := h.packed(id, k, 1, marker && k == tick-uint64(n-1), r.shifted()); f != nil {
 				m.write(f)
 			}
 		}

@@ -133,7 +133,7 @@ func (r *Room) carrySources(tick uint64) {
 			continue
 		}
 		p := &v.pkt
-		p.Seq, p.Timestamp, p.Payload = p.Seq+1, uint32(tick)*Opus.RTPSamples(), v.buf[:n]
+		p.Seq, p.Timestamp, p.Payload = p.Seq+1, uint32(tick)*Opus.RTPSamples()+r.shifted(), v.buf[:n]
 		p.Level, p.Voice = int8(silence-m.t.last), m.t.talks
 		t.Carry(m, Opus, *p)
 	}

@@ -19,14 +19,14 @@ import (
 )
 
 // Slots is how many legs the table holds; one worker serves fewer.
-const Slots = 8192
+const Slots = 16384
 
 // Stale is how old the table's last sign of life may be. Callers have hung up
 // by then.
 const Stale = 60 * time.Second
 
 const (
-	version  = 2
+	version  = 3
 	fileSize = (Slots + 1) * int(unsafe.Sizeof(Slot{}))
 )
 

@@ -26,22 +26,26 @@ const TempPrefix = "tmp-"
 // createTries bounds the initial commits that [Create] makes until one is new.
 const createTries = 16
 
+// backSpan is how far the second try is dated back at most; with each further one it doubles.
+var backSpan = time.Hour
+
 // Create makes a group conversation under dir, in a directory named after its
 // initial commit (swarm §1.1, §1.4). It is there whole, or not at all.
 //
 // An initial commit has nothing of its own but its time: two rooms of one second
-// would be the same conversation. The second one is dated back a little.
+// would be the same conversation. The second one is dated back a little, and the more of them
+// there are, the further.
 func Create(dir, room string, a *Author, now time.Time) (*Repo, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	at := now
-	for range createTries {
+	for i := range createTries {
 		r, err := create(dir, room, a, at)
 		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
 			return r, err
 		}
-		at = now.Add(-time.Duration(1+rand.IntN(3600)) * time.Second)
+		at = now.Add(-time.Duration(1+rand.Int64N(int64(backSpan/time.Second)<<i)) * time.Second)
 	}
 	return nil, fmt.Errorf("%w: no conversation id is free", ErrStorage)
 }

@@ -341,14 +341,16 @@ func TestDetached(t *testing.T) {
 
 func TestRoomsOfOneSecondAreApart(t *testing.T) {
 	id, dir, now, seen := swarmtest.New(t), t.TempDir(), time.Now(), map[string]bool{}
-	for i := range 4 {
+	was := repo.SetBackSpan(time.Second) // more rooms than that have seconds
+	defer repo.SetBackSpan(was)
+	for i := range 5 {
 		r, err := repo.Create(dir, fmt.Sprint("room", i), &id.Author, now)
 		if err != nil {
 			t.Fatal(err)
 		}
 		seen[r.ID] = true
 	}
-	if left, err := filepath.Glob(filepath.Join(dir, "*")); len(seen) != 4 || len(left) != 4 || err != nil {
+	if left, err := filepath.Glob(filepath.Join(dir, "*")); len(seen) != 5 || len(left) != 5 || err != nil {
 		t.Fatalf("conversations %v, on the disk %v, %v", seen, left, err)
 	}
 }
