@@ -92,10 +92,12 @@ func (j *jamiRooms) Entered(room, participant string) {
 }
 
 // Heard implements [sip.Callers].
-func (j *jamiRooms) Heard(room, participant string, m sip.Message) {
+func (j *jamiRooms) Heard(room, participant string, m sip.Message, done func()) {
 	if r := j.room(room); r != nil {
-		r.heard(participant, m)
+		r.heard(participant, heard{m, done})
+		return
 	}
+	done()
 }
 
 // Written implements [sip.Callers]: identity knows whose messages the account takes.

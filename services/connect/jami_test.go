@@ -236,7 +236,7 @@ func TestJamiOrders(t *testing.T) {
 	h.j.Entered("main", "jami-1")
 	h.told("jami-1", "all", func(ps map[string]confinfo.Participant, _ int) bool { return len(ps) == 3 })
 	order := func(text string) {
-		h.j.Heard("main", "jami-1", sip.Message{Type: "application/confOrder+json", Body: text})
+		h.j.Heard("main", "jami-1", sip.Message{Type: "application/confOrder+json", Body: text}, func() {})
 	}
 	order(`{"b b (browser)":{"devices":{"web-1":{"medias":{"web-1_audio_0":{"muteAudio":true}}}},"medias":{"web-1_audio_0":{"muteAudio":true}}},"version":1}`)
 	order(`{"` + annID + `":{"devices":{"` + annPC + `":{"raiseHand":true}}},"version":1}`)
@@ -244,13 +244,19 @@ func TestJamiOrders(t *testing.T) {
 	order(`{"hangupParticipant":"b b (browser)"}`)
 	order(`{"hangupParticipant":"` + bustest.Account + `"}`) // the host has no leg
 	order(`not one`)
-	h.j.Heard("main", "jami-1", sip.Message{Type: confinfo.ControlType, Body: "<mute_state=1/>"})
-	h.j.Heard("main", "jami-1", sip.Message{Type: confinfo.KeyType, Body: "Signal=5\r\nDuration=150\r\n"})
-	h.j.Heard("main", "jami-1", sip.Message{Type: "text/plain;charset=utf-8", Body: "hi"})
-	h.j.Heard("main", "jami-1", sip.Message{Type: "x-ring/ring.profile.vcard;id=1,part=1,of=1", Body: "BEGIN:VCARD"})
+	h.j.Heard("main", "jami-1", sip.Message{Type: confinfo.ControlType, Body: "<mute_state=1/>"}, func() {})
+	h.j.Heard("main", "jami-1", sip.Message{Type: confinfo.KeyType, Body: "Signal=5\r\nDuration=150\r\n"}, func() {})
+	done := make(chan struct{})
+	h.j.Heard("main", "jami-1", sip.Message{Type: "text/plain;charset=utf-8", Body: "hi"}, func() { close(done) })
+	select {
+	case <-done: // acted upon
+	case <-time.After(5 * time.Second):
+		t.Error("a text is kept for the next process after it was in the chat")
+	}
+	h.j.Heard("main", "jami-1", sip.Message{Type: "x-ring/ring.profile.vcard;id=1,part=1,of=1", Body: "BEGIN:VCARD"}, func() {})
 	h.ordered(`jami-1 mute {"participant":"web-1","muted":true}`, `jami-1 hand {"participant":"jami-1","raised":true}`, `jami-1 hand {"participant":"jami-1","raised":false}`,
 		`jami-1 kick {"participant":"web-1"}`, `jami-1 mute {"muted":true}`, `jami-1 press {"digit":"5"}`, `jami-1 chat {"body":"hi"}`)
-	h.j.Heard("main", "jami-1", sip.Message{Type: confinfo.ControlType, Body: "<recording_state=1/>"})
+	h.j.Heard("main", "jami-1", sip.Message{Type: confinfo.ControlType, Body: "<recording_state=1/>"}, func() {})
 	order(`{"layout":1}`)
 	order(`{"b b (browser)":{"medias":{"web-1_audio_0":{"active":true}}},"version":1}`)
 	h.told("jami-1", "recording, layout and who is active", func(ps map[string]confinfo.Participant, layout int) bool {
@@ -328,5 +334,5 @@ func TestSeatsOfCallsThatEnded(t *testing.T) {
 	h.gone["jami-1"] = true
 	h.j.Entered("main", "jami-1")
 	eventuallyJami(t, "the room is forgotten", func() bool { return h.j.room("main") == nil })
-	h.j.Heard("main", "jami-1", sip.Message{Type: "text/plain", Body: "hi"}) // no room: nothing
+	h.j.Heard("main", "jami-1", sip.Message{Type: "text/plain", Body: "hi"}, func() {}) // no room: nothing
 }

@@ -24,9 +24,13 @@ func (r *jamiRoom) obey(ctx context.Context, s *jamiSeat) {
 			return
 		case m := <-s.heard:
 			octx, cancel := context.WithTimeout(ctx, orderTime)
-			err := r.carryOut(octx, s.id, m)
+			err := r.carryOut(octx, s.id, m.Message)
 			cancel()
-			if err != nil && ctx.Err() == nil {
+			if ctx.Err() != nil {
+				return
+			}
+			m.done()
+			if err != nil {
 				r.in.log.Info("what a Jami peer said was not carried out", zap.String("room", r.name), zap.String("participant", s.id),
 					zap.String("type", m.Type), zap.Error(err))
 			}

@@ -52,13 +52,19 @@ type jamiRoom struct {
 type jamiSeat struct {
 	id    string
 	wake  chan struct{} // capacity 1
-	heard chan sip.Message
+	heard chan heard
 	stop  context.CancelFunc
 
 	mu    sync.Mutex
 	info  string // the state to send
 	said  string // the last one that was sent
 	texts []string
+}
+
+// heard is what a participant said, and what to call when it was acted upon.
+type heard struct {
+	sip.Message
+	done func()
 }
 
 func newJamiRoom(j *jamiRooms, name string) *jamiRoom {
@@ -80,7 +86,7 @@ func (r *jamiRoom) enter(id string) {
 		return
 	}
 	ctx, stop := context.WithCancel(r.in.ctx)
-	s := &jamiSeat{id: id, wake: make(chan struct{}, 1), heard: make(chan sip.Message, maxOrders), stop: stop}
+	s := &jamiSeat{id: id, wake: make(chan struct{}, 1), heard: make(chan heard, maxOrders), stop: stop}
 	r.seats[id] = s
 	r.in.wg.Go(func() { r.speak(ctx, s) })
 	r.in.wg.Go(func() { r.obey(ctx, s) })
@@ -99,16 +105,18 @@ func (r *jamiRoom) leave(id string) {
 }
 
 // heard passes on what a participant said.
-func (r *jamiRoom) heard(id string, m sip.Message) {
+func (r *jamiRoom) heard(id string, m heard) {
 	r.mu.Lock()
 	s := r.seats[id]
 	r.mu.Unlock()
 	if s == nil {
+		m.done()
 		return
 	}
 	select {
 	case s.heard <- m:
 	default:
+		m.done()
 		r.in.log.Info("a Jami peer says too much at once", zap.String("room", r.name), zap.String("participant", id))
 	}
 }

@@ -4,6 +4,7 @@ package interop
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -130,6 +131,54 @@ func TestStockCallsOutliveConnect(t *testing.T) {
 			})
 		})
 	}
+	// Whatever connect is at when it dies, no text is lost: it is in the room's chat, which is a Git repository. One that
+	// was acted upon at that very moment may be there twice.
+	wrote := make(chan int)
+	stop := make(chan struct{})
+	go func() {
+		n := 0
+		for ; ; n++ {
+			select {
+			case <-stop:
+				wrote <- n
+				return
+			case <-time.After(220 * time.Millisecond):
+				a.call(nil, "call.sendTextMessage", accA, callA, map[string]string{"text/plain": fmt.Sprintf("text %d.", n)}, false)
+			}
+		}
+	}()
+	for range 4 {
+		time.Sleep(400*time.Millisecond + rand.N(200*time.Millisecond)) // it writes, 5 a second at most
+		dies()
+	}
+	close(stop)
+	texts := <-wrote
+	chat := func() (lost []int) {
+		t.Helper()
+		heads, err := filepath.Glob(filepath.Join(n.data, "swarm", "*", "conversations", "*", ".git", "HEAD"))
+		if err != nil || len(heads) == 0 {
+			t.Fatalf("no conversation in %s: %v", n.data, err)
+		}
+		said := ""
+		for _, head := range heads {
+			said += run(t, "git", "--git-dir", filepath.Dir(head), "log", "--format=%B")
+		}
+		for i := range texts {
+			if !strings.Contains(said, fmt.Sprintf(`"text %d."`, i)) {
+				lost = append(lost, i)
+			}
+		}
+		return lost
+	}
+	for end := time.Now().Add(10 * time.Second); len(chat()) > 0; time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("of %d texts were lost: %v", texts, chat())
+			break
+		}
+	}
+	t.Logf("death: %d texts while connect died four times", texts)
+	talk()
+
 	from = a.mark()
 	a.call(nil, "call.hold", accA, callA)
 	a.hasSignal(from, 20*time.Second, "hold", func(e rigEvent) bool { return onHold(e, callA, "true") })

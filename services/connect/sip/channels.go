@@ -50,8 +50,9 @@ type Callers interface {
 	// Entered is told when a participant has confirmed its call, so that it can be spoken to.
 	// It does not wait.
 	Entered(room, participant string)
-	// Heard gets what a participant says inside its call, in order. It does not wait.
-	Heard(room, participant string, m Message)
+	// Heard gets what a participant says inside its call, in order. It does not wait. done is called when it
+	// was acted upon: until then the next process hears it again.
+	Heard(room, participant string, m Message, done func())
 	// Written is told what a device writes to an account of the node outside of calls; id is the
 	// sender's name for it, 16 hex digits, or empty. After an error the device tries again.
 	Written(ctx context.Context, account jami.ID, from channel.Peer, id string, m Message) error
@@ -403,10 +404,17 @@ func (s *Server) said(req *sip.Request, tx sip.ServerTransaction) {
 		s.refuse(req, tx, 403, "Forbidden")
 		return
 	}
-	s.refuse(req, tx, 200, "OK")
-	if ct := req.ContentType(); ct != nil {
-		s.cfg.Callers.Heard(d.Room, d.ID, Message{Type: ct.Value(), Body: string(req.Body())})
+	done := func() {}
+	if c := s.channels.at(req.Source()); c != nil {
+		done = c.pending.take(req)
 	}
+	s.refuse(req, tx, 200, "OK")
+	ct := req.ContentType()
+	if ct == nil {
+		done()
+		return
+	}
+	s.cfg.Callers.Heard(d.Room, d.ID, Message{Type: ct.Value(), Body: string(req.Body())}, done)
 }
 
 // Say sends a MESSAGE to a participant inside its call, and waits for the answer, whatever it

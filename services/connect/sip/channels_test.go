@@ -40,6 +40,7 @@ type callers struct {
 	busy    error
 	heard   chan string
 	entered chan string
+	late    chan func() // nil, or gets what ends the keeping of what was heard
 	err     error
 }
 
@@ -51,7 +52,12 @@ func (c *callers) Called(context.Context, jami.ID) (Called, error) {
 
 func (c *callers) Entered(room, participant string) { c.entered <- room + " " + participant }
 
-func (c *callers) Heard(room, participant string, m Message) {
+func (c *callers) Heard(room, participant string, m Message, done func()) {
+	if c.late != nil {
+		c.late <- done
+	} else {
+		done()
+	}
 	c.heard <- room + " " + participant + " " + m.Type + " " + m.Body
 }
 

@@ -57,7 +57,28 @@ type dialog struct {
 	ours   bool                     // an offer of ours is out
 	ack    *sip.Request             // of our last INVITE
 
-	channel *channelConn // opened for this call, to be closed with it; nil: none
+	overtaken map[uint32]bool // of a channel: requests that were not looked at when one after them was
+	channel   *channelConn    // opened for this call, to be closed with it; nil: none
+}
+
+// maxOvertaken bounds the requests of a channel that others may overtake.
+const maxOvertaken = 64
+
+// overtakenLocked reports whether a request is one that others have overtaken: those of a channel come in order, but the
+// library handles what comes at once at once. It notes those that seq overtakes. The caller holds d.mu.
+func (d *dialog) overtakenLocked(seq uint32) bool {
+	if seq <= d.RemoteSeq {
+		was := d.overtaken[seq]
+		delete(d.overtaken, seq)
+		return was
+	}
+	for n := max(d.RemoteSeq, seq-min(seq, maxOvertaken)) + 1; n < seq && len(d.overtaken) < maxOvertaken; n++ {
+		if d.overtaken == nil {
+			d.overtaken = map[uint32]bool{}
+		}
+		d.overtaken[n] = true
+	}
+	return false
 }
 
 func (d *dialog) confirm() { d.ackOnce.Do(func() { close(d.acked) }) }

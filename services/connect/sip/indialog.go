@@ -28,19 +28,20 @@ func (s *Server) lookup(req *sip.Request, tx sip.ServerTransaction) *dialog {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	device, again := "", false
+	seq := req.CSeq().SeqNo
 	if c := s.channels.at(req.Source()); c != nil {
-		device, again = c.peer.DeviceLong, c.pending.again(req)
+		device, again = c.peer.DeviceLong, c.pending.again(req) || d.overtakenLocked(seq)
 	}
 	if device != d.Device { // its call is another's
 		s.refuse(req, tx, 403, "Forbidden")
 		return nil
 	}
-	if req.CSeq().SeqNo <= d.RemoteSeq && !again {
+	if seq <= d.RemoteSeq && !again {
 		s.refuse(req, tx, 500, "CSeq Out of Order", sip.NewHeader("Retry-After", "1"))
 		return nil
 	}
 	s.proveLocked(d)
-	d.RemoteSeq = max(d.RemoteSeq, req.CSeq().SeqNo)
+	d.RemoteSeq = max(d.RemoteSeq, seq)
 	s.dialogs.move(d, req.Source()) // the phone may have come back on a new connection
 	d.Transport = req.Transport()
 	if c := req.Contact(); c != nil {

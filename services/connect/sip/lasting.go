@@ -248,6 +248,19 @@ func (p *pending) answered(b []byte) {
 	}
 }
 
+// take gives what ends the keeping of a request, of which an answer is not the end.
+func (p *pending) take(req *sip.Request) (done func()) {
+	key := callID(req) + "\x00" + req.CSeq().Value()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a, ok := p.by[key]
+	if !ok {
+		return func() {}
+	}
+	delete(p.by, key)
+	return a.done
+}
+
 // again reports whether the last process had a request already.
 func (p *pending) again(req *sip.Request) bool {
 	key := callID(req) + "\x00" + req.CSeq().Value()

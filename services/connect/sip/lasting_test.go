@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -126,6 +127,16 @@ func TestCallsGoOn(t *testing.T) {
 	if got := <-cs.heard; got != "main "+id+" text/plain hello" {
 		t.Errorf("heard %q", got)
 	}
+	// What is said stays until it was acted upon, though it was answered.
+	cs.late = make(chan func(), 1)
+	c.seq++
+	c.send("MESSAGE", "and more", "Content-Type: text/plain")
+	c.expect("SIP/2.0 200")
+	done := <-cs.late
+	if left := k.left(); len(left) != 1 || !strings.HasSuffix(left[0], "and more") {
+		t.Errorf("for the next process: %q", left)
+	}
+	done()
 	c.seq++
 	c.send("BYE", "")
 	c.expect("SIP/2.0 200")
@@ -285,5 +296,25 @@ func TestAnswerToAnOfferOfBefore(t *testing.T) {
 	}
 	if got := <-r.sdps; got != "true v=0\r\n" {
 		t.Errorf("negotiated: %q", got)
+	}
+}
+
+// Requests of a channel that overtake one another in the library are all handled, each once.
+func TestOvertakenRequests(t *testing.T) {
+	r := newRooms()
+	s, cs, _ := startJami(t, r, t.TempDir())
+	c := newStock(t, s, 1)
+	c.dial(r)
+	first := c.seq
+	for _, x := range []struct {
+		seq  int
+		want string
+	}{{first + 2, "200"}, {first, "200"}, {first + 1, "200"}, {first + 1, "500"}, {first + 3, "200"}, {first - 1, "500"}} {
+		c.seq = x.seq
+		c.send("INFO", fmt.Sprint(x.seq), "Content-Type: text/plain")
+		c.expect("SIP/2.0 " + x.want)
+		if x.want == "200" {
+			<-cs.heard
+		}
 	}
 }
