@@ -3,6 +3,7 @@ package actor
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -90,6 +91,13 @@ func (c *cell[S]) pop() (m message[S], ok, last bool) {
 		c.queue, c.head = c.queue[:n], 0
 	}
 	return m, true, false
+}
+
+// unpop puts back what pop returned last.
+func (c *cell[S]) unpop(m message[S]) {
+	c.mu.Lock()
+	c.queue = slices.Insert(c.queue, c.head, m)
+	c.mu.Unlock()
 }
 
 // close lets the actor end after what waits.
@@ -188,7 +196,7 @@ func (c *cell[S]) serve() error {
 			continue
 		}
 		if err := c.ensure(); err != nil {
-			m.fail(err)
+			c.unpop(m) // it is answered like those behind it, once the actor has left
 			return err
 		}
 		if perr := guard(func() { m.run(c.ctx, c.state) }); perr != nil {

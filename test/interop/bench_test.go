@@ -109,7 +109,7 @@ func TestBenchScale(t *testing.T) {
 	if err := json.Unmarshal(out, &r); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if len(r.Rows) != 2 || len(r.Rows[1].PerWorker) != 2 || len(r.Model.Rooms) != 3 || r.Model.Rooms[2].Legs != 100000 || r.Model.Rooms[2].Workers < 2 {
+	if len(r.Rows) != 2 || len(r.Rows[1].PerWorker) != 2 || len(r.Model.Rooms) != 3 || r.Model.Rooms[2].Legs != 100000 || r.Model.Rooms[2].Workers < 1 { // more only where other work has not hidden what 15 legs cost
 		t.Fatalf("not what was asked for: %s", out)
 	}
 	two := r.Rows[1]
