@@ -62,7 +62,7 @@ func (b *Buffer) decide() {
 		b.guard = min(b.guard+frameNs/2, maxGuard)
 		b.grow = frame
 	} else {
-		b.guard = max(b.guard-guardDecay, baseGuard)
+		b.guard = max(b.guard-guardDecay-(b.guard-baseGuard)/guardShare, baseGuard)
 	}
 	if b.lossy = b.lostInWindow >= 2; b.lossy {
 		b.guard = max(b.guard, baseGuard+frameNs)

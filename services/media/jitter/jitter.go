@@ -6,7 +6,7 @@
 // frame is taken out by splicing the sound, what a splice left of it in the seconds after; and when it is near nothing, or
 // packets come too late, a stretch of the sound is put in once more. So in a calm network a packet waits 4 to 24 ms, 14 on
 // average, and a clock that drifts costs one splice for each 20 ms of drift. The
-// guard grows by how late packets were and shrinks by 0.5 ms a second, so that
+// guard grows by how late packets were and shrinks by 0.5 ms and a thirty-second a second, so that
 // spikes which come again don't cost a gap each time. Where more than 3 % are lost
 // it grows by a frame, so that the redundancy in the next packet comes in time.
 //
@@ -33,7 +33,8 @@ const (
 	maxGuard    = int64(100e6) // beyond it, loss is better than delay
 	startMargin = int64(8e6)   // wait of a spurt's first packet, at least, from a sender somewhere
 	nearMargin  = baseGuard    // and of one by a network that is known to be calm
-	guardDecay  = int64(5e5)   // each second
+	guardDecay  = int64(5e5)   // each second, and
+	guardShare  = 32           // one part in so many of what is above baseGuard
 	windowPulls = 50           // one second
 
 	maxExpand  = 5 * frame  // made up while nothing comes; then it is a pause
