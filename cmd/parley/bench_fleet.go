@@ -113,12 +113,13 @@ func (f *fleet) Grow(ctx context.Context, n int) error {
 	for f.grown < n {
 		f.grown++
 		i := f.grown
-		name, ns, data := fmt.Sprintf("w%d", i), fmt.Sprintf("%s%d", f.prefix, i), filepath.Join(f.dir, fmt.Sprintf("w%d", i))
+		name, ns := worker(i), f.namespace(i)
+		data := filepath.Join(f.dir, name)
 		err := ips(ctx,
 			"netns add "+ns,
 			fmt.Sprintf("link add v%d type veth peer name eth0 netns %s", i, ns),
 			fmt.Sprintf("link set v%d master br0 up", i),
-			fmt.Sprintf("-n %s addr add 10.76.1.%d/16 dev eth0", ns, i),
+			fmt.Sprintf("-n %s addr add %s/16 dev eth0", ns, machine(i)),
 			"-n "+ns+" link set lo up",
 			"-n "+ns+" link set eth0 up",
 			"-n "+ns+" route add "+fleetLegs+" via "+fleetHub)
@@ -140,6 +141,18 @@ func (f *fleet) Grow(ctx context.Context, n int) error {
 	}
 	return nil
 }
+
+func (f *fleet) namespace(i int) string { return fmt.Sprintf("%s%d", f.prefix, i) }
+
+// machine is the address of a machine; 0: the node's.
+func machine(i int) string {
+	if i == 0 {
+		return fleetHub
+	}
+	return fmt.Sprintf("10.76.1.%d", i)
+}
+
+func worker(i int) string { return fmt.Sprintf("w%d", i) }
 
 // alive reports whether the node hears of a worker.
 func (f *fleet) alive(ctx context.Context, name string) bool {

@@ -69,7 +69,7 @@ func (a *app) lab(cmd *cobra.Command, prefix string) (l *lab, done func(), err e
 		return nil, nil, err
 	}
 	for i := 1; i <= labMachines; i++ {
-		ns := l.namespace(i)
+		ns := l.f.namespace(i)
 		err := ips(ctx, "netns add "+ns,
 			fmt.Sprintf("link add v%d type veth peer name eth0 netns %s", i, ns), fmt.Sprintf("link set v%d master br0 up", i),
 			fmt.Sprintf("-n %s addr add %s/16 dev eth0", ns, machine(i)),
@@ -105,7 +105,7 @@ func (a *app) lab(cmd *cobra.Command, prefix string) (l *lab, done func(), err e
 		if err := l.f.add(ctx, worker(i), creds); err != nil {
 			return nil, nil, err
 		}
-		err := l.f.start(worker(i), []string{"ip", "netns", "exec", l.namespace(i), l.f.self, "join", "--creds", creds,
+		err := l.f.start(worker(i), []string{"ip", "netns", "exec", l.f.namespace(i), l.f.self, "join", "--creds", creds,
 			"--data", filepath.Join(dir, worker(i)), "--media.near", near(i), "--admin.listen", ""})
 		if err != nil {
 			return nil, nil, err
@@ -113,17 +113,6 @@ func (a *app) lab(cmd *cobra.Command, prefix string) (l *lab, done func(), err e
 	}
 	return l, done, l.whole(ctx)
 }
-
-func (l *lab) namespace(i int) string { return fmt.Sprintf("%s%d", l.f.prefix, i) }
-
-func machine(i int) string {
-	if i == 0 {
-		return fleetHub
-	}
-	return fmt.Sprintf("10.76.1.%d", i)
-}
-
-func worker(i int) string { return fmt.Sprintf("w%d", i) }
 
 func busServer(i int) string { return fmt.Sprintf("s%d", i) }
 
@@ -161,7 +150,7 @@ func (l *lab) member(ctx context.Context, i int) error {
 			return err
 		}
 	}
-	return l.f.start(busServer(i), append([]string{"ip", "netns", "exec", l.namespace(i), l.f.self, "run", "bus", "--data", data,
+	return l.f.start(busServer(i), append([]string{"ip", "netns", "exec", l.f.namespace(i), l.f.self, "run", "bus", "--data", data,
 		"--bus.member=true", "--admin.listen", machine(i) + labAdmin}, l.clustered(i)...))
 }
 

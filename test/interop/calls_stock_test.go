@@ -44,12 +44,9 @@ func TestNodeCallsStock(t *testing.T) {
 	r.speaks(b, 880, 60)
 	hears := func(what string, p *rigPeer, hz float64) {
 		t.Helper()
-		level := r.hears(p, hz)
-		for end := time.Now().Add(20 * time.Second); level < -45; level = r.hears(p, hz) {
-			if time.Now().After(end) {
-				t.Fatalf("%s: %.0f Hz at %.1f dBFS", what, hz, level)
-			}
-			time.Sleep(200 * time.Millisecond)
+		level, ok := r.comesToHear(p, hz, true)
+		if !ok {
+			t.Fatalf("%s: %.0f Hz at %.1f dBFS", what, hz, level)
 		}
 		t.Logf("called: %s: %.1f dBFS", what, level)
 	}

@@ -180,6 +180,19 @@ func (r *rig) speaks(p *rigPeer, hz, seconds float64) {
 	})
 }
 
+// comesToHear waits until a peer hears a tone, or for loud false no more hears it, 20 s at most, and returns its level then.
+func (r *rig) comesToHear(p *rigPeer, hz float64, loud bool) (level float64, ok bool) {
+	r.t.Helper()
+	level = r.hears(p, hz)
+	for end := time.Now().Add(20 * time.Second); loud != (level > -45); level = r.hears(p, hz) {
+		if time.Now().After(end) {
+			return level, false
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	return level, true
+}
+
 // hears returns the level of a tone in the last 2 s that a peer's speaker played.
 func (r *rig) hears(p *rigPeer, hz float64) float64 {
 	r.t.Helper()

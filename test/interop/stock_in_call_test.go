@@ -28,13 +28,10 @@ func TestStockInCall(t *testing.T) {
 	r.speaks(b, 880, 120)
 	hears := func(what string, p *rigPeer, hz float64, loud bool) {
 		t.Helper()
-		level := r.hears(p, hz)
-		for end := time.Now().Add(20 * time.Second); loud != (level > -45); level = r.hears(p, hz) {
-			if time.Now().After(end) {
-				t.Errorf("%s: %.0f Hz at %.1f dBFS", what, hz, level)
-				return
-			}
-			time.Sleep(200 * time.Millisecond)
+		level, ok := r.comesToHear(p, hz, loud)
+		if !ok {
+			t.Errorf("%s: %.0f Hz at %.1f dBFS", what, hz, level)
+			return
 		}
 		t.Logf("in call: %s: %.1f dBFS", what, level)
 	}

@@ -123,8 +123,8 @@ func (m *Manager) restore(kept []sockets.Kept) {
 // lasts are the channels of a connection that go on, by the numbers that [channel.Lasting] has.
 func (r *restored) lasts() (ids []uint64) {
 	for num, st := range r.conn.Channels() {
-		if st == lasting.Theirs || st == lasting.Ours {
-			ids = append(ids, r.conn.ID()<<16|uint64(num))
+		if st.GoesOn() {
+			ids = append(ids, r.conn.Number(num))
 		}
 	}
 	return ids

@@ -250,7 +250,7 @@ func (p *pending) answered(b []byte) {
 
 // take gives what ends the keeping of a request, of which an answer is not the end.
 func (p *pending) take(req *sip.Request) (done func()) {
-	key := callID(req) + "\x00" + req.CSeq().Value()
+	key := keyOf(callID(req), req.CSeq().Value())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	a, ok := p.by[key]
@@ -263,7 +263,7 @@ func (p *pending) take(req *sip.Request) (done func()) {
 
 // again reports whether the last process had a request already.
 func (p *pending) again(req *sip.Request) bool {
-	key := callID(req) + "\x00" + req.CSeq().Value()
+	key := keyOf(callID(req), req.CSeq().Value())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.by[key].again
@@ -299,5 +299,7 @@ func messageKey(b []byte) string {
 	if id == "" || seq == "" {
 		return ""
 	}
-	return id + "\x00" + seq
+	return keyOf(id, seq)
 }
+
+func keyOf(callID, cseq string) string { return callID + "\x00" + cseq }

@@ -23,22 +23,14 @@ const (
 type Conn struct {
 	*framed
 	s *ice.Side
-
-	mu    sync.Mutex
-	timer *time.Timer // nil: closed
 }
 
 func newConn(p *path) *Conn {
 	c := &Conn{framed: p.framed, s: p.s}
 	c.s.Remote.Candidates, c.s.Local.Candidates = nil, nil // of no use any more
 	c.linger(0)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.timer = time.AfterFunc(keepAlivePause(), c.keep)
 	return c
 }
-
-func keepAlivePause() time.Duration { return keepAlive + rand.N(keepAliveSpread) }
 
 // indication is the same one each time: nothing answers it.
 var indication = sync.OnceValue(func() []byte {
@@ -48,19 +40,6 @@ var indication = sync.OnceValue(func() []byte {
 	}
 	return m.Raw
 })
-
-// keep keeps what is between the two devices from forgetting the connection.
-func (c *Conn) keep() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.timer == nil {
-		return
-	}
-	if b := indication(); b != nil && c.trySend(b) != nil {
-		return // the reader finds out too
-	}
-	c.timer.Reset(keepAlivePause())
-}
 
 // Read reads bytes of the stream. Checks that come late are answered on the way.
 func (c *Conn) Read(p []byte) (int, error) {
@@ -119,31 +98,20 @@ type Taken struct {
 
 // Take gives the connection away. Nobody reads or writes then, and the Conn is of no use any more.
 func (c *Conn) Take() (Taken, error) {
-	c.stop()
 	early := make([]byte, c.r.Buffered())
 	_, err := io.ReadFull(c.r, early)
 	return Taken{Conn: c.framed.Conn, Early: early, Left: c.left, Checks: c.s}, err
 }
 
-// KeepAlive is the STUN message that is sent after each [KeepAlivePause].
+// KeepAlive is the STUN message that keeps what is between the two devices from forgetting the connection:
+// who has taken it sends one after each [KeepAlivePause].
 func KeepAlive() []byte { return indication() }
 
 // KeepAlivePause is between two of them.
-func KeepAlivePause() time.Duration { return keepAlivePause() }
-
-// stop ends the sending.
-func (c *Conn) stop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.timer != nil {
-		c.timer.Stop()
-		c.timer = nil
-	}
-}
+func KeepAlivePause() time.Duration { return keepAlive + rand.N(keepAliveSpread) }
 
 // Close closes the connection.
 func (c *Conn) Close() error {
-	c.stop()
 	c.linger(-1)
 	return c.Conn.Close()
 }

@@ -115,7 +115,9 @@ func exchange(t *testing.T, x, y *Conn) {
 				if _, err := d[0].Write(b); err != nil {
 					t.Error(err)
 				}
-				d[0].keep()
+				if err := d[0].trySend(KeepAlive()); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 		wg.Go(func() {

@@ -16,6 +16,12 @@ const (
 	Ours                // the same; we did
 )
 
+// GoesOn reports whether the next process goes on with the channel.
+func (s ChannelState) GoesOn() bool { return s == Theirs || s == Ours }
+
+// Number names a channel of the connection among those of all connections, in each process that goes on with it: 55 bits.
+func (c *Conn) Number(channel uint16) uint64 { return c.ID()<<16 | uint64(channel) }
+
 // Note is a message of a channel that is being acted upon.
 type Note struct {
 	Channel uint16

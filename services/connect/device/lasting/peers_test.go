@@ -17,9 +17,8 @@ import (
 	"time"
 	"unsafe" // and for linkname
 
-	"golang.org/x/sys/unix"
-
 	"github.com/parley-jami/parley/internal/sockets"
+	"github.com/parley-jami/parley/internal/sockets/socketstest"
 	"github.com/parley-jami/parley/internal/trust"
 	"github.com/parley-jami/parley/services/connect/device/devicetest"
 	"github.com/parley-jami/parley/services/connect/device/secure"
@@ -95,20 +94,7 @@ func (c *children) start() (*sockets.Keep, []sockets.Kept) {
 	if c.last != nil {
 		c.last.Close()
 	}
-	files, _, started, err := c.held.Files()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	fd, err := unix.Dup(int(files[len(files)-1].Fd()))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	started()
-	c.t.Setenv(sockets.Env, fmt.Sprintf("keep=%d", fd))
-	k, kept, err := sockets.OpenKeep()
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	k, kept := socketstest.Next(c.t, c.held)
 	c.last = k
 	return k, kept
 }

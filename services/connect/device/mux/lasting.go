@@ -21,7 +21,7 @@ func (c *Channel) Lasts() (id uint64, ours bool) {
 	if !c.lasts() {
 		return 0, c.ours
 	}
-	return c.s.last.ID()<<16 | uint64(c.num), c.ours
+	return c.s.last.Number(c.num), c.ours
 }
 
 // Next implements channel.Lasting.
@@ -70,7 +70,7 @@ func (s *Socket) forgotten(num uint16) {
 // restore takes the channels of the last process that go on.
 func (s *Socket) restore() {
 	for num, st := range s.last.Channels() {
-		if st != lasting.Theirs && st != lasting.Ours || !usable(num) {
+		if !st.GoesOn() || !usable(num) {
 			continue
 		}
 		c := newChannel(s, s.cfg.Lasts, num, st == lasting.Ours)

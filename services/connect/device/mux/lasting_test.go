@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/parley-jami/parley/internal/sockets"
+	"github.com/parley-jami/parley/internal/sockets/socketstest"
 	"github.com/parley-jami/parley/services/connect/channel"
 	"github.com/parley-jami/parley/services/connect/device/lasting"
 )
@@ -23,20 +24,7 @@ import (
 // process gives this test what the one before had kept, as its supervisor does.
 func process(t *testing.T, held *sockets.Set) (*sockets.Keep, []sockets.Kept) {
 	t.Helper()
-	files, _, started, err := held.Files()
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd, err := unix.Dup(int(files[len(files)-1].Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	started()
-	t.Setenv(sockets.Env, fmt.Sprintf("keep=%d", fd))
-	k, kept, err := sockets.OpenKeep()
-	if err != nil {
-		t.Fatal(err)
-	}
+	k, kept := socketstest.Next(t, held)
 	t.Cleanup(func() { k.Close() })
 	return k, kept
 }
