@@ -11,6 +11,10 @@ import (
 func TestWorkersThatAreNotThere(t *testing.T) {
 	n := newTrial(t).settled(t).up(t)
 	n.joinable(t)
+	n.until(t, "its own worker beats", func() bool {
+		var l shownWorkers
+		return n.answer(t, &l, "worker", "list") && len(l.Workers) == 1 && l.Workers[0].Alive
+	})
 	dir := t.TempDir()
 	add := func(name string, more ...string) result {
 		return ends(t, n.env, "", exitOK, "parley join --creds", append([]string{"worker", "add", name, "--out", filepath.Join(dir, name)}, more...)...)
