@@ -96,6 +96,7 @@ func (s *Service) load(_ context.Context, name string) (*live, error) {
 		l.places.note(m.ID, m.Worker)
 	}
 	l.spread()
+	s.workers.expect(l.places.workers)
 	s.workers.again(s) // legs may have changed while the room was not in memory
 	return l, nil
 }

@@ -268,6 +268,7 @@ func (s *Service) busBack() {
 			s.log.Warn("room not told that the bus is back", zap.String("room", n), zap.Error(err))
 		}
 	}
+	s.workers.heardAgain()
 	s.workers.again(s) // what media told meanwhile was lost
 	s.spawn(func(ctx context.Context) {
 		if err := s.learnAccounts(ctx); err != nil {

@@ -57,6 +57,7 @@ type workers struct {
 
 type worker struct {
 	placement.Worker
+	expected  time.Time // since when it may be there without having beaten
 	started   string
 	starts    float64            // changes of started, of which one is forgotten each startsEvery
 	startedAt time.Time          // of the last one
@@ -67,6 +68,11 @@ type worker struct {
 	comparing bool
 	repeat    bool // compare again when that is done
 	compared  time.Time
+}
+
+// gone reports whether the worker has been silent for too long, from when it could be heard.
+func (x *worker) gone(now time.Time) bool {
+	return now.Sub(x.Seen) > placement.Alive && now.Sub(x.expected) > placement.Alive
 }
 
 // other reports whether the worker speaks another version of the contract: it would misunderstand.
@@ -107,6 +113,33 @@ func (w *workers) beat(b *contract.WorkerBeat) (due, joins bool) {
 	return due, joins
 }
 
+// expect says that the workers may be there, though nothing is known of them yet: who does not beat from now on
+// is gone.
+func (w *workers) expect(names []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range names {
+		if now := w.now(); w.by[name] == nil && w.roomLocked(now) {
+			w.by[name] = newWorker(name, now)
+		}
+	}
+}
+
+func newWorker(name string, now time.Time) *worker {
+	return &worker{Worker: placement.Worker{Name: name}, expected: now}
+}
+
+// heardAgain says that beats could not be heard until now: that one is silent says nothing yet.
+func (w *workers) heardAgain() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, x := range w.by {
+		if !x.mourned {
+			x.expected = w.now()
+		}
+	}
+}
+
 // maxNear bounds the networks of one worker.
 const maxNear = 64
 
@@ -126,7 +159,7 @@ func (w *workers) roomLocked(now time.Time) bool {
 		return true
 	}
 	for name, x := range w.by {
-		if !x.comparing && now.Sub(x.Seen) > time.Minute {
+		if !x.comparing && x.gone(now.Add(-time.Minute)) {
 			delete(w.by, name)
 			return true
 		}
@@ -238,7 +271,7 @@ func (w *workers) refused(name string, why error) {
 func (w *workers) left(name string) {
 	w.mu.Lock()
 	if x := w.by[name]; x != nil {
-		x.Seen = time.Time{}
+		x.Seen, x.expected = time.Time{}, time.Time{}
 	}
 	w.mu.Unlock()
 }
@@ -268,7 +301,7 @@ func (w *workers) dead() (gone []string, heir string) {
 	now := w.now()
 	list := make([]placement.Worker, 0, len(w.by))
 	for name, x := range w.by {
-		if now.Sub(x.Seen) > placement.Alive {
+		if x.gone(now) {
 			gone = append(gone, name)
 		}
 		if !w.drained[name] && !x.other() {
@@ -284,8 +317,7 @@ func (w *workers) begin(name string) bool {
 	defer w.mu.Unlock()
 	x := w.by[name]
 	if x == nil {
-		x = new(worker)
-		x.Name = name
+		x = newWorker(name, w.now())
 		w.by[name] = x
 	}
 	if x.comparing {
