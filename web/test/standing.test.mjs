@@ -1,6 +1,6 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
-import { InVain, standing } from "../assets/room/standing.js";
+import { Away, InVain, standing } from "../assets/room/standing.js";
 
 test("after 15 s without a way for sound it is said, until there is one", () => {
   const v = new InVain();
@@ -19,6 +19,20 @@ test("after 15 s without a way for sound it is said, until there is one", () => 
   now += 3600_000; // the machine slept
   pass(1, { open: true, connected: false });
   assert.equal(v.over, false);
+});
+
+test("after 30 s without an answer it is said once, until there is one", () => {
+  const a = new Away();
+  let now = 0;
+  const pass = (s, open) => { let said = 0; for (let i = 0; i < s; i++) said += a.see({ open }, (now += 1000)); return said; };
+  assert.equal(pass(30, false), 0);
+  assert.equal(pass(60, false), 1);
+  assert.equal(a.over, true);
+  assert.equal(pass(1, true), 0);
+  assert.equal(a.over, false);
+  assert.equal(pass(31, false), 1);
+  assert.equal(standing({ signalling: "waiting", audio: "failed", away: true }).text, "No answer, trying on");
+  assert.equal(standing({ signalling: "waiting", audio: "connected", flowing: true, away: true }).text, "Reconnecting, sound is on");
 });
 
 test("what is said of the connection", () => {

@@ -14,7 +14,7 @@ import { Signal, Refused } from "./signal.js";
 import { Model } from "./model.js";
 import { Follow } from "./follow.js";
 import { again } from "./again.js";
-import { InVain, standing } from "./standing.js";
+import { Away, InVain, standing } from "./standing.js";
 import { Mic, micProblem } from "./mic.js";
 import { Call } from "./call.js";
 import { Roster } from "./roster.js";
@@ -36,6 +36,7 @@ let signal = null;
 let busy = null; // the (re)join or negotiation under way
 let next = null; // what was asked for meanwhile: {rejoin, fresh, ice}
 const inVain = new InVain();
+const away = new Away();
 const flow = { packets: 0, on: false }; // what came in by the last reading, and whether it was more than before
 
 const call = new Call($("#audio"), {
@@ -363,7 +364,7 @@ function refresh() {
 // showConnection says in a word how it stands, and at length when no sound gets through.
 function showConnection() {
   const el = $("#connection");
-  const { text, mark } = standing({ signalling: state.signalling, audio: call.state, flowing: flow.on, quality: model.self?.quality, inVain: inVain.over });
+  const { text, mark } = standing({ signalling: state.signalling, audio: call.state, flowing: flow.on, quality: model.self?.quality, inVain: inVain.over, away: away.over });
   $("#nosound").hidden = !inVain.over;
   if (el.dataset.state !== mark) el.dataset.state = mark;
   if ($("#connection-text").textContent !== text) {
@@ -386,6 +387,7 @@ setInterval(() => {
 setInterval(async () => {
   if (state.phase !== "room") return;
   inVain.see({ open: state.signalling === "open", connected: call.state === "connected" });
+  if (away.see({ open: state.signalling === "open" })) toast("The server has not answered for half a minute. This page tries on; if it stays so, ask whoever invited you for another link.", { urgent: true, ms: 60000 });
   if (state.signalling !== "open" && call.state === "connected") {
     const { packets_in } = await call.stats();
     Object.assign(flow, { packets: packets_in, on: flow.packets > 0 && packets_in > flow.packets });

@@ -178,6 +178,8 @@ export class Prejoin {
         return this.fail("The room is locked. Ask a moderator to open it, then try again.");
       case "full":
         return this.fail("The room is full. Try again when somebody has left.");
+      case "busy":
+        return this.fail("All places of this server are taken. Try again in a moment.");
       case "not_found":
         return this.fail("There is no room of this name. Check the link.");
     }

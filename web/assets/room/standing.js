@@ -2,6 +2,7 @@
 import { verdict } from "./roster.js";
 
 export const IN_VAIN_MS = 15000; // by then a way for sound is open, or something blocks all
+export const AWAY_MS = 30000; // by then a node that was started again answers
 
 // InVain counts for how long a way for sound has been looked for in vain while the node
 // answered: the node's own absence is another story.
@@ -22,11 +23,33 @@ export class InVain {
   get over() { return this.ms >= IN_VAIN_MS; }
 }
 
+// Away counts for how long the node has not answered.
+export class Away {
+  constructor() {
+    this.ms = 0;
+    this.at = null;
+  }
+
+  // see is called about once a second and reports whether it is time to say so: once until it answers again.
+  see({ open }, now = Date.now()) {
+    const since = this.at === null ? 0 : Math.min(now - this.at, 2000); // as above
+    this.at = now;
+    const was = this.over;
+    this.ms = open ? 0 : this.ms + since;
+    return this.over && !was;
+  }
+
+  get over() { return this.ms >= AWAY_MS; }
+}
+
 // standing says how it stands, signalling first, then audio: mark is "good", "fair",
 // "poor" or "busy". flowing: packets came in a moment ago, which alone shows that there is
 // sound while the node's signalling is away.
-export function standing({ signalling, audio, flowing, quality, inVain }) {
-  if (signalling !== "open") return { mark: "busy", text: audio === "connected" && flowing ? "Reconnecting, sound is on" : "Reconnecting…" };
+export function standing({ signalling, audio, flowing, quality, inVain, away }) {
+  if (signalling !== "open") {
+    if (audio === "connected" && flowing) return { mark: "busy", text: "Reconnecting, sound is on" };
+    return away ? { mark: "poor", text: "No answer, trying on" } : { mark: "busy", text: "Reconnecting…" };
+  }
   if (audio === "connected") {
     const mark = verdict(quality) || "good";
     return { mark, text: { good: "Connected", fair: "Fair connection", poor: "Poor connection" }[mark] };
