@@ -3,6 +3,7 @@
 # Needs root for the packages (or has them already), and Go. "install" does that alone; other arguments go to `go test`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. test/again.sh
 
 packages=(baresip-core sip-tester chromium git openssl curl gdb slapd python3-yaml zbar-tools librsvg2-bin dhtnode python3-opendht nftables libnss3-tools iperf3)
 missing=()
@@ -96,35 +97,14 @@ export -f built apart group1 group2 group3 packages
 rest() { built -test.skip "^($beside)\$"; }
 export -f rest
 
-# What a log says failed, as TEST, or PACKAGE TEST of a package's own tests. A log that ends
-# in the midst of a test, of a panic say, names none.
-failed_in() {
-  awk '
-    /^--- FAIL: / { name[n++] = $3 }
-    /^panic: / { exit }
-    /^FAIL\t/ { for (i = 0; i < n; i++) print $2, name[i]; n = 0; next }
-    /^FAIL$/ { ended = 1 }
-    END { if (ended) for (i = 0; i < n; i++) print name[i] }
-  ' "$1"
-}
-
-# Real peers on a crowded machine fail now and then for reasons of their own. What failed
-# has one more chance with the machine to itself; both tries are told of, and the first is
-# counted as unsteady. More than three failures are no accident.
-again() { # log
-  local names pkg test
-  names=$(failed_in "$1")
-  [[ -n $names ]] && (($(wc -l <<<"$names") <= 3)) || return 1
-  ! grep -qE ' (TestInteropLAN|TestDiscovery)$' <<<"$names" || return 1 # they need their namespace
-  while read -r pkg test; do
-    echo "== once more, alone: $pkg $test"
-    if [[ -n $test ]]; then
-      go test -tags "nolibopusfile interop" -count=1 -v -run "^$test\$" "$pkg" || return 1
-    else
-      built -test.run "^$pkg\$" || return 1
-    fi
-  done <<<"$names"
-  sed -i 's/^\( *\)--- FAIL:/\1--- UNSTEADY:/; s/^FAIL/UNSTEADY/' "$1"
+alone() { # test, package
+  if [[ -z $2 ]]; then
+    built -test.run "^$1\$"
+  elif [[ $1 = TestInteropLAN || $1 = TestDiscovery ]]; then
+    return 1 # they need their namespace
+  else
+    go test -tags "nolibopusfile interop" -count=1 -v -run "^$1\$" "$2"
+  fi
 }
 
 failed=0
@@ -132,7 +112,7 @@ printf '%s\n' group1 group2 group3 packages | xargs -P 4 -I{} bash -c '{} >"$scr
 rest >"$scratch/rest.log" 2>&1 || echo rest >>"$scratch/failed"
 if [[ -e $scratch/failed ]]; then
   while read -r group; do
-    again "$scratch/$group.log" >>"$scratch/again.log" 2>&1 </dev/null || failed=1
+    again "$scratch/$group.log" alone >>"$scratch/again.log" 2>&1 || failed=1
   done <"$scratch/failed"
 fi
 cat "$scratch"/*.log
