@@ -46,7 +46,7 @@ group1='TestNATs|TestPrivateKeysStayInIdentity|TestBenchScale|TestMalformedSigna
 group1+='|TestRosterAsOfAStockHost|TestConversationWithStock|TestWorkerTakesCalls'
 group1+='|TestBrowserWithoutUDP|TestBotsOutliveTheNode|TestStockDaemonUsesOurNameServer|TestStockCallsByOurRelay'
 group1+='|TestNodeCallsPhones|TestStorageKey|TestWorkerIsRevoked|TestOperatorsPageWithManyAccounts|TestRefusedStarts'
-group2='TestMuteOutlivesTheSeat|TestGroupWithStock|TestLargeFilesWithStock|TestNodeCallsStock|TestAccountsOnTheOperatorsPage'
+group2='TestMuteOutlivesTheSeat|TestLargeFilesWithStock|TestNodeCallsStock|TestAccountsOnTheOperatorsPage'
 group2+='|TestStockDaemonHasManagedAccount|TestDamagedState|TestBenchChaos|TestBenchSoak|TestStockRendezvous'
 group2+='|TestTextsOverAConnection|TestFilesBetweenNodes|TestRequestsOverOpenDHT|TestOrganisationOnTheOperatorsPage'
 group2+='|TestDevicesAreShutOut|TestBrowserWithTLSAlone|TestSim|TestFullDisk|TestRefusedWorkers'
@@ -54,7 +54,7 @@ group3='TestStockBehindOurProxy|TestArchivesAndStockDaemons|TestRoomOverTwoWorke
 group3+='|TestExamples|TestOurDeviceInStockDaemons|TestStockFetchesAFile|TestStockInCall|TestNodesBehindNATs'
 group3+='|TestMessagesOverOpenDHT|TestStockConnects|TestHowParticipantsAreConnected|TestNodeStartsAConversation'
 group3+='|TestBrowserWithUDPNeedsNoRelay|TestAnotherAccountsRooms|TestStartOnAnExistingAccount|TestPhoneWithPIN'
-group4='TestCallsLast|TestBenchChaosMachines|TestBenchKeys|TestEveryKindInOneRoom|TestNodesWithoutTCP|TestNodeIsGone'
+group4='TestCallsLast|TestBenchChaosMachines|TestBenchKeys|TestNodesWithoutTCP|TestNodeIsGone|TestGroupWithStock'
 group4+='|TestStockCallsOverOurNodes'
 beside="$group1|$group2|$group3|$group4"
 export scratch group1 group2 group3 group4 beside
