@@ -13,6 +13,7 @@ import (
 	"github.com/parley-jami/parley/bus/bustest"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/embed"
+	"github.com/parley-jami/parley/internal/config"
 )
 
 // room and another are rooms; echo is the bot that attacks.
@@ -187,7 +188,7 @@ type field struct {
 }
 
 func newField(t *testing.T) *field {
-	f := &field{t: t, s: bustest.Start(t)}
+	f := &field{t: t, s: bustest.StartWith(t, func(c *config.Config) { c.Rooms.Lease = true })}
 	f.admin = adminConn(t, f.s)
 	var err error
 	if f.seen, err = f.admin.SubscribeSync(">"); err != nil {
