@@ -3,6 +3,7 @@
 # Needs root for the packages (or has them already), and Go. "install" does that alone; other arguments go to `go test`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. test/again.sh
 
 packages=(baresip-core sip-tester chromium git openssl curl gdb slapd python3-yaml zbar-tools librsvg2-bin dhtnode python3-opendht nftables libnss3-tools iperf3)
 missing=()
@@ -20,7 +21,8 @@ if ((${#missing[@]})); then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 for dir in test/interop sdk/js examples/js; do
-  (cd "$dir" && npm ci --no-audit --no-fund --silent)
+  [[ $dir/node_modules/.package-lock.json -nt $dir/package-lock.json ]] || # npm writes it last
+    (cd "$dir" && npm ci --no-audit --no-fund --silent)
 done
 for tool in /usr/libexec/jamid pactl gcc; do # of the rigs, which have no network to get them by
   command -v $tool >/dev/null && continue
@@ -37,23 +39,25 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 go test -tags "nolibopusfile interop" -vet=off -c -o "$scratch/interop.test" ./test/interop
 
-# Tests that measure neither gaps in sound nor time are run beside one another: three groups that take about
-# as long, and what needs root, Node.js or OpenDHT's nodes beside its own package, which waits for values to
-# expire. All others have the machine to themselves.
+# Tests that measure neither gaps in sound nor time are run beside one another, four groups at a time: three that
+# take about as long, and what needs root, Node.js or OpenDHT's nodes beside its own package, which waits for values to
+# expire, with a fourth after it. All others have the machine to themselves.
 group1='TestNATs|TestPrivateKeysStayInIdentity|TestBenchScale|TestMalformedSignalling|TestNodeCallsAllDevices'
-group1+='|TestRosterAsOfAStockHost|TestConversationWithStock|TestGroupWithStock|TestWorkerTakesCalls|TestStockCallsOverOurNodes'
+group1+='|TestRosterAsOfAStockHost|TestConversationWithStock|TestWorkerTakesCalls'
 group1+='|TestBrowserWithoutUDP|TestBotsOutliveTheNode|TestStockDaemonUsesOurNameServer|TestStockCallsByOurRelay'
 group1+='|TestNodeCallsPhones|TestStorageKey|TestWorkerIsRevoked|TestOperatorsPageWithManyAccounts|TestRefusedStarts'
-group2='TestMuteOutlivesTheSeat|TestLargeFilesWithStock|TestCallsLast|TestNodeCallsStock|TestAccountsOnTheOperatorsPage'
+group2='TestMuteOutlivesTheSeat|TestLargeFilesWithStock|TestNodeCallsStock|TestAccountsOnTheOperatorsPage'
 group2+='|TestStockDaemonHasManagedAccount|TestDamagedState|TestBenchChaos|TestBenchSoak|TestStockRendezvous'
 group2+='|TestTextsOverAConnection|TestFilesBetweenNodes|TestRequestsOverOpenDHT|TestOrganisationOnTheOperatorsPage'
 group2+='|TestDevicesAreShutOut|TestBrowserWithTLSAlone|TestSim|TestFullDisk|TestRefusedWorkers'
-group3='TestStockBehindOurProxy|TestArchivesAndStockDaemons|TestBenchKeys|TestRoomOverTwoWorkers|TestDevicesMeetOverOpenDHT'
-group3+='|TestNodesWithoutTCP|TestExamples|TestOurDeviceInStockDaemons|TestStockFetchesAFile|TestStockInCall|TestNodesBehindNATs'
+group3='TestStockBehindOurProxy|TestArchivesAndStockDaemons|TestRoomOverTwoWorkers|TestDevicesMeetOverOpenDHT'
+group3+='|TestExamples|TestOurDeviceInStockDaemons|TestStockFetchesAFile|TestStockInCall|TestNodesBehindNATs'
 group3+='|TestMessagesOverOpenDHT|TestStockConnects|TestHowParticipantsAreConnected|TestNodeStartsAConversation'
-group3+='|TestBrowserWithUDPNeedsNoRelay|TestAnotherAccountsRooms|TestStartOnAnExistingAccount|TestPhoneWithPIN|TestBenchChaosMachines'
-beside="$group1|$group2|$group3"
-export scratch group1 group2 group3 beside
+group3+='|TestBrowserWithUDPNeedsNoRelay|TestAnotherAccountsRooms|TestStartOnAnExistingAccount|TestPhoneWithPIN'
+group4='TestCallsLast|TestBenchChaosMachines|TestBenchKeys|TestNodesWithoutTCP|TestNodeIsGone|TestGroupWithStock'
+group4+='|TestStockCallsOverOurNodes'
+beside="$group1|$group2|$group3|$group4"
+export scratch group1 group2 group3 group4 beside
 if gone=$(tr '|' '\n' <<<"$beside" | grep -vxFf <("$scratch/interop.test" -test.list .)); then
   echo "interop: run.sh names tests that are not there:" $gone >&2
   exit 1
@@ -77,12 +81,17 @@ apart() { # group
 group1() { apart group1; }
 group2() { apart group2; }
 group3() { apart group3; }
+group4() { apart group4; }
 packages() {
-  local failed=0
+  local failed=0 first
+  # These work where the next ones wait.
   go test -tags "nolibopusfile interop" -count=1 -v -run '^(TestFullDisk|TestDiskThatRefuses|TestModules|TestReader|TestSlapd.*)$' \
-    ./internal/qr ./services/names ./services/jams/... ./services/identity/account ./web || failed=1
+    ./internal/qr ./services/names ./services/jams/... ./services/identity/account ./web >"$scratch/first" 2>&1 &
+  first=$!
   go test -tags "nolibopusfile interop" -p 3 -count=1 -v -run '^(TestInterop|TestInteropNetworks|TestInteropConformance|TestSameAnswersAsStock|TestValuesAcrossProxies|TestExpiryAcrossProxies|TestPython)$' \
     ./services/dht/opendht ./services/dht/proxyclient ./services/dht/proxy || failed=1
+  wait "$first" || failed=1
+  cat "$scratch/first"
   [[ $(id -u) = 0 ]] || return $failed
   unshare -n sh -c 'ip link set lo up; ip link add lan type veth peer name wan; ip link set lan up; ip link set wan up; ip addr add 192.0.2.1/24 dev lan
     ip addr add 2001:db8::1/64 dev lan nodad; ip route add default dev lan; ip -6 route add default dev lan; sleep 2 # the link comes up
@@ -91,48 +100,27 @@ packages() {
     ip route add default via 192.168.77.2; PARLEY_TEST_IGD=192.168.77.1 go test -tags nolibopusfile -count=1 -v -run "^TestDiscovery$" ./internal/portmap' || failed=1
   return $failed
 }
-export -f built apart group1 group2 group3 packages
+export -f built apart group1 group2 group3 group4 packages
 
 rest() { built -test.skip "^($beside)\$"; }
 export -f rest
 
-# What a log says failed, as TEST, or PACKAGE TEST of a package's own tests. A log that ends
-# in the midst of a test, of a panic say, names none.
-failed_in() {
-  awk '
-    /^--- FAIL: / { name[n++] = $3 }
-    /^panic: / { exit }
-    /^FAIL\t/ { for (i = 0; i < n; i++) print $2, name[i]; n = 0; next }
-    /^FAIL$/ { ended = 1 }
-    END { if (ended) for (i = 0; i < n; i++) print name[i] }
-  ' "$1"
-}
-
-# Real peers on a crowded machine fail now and then for reasons of their own. What failed
-# has one more chance with the machine to itself; both tries are told of, and the first is
-# counted as unsteady. More than three failures are no accident.
-again() { # log
-  local names pkg test
-  names=$(failed_in "$1")
-  [[ -n $names ]] && (($(wc -l <<<"$names") <= 3)) || return 1
-  ! grep -qE ' (TestInteropLAN|TestDiscovery)$' <<<"$names" || return 1 # they need their namespace
-  while read -r pkg test; do
-    echo "== once more, alone: $pkg $test"
-    if [[ -n $test ]]; then
-      go test -tags "nolibopusfile interop" -count=1 -v -run "^$test\$" "$pkg" || return 1
-    else
-      built -test.run "^$pkg\$" || return 1
-    fi
-  done <<<"$names"
-  sed -i 's/^\( *\)--- FAIL:/\1--- UNSTEADY:/; s/^FAIL/UNSTEADY/' "$1"
+alone() { # test, package
+  if [[ -z $2 ]]; then
+    built -test.run "^$1\$"
+  elif [[ $1 = TestInteropLAN || $1 = TestDiscovery ]]; then
+    return 1 # they need their namespace
+  else
+    go test -tags "nolibopusfile interop" -count=1 -v -run "^$1\$" "$2"
+  fi
 }
 
 failed=0
-printf '%s\n' group1 group2 group3 packages | xargs -P 4 -I{} bash -c '{} >"$scratch/{}.log" 2>&1 || echo {} >>"$scratch/failed"' || failed=1
+printf '%s\n' group1 group2 group3 packages group4 | xargs -P 4 -I{} bash -c '{} >"$scratch/{}.log" 2>&1 || echo {} >>"$scratch/failed"' || failed=1
 rest >"$scratch/rest.log" 2>&1 || echo rest >>"$scratch/failed"
 if [[ -e $scratch/failed ]]; then
   while read -r group; do
-    again "$scratch/$group.log" >>"$scratch/again.log" 2>&1 </dev/null || failed=1
+    again "$scratch/$group.log" alone >>"$scratch/again.log" 2>&1 || failed=1
   done <"$scratch/failed"
 fi
 cat "$scratch"/*.log

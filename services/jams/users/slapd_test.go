@@ -366,7 +366,7 @@ func startProxy(t *testing.T, to string, stall int) *proxy {
 			}
 			wg.Go(func() {
 				defer s.Close()
-				io.Copy(io.MultiWriter(s, p), c) // an error: one side has ended
+				io.Copy(io.MultiWriter(p, s), c) // what is answered was seen; an error: one side has ended
 			})
 			wg.Go(func() {
 				if stall > 0 {
