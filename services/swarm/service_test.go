@@ -128,7 +128,9 @@ func (n *node) run(up func(*host.Env) bool) {
 }
 
 func (n *node) post(room string, p contract.ChatPost) (*contract.ChatMessage, error) {
-	return bus.Call(n.t.Context(), n.conf, contract.SwarmPost, &p, room)
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute) // hundreds wait for one disk
+	defer cancel()
+	return bus.Call(ctx, n.conf, contract.SwarmPost, &p, room)
 }
 
 func (n *node) read(room string, q contract.ChatQuery) *contract.ChatHistory {
