@@ -114,7 +114,7 @@ func TestChannelsGoOn(t *testing.T) {
 	theirs := open(t, b, "sip") // by b's word
 	got := <-a.taken
 	git := open(t, b, "git://x")
-	<-a.taken
+	gitHere := <-a.taken
 	ours := open(t, a, "sip")
 	<-b.taken
 	ended := open(t, b, "sip")
@@ -150,6 +150,12 @@ func TestChannelsGoOn(t *testing.T) {
 	next(got, "being acted upon", false, false)
 	for len(got.more) == 0 { // the last one has come
 		time.Sleep(time.Millisecond)
+	}
+	for _, text := range []string{"x", "y"} { // and since this comes after it, so far is noted
+		write(git, text)
+		if m, err := gitHere.ReadMessage(); err != nil || string(m) != text {
+			t.Fatalf("%q, %v", m, err)
+		}
 	}
 	for !a.settled() {
 		time.Sleep(time.Millisecond)
