@@ -44,7 +44,8 @@ func (s *Service) shared() (owner string, ok bool, err error) {
 	if err != nil || guest != "" {
 		return "standby-" + guest, true, err
 	}
-	return "node", s.env.Config.Bus.ClusterListen != "" || s.env.Config.Rooms.Lease, nil
+	bus := &s.env.Config.Bus
+	return "node", bus.ClusterListen != "" || bus.OperatorKey != "" || s.env.Config.Rooms.Lease, nil
 }
 
 // hold waits until the rooms are this process's; nil: they are nobody else's anyway.
