@@ -74,7 +74,7 @@ func (b *Bus) runForeign(ctx context.Context) error {
 		return err
 	}
 	maps.Copy(out, wks.out)
-	bts, botAccounts, err := loadBots(filepath.Join(dir, "accounts"), k, b.env.Log)
+	bts, _, err := loadBots(filepath.Join(dir, "accounts"), k, b.env.Log)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (b *Bus) runForeign(ctx context.Context) error {
 	if err := f.trusted(); err != nil {
 		return err
 	}
-	if err := f.sync(botAccounts); err != nil {
+	if err := f.look(bts); err != nil {
 		return err
 	}
 	// Credentials come after the servers know their account: who finds them can connect.
@@ -189,47 +189,75 @@ func (f *foreign) trusted() error {
 	return nil
 }
 
-// sync makes what the node and its bots are at the servers what they have to be.
-func (f *foreign) sync(bots map[string]string) error {
-	f.mu.Lock()
-	err := f.hold(f.node)
-	f.mu.Unlock()
-	for _, tok := range bots {
-		ac, derr := jwt.DecodeAccountClaims(tok)
-		if err = errors.Join(err, derr); derr == nil {
-			err = errors.Join(err, f.hold(ac))
-		}
-	}
-	return err
-}
-
-// hold makes an account's claims those that hold, unless they do. What the operator allows NODE stays as it is,
-// and so does who was revoked.
-func (f *foreign) hold(ac *jwt.AccountClaims) error {
-	cur, err := f.sys.lookup(ac.Subject)
+// look makes the accounts of the node and its bots what they have to be at the servers, where they are not.
+func (f *foreign) look(bts *bots) error {
+	names, err := bts.accounts()
 	if err != nil {
 		return err
 	}
-	if cur != nil && ac.Subject == f.node.Subject {
-		ac.Limits = cur.Limits
-		for user, until := range cur.Revocations {
+	have, err := f.sys.lookup(append(slices.Collect(maps.Keys(names)), f.node.Subject))
+	if err != nil {
+		return err
+	}
+	if err := f.holdNode(nil, have[f.node.Subject]); err != nil {
+		return err
+	}
+	for pub, name := range names {
+		// Who is shut out meanwhile must not be let in again.
+		bts.mu.Lock()
+		one := bts.by[name]
+		if one != nil {
+			err = f.holdBot(one, pub, have[pub])
+		}
+		bts.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holdNode makes NODE's claims those that hold, without some users more. What the operator allows it stays as it is, and
+// so does who was revoked.
+func (f *foreign) holdNode(out []string, have held) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, u := range out {
+		f.node.RevokeAt(u, time.Unix(forever, 0))
+	}
+	if have.newest != nil {
+		f.node.Limits = have.newest.Limits
+		for user, until := range have.newest.Revocations {
 			if until == forever {
-				ac.RevokeAt(user, time.Unix(until, 0))
+				f.node.RevokeAt(user, time.Unix(until, 0))
 			}
 		}
 	}
-	tok, err := ac.Encode(f.keys.operator)
+	tok, err := f.node.Encode(f.keys.operator)
 	if err != nil {
-		return fmt.Errorf("account %s: %w", ac.Name, err)
+		return fmt.Errorf("account %s: %w", f.node.Name, err)
 	}
+	return f.hold(tok, have)
+}
+
+func (f *foreign) holdBot(one *bot, account string, have held) error {
+	ac, tok, err := f.keys.botAccount(one)
+	if err != nil || ac.Subject != account { // another bot of that name by now
+		return err
+	}
+	return f.hold(tok, have)
+}
+
+// hold puts an account to the servers, unless that is what they have.
+func (f *foreign) hold(tok string, have held) error {
 	want, err := jwt.DecodeAccountClaims(tok)
 	if err != nil {
-		return fmt.Errorf("account %s: %w", ac.Name, err)
+		return err
 	}
-	if cur != nil && sameAccount(cur, want) {
+	if have.everywhere && sameAccount(have.newest, want) {
 		return nil
 	}
-	f.log.Info("account put to the servers", zap.String("account", ac.Name), zap.Bool("new", cur == nil))
+	f.log.Info("account put to the servers", zap.String("account", want.Name), zap.Bool("new", have.newest == nil))
 	return f.push(tok)
 }
 
@@ -280,12 +308,11 @@ func (f *foreign) put(ac *jwt.AccountClaims) error {
 }
 
 func (f *foreign) shutOut(users []string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, u := range users {
-		f.node.RevokeAt(u, time.Unix(forever, 0))
+	have, err := f.sys.lookup([]string{f.node.Subject})
+	if err != nil {
+		return err
 	}
-	return f.hold(f.node)
+	return f.holdNode(users, have[f.node.Subject])
 }
 
 // alone: how many servers there are, and where, is their operator's to know.
@@ -367,21 +394,6 @@ func (f *foreign) watch(ctx context.Context, c *bus.Conn, bts *bots, wks *worker
 		tell("accounts", f.look(bts))
 		looked = time.Now()
 	}
-}
-
-// look compares all accounts with what the servers have.
-func (f *foreign) look(bts *bots) error {
-	bts.mu.Lock()
-	defer bts.mu.Unlock()
-	toks := map[string]string{}
-	for _, one := range bts.by {
-		ac, tok, err := f.keys.botAccount(one)
-		if err != nil {
-			return err
-		}
-		toks[ac.Subject] = tok
-	}
-	return f.sync(toks)
 }
 
 // readOperatorKey reads a file that holds an operator's seed, alone or among other text, as nsc and nats write it.

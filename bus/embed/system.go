@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -154,35 +155,58 @@ func (s *system) varz() ([]*server.Varz, error) {
 	return out, nil
 }
 
-// lookup is the newest that a server has of an account; nil: none has it.
-func (s *system) lookup(account string) (*jwt.AccountClaims, error) {
+// held is what the servers have of an account.
+type held struct {
+	newest     *jwt.AccountClaims // nil: none has it
+	everywhere bool               // each server that answers has just that
+}
+
+// lookup asks the servers for accounts.
+func (s *system) lookup(accounts []string) (map[string]held, error) {
 	n, err := s.count()
 	if err != nil {
 		return nil, err
 	}
-	subject := "$SYS.REQ.ACCOUNT." + account + ".CLAIMS.LOOKUP"
-	all, err := askAll(s.nc, subject, nil, askTime, n)
-	if err == nil && len(all) == 0 {
-		err = natsgo.ErrTimeout
-	}
-	if errors.Is(err, natsgo.ErrNoResponders) {
-		return nil, fmt.Errorf("the servers at %s tell of no accounts: their configuration needs `resolver { type: full, dir: … }`", s.bus.URL)
-	}
-	if err != nil {
-		return nil, s.denied(fmt.Errorf("servers at %s: account %s: %w", s.bus.URL, account, err), subject)
-	}
-	var newest *jwt.AccountClaims
-	for _, m := range all {
-		if len(m.Data) == 0 {
-			continue
+	const before, after = "$SYS.REQ.ACCOUNT.", ".CLAIMS.LOOKUP"
+	out := map[string]held{}
+	for some := range slices.Chunk(accounts, 64) {
+		var subjects []string
+		for _, a := range some {
+			subjects = append(subjects, before+a+after)
 		}
-		ac, err := jwt.DecodeAccountClaims(string(m.Data))
+		all, err := askEach(s.nc, subjects, nil, askTime, n)
+		if err == nil && len(all) == 0 {
+			err = natsgo.ErrTimeout
+		}
+		if errors.Is(err, natsgo.ErrNoResponders) {
+			return nil, fmt.Errorf("the servers at %s tell of no accounts: their configuration needs `resolver { type: full, dir: … }`", s.bus.URL)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("servers at %s: account %s: %w", s.bus.URL, account, err)
+			return nil, s.denied(fmt.Errorf("accounts at %s: %w", s.bus.URL, err), subjects[0])
 		}
-		if newest == nil || ac.IssuedAt > newest.IssuedAt {
-			newest = ac
+		times := map[string]int{} // that one and the same was told
+		for _, m := range all {
+			if len(m.Data) == 0 { // a server that has none does not say of which
+				continue
+			}
+			ac, err := jwt.DecodeAccountClaims(string(m.Data))
+			if err != nil {
+				return nil, fmt.Errorf("accounts at %s: %w", s.bus.URL, err)
+			}
+			h := out[ac.Subject]
+			if h.newest == nil || ac.IssuedAt > h.newest.IssuedAt {
+				h.newest = ac
+			}
+			out[ac.Subject] = h
+			times[ac.ID]++
+		}
+		// Of each account as many servers tell, if all have it.
+		for a, h := range out {
+			if slices.Contains(some, a) {
+				h.everywhere = times[h.newest.ID]*len(some) == len(all)
+				out[a] = h
+			}
 		}
 	}
-	return newest, nil
+	return out, nil
 }
