@@ -162,6 +162,7 @@ type WorkerBeat struct {
 // Workers are the media workers of the node, by name.
 type Workers struct {
 	Workers []Worker `json:"workers"`
+	Rooms   string   `json:"rooms,omitempty"` // who stood by and has the rooms now; empty: the node
 }
 
 // Worker is a media worker: its last beat, and what follows of it.

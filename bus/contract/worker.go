@@ -46,6 +46,7 @@ type KnownWorker struct {
 	Service string     `json:"service"`
 	Added   time.Time  `json:"added"`
 	Revoked *time.Time `json:"revoked,omitempty"`
+	Here    bool       `json:"here,omitempty"`  // it said so less than 35 s ago
 	Twice   bool       `json:"twice,omitempty"` // two machines use its credentials
 }
 

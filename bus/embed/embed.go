@@ -125,6 +125,7 @@ func (b *Bus) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	wks.leased = b.env.Config.LeasedRooms()
 	maps.Copy(out, wks.out)
 	cl, err := newCluster(&b.env.Config.Bus, k.ca)
 	if err != nil {

@@ -73,6 +73,7 @@ func (b *Bus) runForeign(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	wks.leased = b.env.Config.LeasedRooms()
 	maps.Copy(out, wks.out)
 	bts, _, err := loadBots(filepath.Join(dir, "accounts"), k, b.env.Log)
 	if err != nil {

@@ -30,6 +30,11 @@ const (
 // twice reports whether two use the credentials.
 func (p *presence) twice(at time.Time) bool { return !p.both.IsZero() && at.Sub(p.both) < goneAfter }
 
+// here reports whether somebody uses them.
+func (p *presence) here(at time.Time) bool {
+	return slices.ContainsFunc(p.starts, func(s greeter) bool { return at.Sub(s.said) < goneAfter })
+}
+
 // hello notes that a start of a worker is there.
 func (p *presence) hello(instance string, at time.Time) {
 	p.starts = slices.DeleteFunc(p.starts, func(s greeter) bool { return at.Sub(s.said) >= goneAfter })
@@ -49,11 +54,15 @@ func (p *presence) hello(instance string, at time.Time) {
 }
 
 // hello notes a worker's hello and answers it. Its log names two machines once, until one of them is gone.
-func (w *workers) hello(name, instance string, at time.Time) *contract.WorkerWelcome {
+func (w *workers) hello(name, instance string, at time.Time) (*contract.WorkerWelcome, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.by[name] == nil || instance == "" {
-		return &contract.WorkerWelcome{}
+	f := w.by[name]
+	if f != nil && f.service() == "conference" && !w.leased {
+		return nil, errUnleased
+	}
+	if f == nil || instance == "" {
+		return &contract.WorkerWelcome{}, nil
 	}
 	p := w.here[name]
 	if p == nil {
@@ -65,5 +74,5 @@ func (w *workers) hello(name, instance string, at time.Time) *contract.WorkerWel
 	if p.twice(at) && !was {
 		w.log.Warn("two machines use the credentials of one worker: its participants lose their sound; end one, and add another worker for it", zap.String("worker", name))
 	}
-	return &contract.WorkerWelcome{Twice: p.twice(at)}
+	return &contract.WorkerWelcome{Twice: p.twice(at)}, nil
 }

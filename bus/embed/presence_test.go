@@ -32,10 +32,15 @@ func TestTwoMachinesWithTheSameCredentials(t *testing.T) {
 			got, at := "", time.Unix(1e9, 0)
 			for _, x := range c.said {
 				at = at.Add(10 * time.Second)
-				switch {
-				case x == '.':
+				if x == '.' {
 					got += "."
-				case w.hello("hall2", strings.Trim(fmt.Sprintf("%c", x), "-"), at).Twice:
+					continue
+				}
+				welcome, err := w.hello("hall2", strings.Trim(fmt.Sprintf("%c", x), "-"), at)
+				switch {
+				case err != nil:
+					t.Fatal(err)
+				case welcome.Twice:
 					got += "y"
 				default:
 					got += "n"

@@ -300,7 +300,9 @@ func (f *field) judge(got, want bool, what string, args ...any) {
 	}
 }
 
-func TestLeastPrivilege(t *testing.T) { leastPrivilege(t, bustest.Start(t)) }
+func TestLeastPrivilege(t *testing.T) {
+	leastPrivilege(t, bustest.StartWith(t, func(c *config.Config) { c.Rooms.Lease = true }))
+}
 
 // The same rights hold at the servers of another operator.
 func TestLeastPrivilegeAtAnotherNATS(t *testing.T) {

@@ -38,6 +38,7 @@ type workers struct {
 	dir    string           // fixed
 	keys   *keys            // fixed
 	home   string           // the node's own worker; fixed
+	leased bool             // the node's conference holds a lease, so that another one may stand by; fixed
 	out    map[string]int64 // who was revoked when this was loaded, as k.accounts takes it; fixed
 	log    *zap.Logger
 	access contract.BusAccess // fixed once it serves
@@ -158,9 +159,12 @@ func (w *workers) serve(s *bus.Service, n servers, access contract.BusAccess, ve
 			if err := understood(&r.Body, r.Param(0), version); err != nil {
 				return nil, err
 			}
-			return w.hello(r.Param(0), r.Body.Instance, time.Now()), nil
+			return w.hello(r.Param(0), r.Body.Instance, time.Now())
 		}))
 }
+
+// errUnleased refuses who would stand by: as nobody holds the lease, he would have the rooms at once, beside the node.
+var errUnleased = contract.ErrForbidden.With("this node's conference holds no lease of its rooms, so one that stands by would serve them at the same time: set rooms.lease to true (or bus.cluster_listen, which a bus of several machines needs), start the node again, and then add or start the one that stands by")
 
 // understood refuses a worker of another version.
 func understood(h *contract.WorkerHello, name, version string) error {
@@ -180,6 +184,8 @@ func (w *workers) add(q *contract.WorkerAdd) (*contract.WorkerAdded, error) {
 		return nil, contract.ErrBadRequest.With("service %q: media, calls and conference are what another machine can do", q.Service)
 	case q.Name == w.home:
 		return nil, contract.ErrExists.With("%q is the node's own worker (media.worker); choose another name", q.Name)
+	case q.Service == "conference" && !w.leased:
+		return nil, errUnleased
 	case !nkeys.IsValidPublicUserKey(q.UserKey):
 		return nil, contract.ErrBadRequest.With("user_key is not a public nkey of a user (U…)")
 	}
@@ -258,7 +264,7 @@ func (w *workers) list() *contract.KnownWorkers {
 	for name, f := range w.by {
 		k := f.known()
 		if p := w.here[name]; p != nil && f.Revoked == nil {
-			k.Twice = p.twice(time.Now())
+			k.Here, k.Twice = p.here(time.Now()), p.twice(time.Now())
 		}
 		out.Workers = append(out.Workers, k)
 	}

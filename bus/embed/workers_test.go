@@ -157,6 +157,42 @@ func TestWorkersThatAreNotAdded(t *testing.T) {
 	}
 }
 
+// Who would stand by for a conference that holds no lease is not added, and not welcome with credentials from before.
+func TestNobodyStandsByWithoutALease(t *testing.T) {
+	s := bustest.StartWith(t, func(c *config.Config) { c.Rooms.Lease = true })
+	q := contract.WorkerAdd{Name: "spare", Service: "conference"}
+	creds, err := bustest.AddWorker(t.Context(), s.Conn("cli"), q, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello := func() error {
+		c, err := bus.Connect(t.Context(), bus.Options{URL: s.URL(), Creds: creds, Name: bus.GuestUser("conference", "spare"), Log: zap.NewNop()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, err = bus.Call(t.Context(), c, contract.BusWorkerHello, &contract.WorkerHello{Version: "9.9", Contract: contract.Version, Instance: "i"}, "spare")
+		return err
+	}
+	if err := hello(); err != nil {
+		t.Error(err)
+	}
+	l, err := bus.Call(t.Context(), s.Conn("cli"), contract.BusWorkers, &contract.None{})
+	if err != nil || len(l.Workers) != 1 || !l.Workers[0].Here {
+		t.Errorf("who said hello is here: %+v, %v", l, err)
+	}
+	s.Stop()
+	data := s.Config().Data
+	s = bustest.StartWith(t, func(c *config.Config) { c.Data = data })
+	if err := hello(); !errors.Is(err, contract.ErrForbidden) || !strings.Contains(err.Error(), "rooms.lease") {
+		t.Errorf("without a lease: %v", err)
+	}
+	q.Name = "spare2"
+	if _, err := bustest.AddWorker(t.Context(), s.Conn("cli"), q, t.TempDir()); !errors.Is(err, contract.ErrForbidden) {
+		t.Errorf("added without a lease: %v", err)
+	}
+}
+
 func TestDamagedWorkerStopsTheStart(t *testing.T) {
 	s := bustest.Start(t)
 	s.Worker("hall1")

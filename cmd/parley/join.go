@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -182,11 +183,8 @@ func (a *app) join(ctx context.Context, cfg *config.Config, service string, f *n
 		if sup.WaitJoinable(ctx) != nil {
 			return
 		}
-		log.Info("waiting for the node", zap.String("bus", cfg.Bus.URL))
-		select {
-		case <-ctx.Done():
+		if !a.nodeAnswers(ctx, known, cfg.Bus.URL, log) {
 			return
-		case <-known:
 		}
 		log.Info("worker is up", zap.String("worker", f.User.Name), zap.String("service", service), zap.String("bus", cfg.Bus.URL), zap.Duration("after", time.Since(began)))
 		if logging.IsTerminal(a.out) {
@@ -200,6 +198,48 @@ func (a *app) join(ctx context.Context, cfg *config.Config, service string, f *n
 		return why
 	}
 	return err
+}
+
+// How long a worker waits for the node before it says so, and how often then.
+const (
+	nodeLate = 4 * time.Second
+	nodeMore = time.Minute
+)
+
+// nodeAnswers waits until the node has answered; false: ctx has ended.
+func (a *app) nodeAnswers(ctx context.Context, known <-chan struct{}, url string, log *zap.Logger) bool {
+	late := time.NewTimer(nodeLate)
+	defer late.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-known:
+			return true
+		case <-late.C:
+			log.Warn("the node does not answer; is it up, and is its bus (bus.listen there) reachable from here? Trying on", zap.String("bus", url), zap.Error(reach(ctx, url)))
+			late.Reset(nodeMore)
+		}
+	}
+}
+
+// reach says why nobody is at the address of a bus; nil: somebody is.
+func reach(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, nodeLate)
+	defer cancel()
+	var errs []error
+	for _, one := range strings.Split(addr, ",") {
+		u, err := url.Parse(strings.TrimSpace(one))
+		if err != nil {
+			return err
+		}
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "4222")))
+		if err == nil {
+			return c.Close()
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // takeCreds copies the credentials to where the process looks for them.
@@ -287,7 +327,7 @@ func (a *app) joinWatch(ctx context.Context, end context.CancelCauseFunc, known 
 		case ctx.Err() != nil:
 		case err == nil:
 			once.Do(func() { close(known) })
-		case ok && e.Is(contract.ErrVersion):
+		case ok && (e.Is(contract.ErrVersion) || e.Is(contract.ErrForbidden)):
 			end(err)
 			return
 		case ok && e.Retry: // its bus process is not there yet

@@ -46,8 +46,12 @@ participants lose their sound: end one, and add another worker for it.`,
 							state = "revoked"
 						case x.Twice:
 							state = "on two machines"
-						case x.Service == "conference":
+						case x.Service == "conference" && x.Holds:
+							state = "has the rooms"
+						case x.Service == "conference" && x.Here:
 							state = "stands by"
+						case x.Service == "conference":
+							state = "not seen"
 						case !x.Alive && x.Started == "":
 							state = "not seen"
 						case !x.Alive:
@@ -78,11 +82,14 @@ type shownWorker struct {
 	Added   *time.Time `json:"added,omitempty"` // nil: the node's own
 	Service string     `json:"service,omitempty"`
 	Revoked *time.Time `json:"revoked,omitempty"`
-	Twice   bool       `json:"twice,omitempty"` // two machines use its credentials
+	Here    bool       `json:"here,omitempty"`      // of one that stands by: it is there
+	Holds   bool       `json:"has_rooms,omitempty"` // and has the rooms now
+	Twice   bool       `json:"twice,omitempty"`     // two machines use its credentials
 }
 
 type shownWorkers struct {
 	Workers []shownWorker `json:"workers"`
+	Rooms   string        `json:"rooms,omitempty"` // who stood by and has the rooms now
 }
 
 // listWorkers are those that beat or did, and those that were added.
@@ -95,7 +102,7 @@ func listWorkers(ctx context.Context, s *session) (*shownWorkers, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &shownWorkers{Workers: []shownWorker{}}
+	out := &shownWorkers{Workers: []shownWorker{}, Rooms: seen.Rooms}
 	for _, w := range seen.Workers {
 		out.Workers = append(out.Workers, shownWorker{Worker: w})
 	}
@@ -105,7 +112,9 @@ func listWorkers(ctx context.Context, s *session) (*shownWorkers, error) {
 			i = len(out.Workers)
 			out.Workers = append(out.Workers, shownWorker{Worker: contract.Worker{WorkerBeat: contract.WorkerBeat{Worker: k.Name}, Rooms: []string{}}})
 		}
-		out.Workers[i].Added, out.Workers[i].Revoked, out.Workers[i].Service, out.Workers[i].Twice = &k.Added, k.Revoked, k.Service, k.Twice
+		w := &out.Workers[i]
+		w.Added, w.Revoked, w.Service, w.Twice = &k.Added, k.Revoked, k.Service, k.Twice
+		w.Here, w.Holds = k.Here, seen.Rooms == k.Name
 	}
 	slices.SortFunc(out.Workers, func(a, b shownWorker) int { return strings.Compare(a.Worker.Worker, b.Worker.Worker) })
 	return out, nil

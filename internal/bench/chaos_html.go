@@ -53,24 +53,25 @@ func bars(r *ChaosReport) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // numbers, and names that are escaped
 }
 
-var chaosPage = template.Must(template.New("chaos").Parse(`<!doctype html>
+var chaosPage = pageOf("chaos", `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Parley: what deaths and cuts cost</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1d2733; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #dde3ea; font-variant-numeric: tabular-nums }
-th:first-child, td:first-child { text-align: left } figure { margin: 0 } figcaption { font-weight: 600 }
-svg text { font: 12px system-ui, sans-serif; fill: #566 } .grid { stroke: #e6ebf0 } .most { fill: #b9d3ea } .half { fill: #1668b8 }
-@media (prefers-color-scheme: dark) { body { background: #14191f; color: #dfe6ee } th, td { border-color: #2c3742 } .grid { stroke: #2c3742 } .most { fill: #35506b } svg text { fill: #9ab } }
+<style>{{template "style"}}
+th:first-child, td:first-child { text-align: left } svg text { font-size: 12px } .most { fill: #b9d3ea } .half { fill: #1668b8 }
+@media (prefers-color-scheme: dark) { .most { fill: #35506b } }
 </style></head><body>
 <h1>What deaths and cuts cost</h1>
 <p>{{.Run.Legs}} legs by {{.Run.Transport}}, {{.Run.Speakers}} of them speaking; {{.Node}}. Each process was killed (SIGKILL), each network cut, several times while all listened and one wrote to the chat. A gap is what is missing in the sound of the leg that had the longest.</p>
 <figure><figcaption>Longest gap, ms: half of the times at most, and at most</figcaption>{{.Bars}}</figure>
-<table><thead><tr><th>step</th><th>times</th><th>back, ms</th><th>gap p50, ms</th><th>gap max, ms</th><th>of all legs p50, ms</th><th>legs lost</th><th>moved</th><th>two mixers, legs</th><th>ms at most</th><th>messages</th><th>refused</th><th>lost</th><th>load</th></tr></thead><tbody>
-{{range .Run.Steps}}<tr><td>{{.Process}}</td><td>{{.Times}}</td><td>{{printf "%.0f" .BackMs.P50}}</td><td>{{printf "%.0f" .GapMs.P50}}</td><td>{{printf "%.0f" .GapMs.Max}}</td><td>{{printf "%.0f" .Legs.P50}}</td><td>{{.Lost}}</td><td>{{.Moved}}{{if .Stuck}}, {{.Stuck}} could not: {{.StuckBy}}{{end}}</td><td>{{.Two}}</td><td>{{printf "%.0f" .TwoMs.Max}}</td><td>{{.Said}}</td><td>{{.Refused}}</td><td>{{.SaidLost}}{{with .Failed}} ({{.}}){{end}}</td><td>{{printf "%.1f" .Load}}</td></tr>
+<table><thead><tr><th>step</th><th>times</th><th>back, ms</th><th>gap p50, ms</th><th>gap max, ms</th><th>of all legs p50, ms</th><th>legs lost</th><th>moved</th><th>two mixers, legs</th><th>ms at most</th><th>load</th></tr></thead><tbody>
+{{range .Run.Steps}}<tr><td>{{.Process}}</td><td>{{.Times}}</td><td>{{printf "%.0f" .BackMs.P50}}</td><td>{{printf "%.0f" .GapMs.P50}}</td><td>{{printf "%.0f" .GapMs.Max}}</td><td>{{printf "%.0f" .Legs.P50}}</td><td>{{.Lost}}</td><td>{{.Moved}}{{if .Stuck}}, {{.Stuck}} could not: {{.StuckBy}}{{end}}</td><td>{{.Two}}</td><td>{{printf "%.0f" .TwoMs.Max}}</td><td>{{printf "%.1f" .Load}}</td></tr>
+{{end}}</tbody></table>
+<h2>Messages</h2>
+<table><thead><tr><th>step</th><th>acknowledged</th><th>refused</th><th>lost</th></tr></thead><tbody>
+{{range .Run.Steps}}<tr><td>{{.Process}}</td><td>{{.Said}}</td><td>{{.Refused}}</td><td>{{.SaidLost}}{{with .Failed}} ({{.}}){{end}}</td></tr>
 {{end}}</tbody></table>
 <h2>Frames</h2>
 <table><thead><tr><th>step</th><th>due</th><th>came in time</th><th>or their redundancy did</th><th>delay p50, ms</th><th>p99, ms</th></tr></thead><tbody>
 {{range .Run.Steps}}{{$name := .Process}}{{with .Frames}}<tr><td>{{$name}}</td><td>{{.Due}}</td><td>{{printf "%.5f" .Heard}}</td><td>{{printf "%.5f" .Whole}}</td><td>{{printf "%.1f" .DelayMs.P50}}</td><td>{{printf "%.1f" .DelayMs.P99}}</td></tr>
 {{end}}{{end}}</tbody></table>
 </body></html>
-`))
+`)

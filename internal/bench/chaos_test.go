@@ -263,8 +263,9 @@ func TestMixersAtATime(t *testing.T) {
 		most  time.Duration
 	}{
 		{"one after the other", 1000, 1300, 0, 0},
-		{"a hand-over", 1000, 1010, 100 * time.Millisecond, 220 * time.Millisecond},
-		{"both", 3000, 1000, 1900 * time.Millisecond, 2300 * time.Millisecond},
+		{"one at once after the other", 1000, 1000, 0, 0},
+		{"a hand-over", 1000, 900, 60 * time.Millisecond, 100 * time.Millisecond},
+		{"both", 3000, 1000, 1960 * time.Millisecond, 2000 * time.Millisecond},
 	} {
 		var m mixers
 		for at := int64(1); at < 4000; at += 20 {

@@ -131,7 +131,8 @@ func step(most float64) float64 {
 // parts are what the pages share.
 var parts = template.Must(template.New("parts").Parse(`{{define "style"}}
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1d2733; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #dde3ea; font-variant-numeric: tabular-nums }
+table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #dde3ea; font-variant-numeric: tabular-nums }
+th { font-size: 13px; line-height: 1.3; vertical-align: bottom }
 figure { display: inline-block; margin: 0 1rem 1rem 0 } figcaption { font-weight: 600 }
 svg text { font: 11px system-ui, sans-serif; fill: #566 } .grid { stroke: #e6ebf0 } .line { fill: none; stroke-width: 2 }
 .line.l0 { stroke: #1668b8 } .dot.l0 { fill: #1668b8 } .k0 { background: #1668b8 } .line.l1 { stroke: #c2571a } .dot.l1 { fill: #c2571a } .k1 { background: #c2571a } .line.l2 { stroke: #2a8a4a } .dot.l2 { fill: #2a8a4a } .k2 { background: #2a8a4a } .line.l3 { stroke: #8a4fc2 } .dot.l3 { fill: #8a4fc2 } .k3 { background: #8a4fc2 } .line.l4 { stroke: #b3213f } .dot.l4 { fill: #b3213f } .k4 { background: #b3213f } .line.l5 { stroke: #7a6a10 } .dot.l5 { fill: #7a6a10 } .k5 { background: #7a6a10 } .line.l6 { stroke: #0f8f96 } .dot.l6 { fill: #0f8f96 } .k6 { background: #0f8f96 } .line.l7 { stroke: #6b7683 } .dot.l7 { fill: #6b7683 } .k7 { background: #6b7683 } .line.l8 { stroke: #c04f9a } .dot.l8 { fill: #c04f9a } .k8 { background: #c04f9a }

@@ -131,34 +131,33 @@ const together = 200 * time.Millisecond
 
 // mixers watches from whom a leg is sent sound. Receiving notes, another goroutine asks.
 type mixers struct {
-	now, before origin
-	since       int64        // since when both send, unix ns; 0: they don't
-	longest     atomic.Int64 // for how long two sent at most, ns
+	two     [2]origin    // the last ones
+	longest atomic.Int64 // for how long both sent at most, ns
 }
 
-// origin is an SSRC at an address of the node's.
+// origin is an SSRC at an address of the node's, and since when it has sent without a pause.
 type origin struct {
-	from netip.AddrPort
-	ssrc uint32
-	last int64 // unix ns
+	from        netip.AddrPort
+	ssrc        uint32
+	first, last int64 // unix ns
 }
 
 func (m *mixers) note(from netip.AddrPort, ssrc uint32, at int64) {
-	if m.now.from != from || m.now.ssrc != ssrc {
-		m.now, m.before = m.before, m.now
-		if m.now.from != from || m.now.ssrc != ssrc {
-			m.now = origin{from: from, ssrc: ssrc}
+	x, other := &m.two[0], &m.two[1]
+	if other.from == from && other.ssrc == ssrc {
+		x, other = other, x
+	} else if x.from != from || x.ssrc != ssrc {
+		if other.last < x.last {
+			x, other = other, x
 		}
+		*x = origin{from: from, ssrc: ssrc}
 	}
-	m.now.last = at
-	switch {
-	case m.before.last == 0 || at-m.before.last > int64(together):
-		m.since = 0
-	case m.since == 0:
-		m.since = at
-	default:
-		if d := at - m.since; d > m.longest.Load() {
-			m.longest.Store(d)
-		}
+	if at-x.last > int64(together) {
+		x.first = at
+	}
+	x.last = at
+	// What ended before this one began is a hand-over without any time together.
+	if d := min(x.last, other.last) - max(x.first, other.first); d > m.longest.Load() {
+		m.longest.Store(d)
 	}
 }

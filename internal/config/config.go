@@ -206,6 +206,11 @@ type TURN struct {
 	Minutes int      `koanf:"credential_minutes" default:"60" range:"5-1440" doc:"how long a credential that a browser was handed opens allocations"`
 }
 
+// LeasedRooms reports whether who has the rooms holds a lease, so that a conference on another machine may stand by.
+func (c *Config) LeasedRooms() bool {
+	return c.Rooms.Lease || c.Bus.ClusterListen != "" || c.Bus.OperatorKey != ""
+}
+
 // JAMSDir is the directory of the account server.
 func (c *Config) JAMSDir() string {
 	if c.JAMS.Data != "" {

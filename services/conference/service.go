@@ -37,6 +37,7 @@ type Service struct {
 	workers *workers
 	orders  *orders
 	drainMu sync.Mutex // held while the drained workers change
+	guest   string     // under which name it stands by on another machine; empty: the node's own
 	formers *orders    // that end legs which go on at another worker
 	trunks  *trunks
 	asking  chan struct{} // holds an element for each conversation that swarm is asked for in the background

@@ -42,7 +42,11 @@ type running struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	s := bustest.Start(t)
+	return newWorldAt(t, bustest.Start(t))
+}
+
+func newWorldAt(t testing.TB, s *bustest.Server) *world {
+	t.Helper()
 	w := &world{t: t, bus: s, c: s.Admin(), op: s.Admin()}
 	w.ident = startIdentity(t, s)
 	w.media = startMedia(t, s, "m1")

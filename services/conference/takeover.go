@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/actor"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
@@ -35,23 +36,31 @@ const leaseTTL = 15 * time.Second
 // leaseTry is how often it is looked whether the lease is free.
 const leaseTry = 250 * time.Millisecond
 
+// helloTime bounds asking the node whether one may stand by.
+const helloTime = 2 * time.Second
+
 // errYield ends a conference whose lease is another's, or may be. Its process is started again and waits.
 var errYield = errors.New("the lease of the rooms was lost; another machine may have them")
 
 // shared reports whether conference may run on several machines, and under which name this one takes the lease.
-func (s *Service) shared() (owner string, ok bool, err error) {
-	guest, err := s.env.Guest()
-	if err != nil || guest != "" {
-		return "standby-" + guest, true, err
+func (s *Service) shared() (owner string, ok bool) {
+	if s.guest != "" {
+		return "standby-" + s.guest, true
 	}
-	bus := &s.env.Config.Bus
-	return "node", bus.ClusterListen != "" || bus.OperatorKey != "" || s.env.Config.Rooms.Lease, nil
+	return "node", s.env.Config.LeasedRooms()
 }
 
 // hold waits until the rooms are this process's; nil: they are nobody else's anyway.
 func (s *Service) hold(ctx context.Context) (*actor.Lease, error) {
-	owner, ok, err := s.shared()
-	if err != nil || !ok {
+	var err error
+	if s.guest, err = s.env.Guest(); err != nil {
+		return nil, err
+	}
+	owner, ok := s.shared()
+	if !ok {
+		return nil, nil
+	}
+	if err := s.wanted(ctx); err != nil {
 		return nil, err
 	}
 	spec := actor.LeaseSpec{Owner: owner, Instance: rand.Text(), TTL: s.leaseTime, Loss: actor.YieldOnLoss, Log: s.log}
@@ -76,6 +85,21 @@ func (s *Service) hold(ctx context.Context) (*actor.Lease, error) {
 		case <-time.After(leaseTry):
 		}
 	}
+}
+
+// wanted asks the node whether its rooms may be stood by for: its own conference may hold no lease, and
+// would go on beside this one. A node that is gone is not waited for.
+func (s *Service) wanted(ctx context.Context) error {
+	if s.guest == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, helloTime)
+	defer cancel()
+	_, err := bus.Call(ctx, s.bus, contract.BusWorkerHello, &contract.WorkerHello{Version: s.env.Version, Contract: contract.Version}, s.guest)
+	if errors.Is(err, contract.ErrForbidden) || errors.Is(err, contract.ErrVersion) {
+		return err
+	}
+	return nil
 }
 
 // handOver lets what is under way end, and leaves the rooms as they are.

@@ -19,6 +19,7 @@ import (
 	"github.com/parley-jami/parley/bus/bustest"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
+	"github.com/parley-jami/parley/internal/config"
 	"github.com/parley-jami/parley/services/conference/room"
 )
 
@@ -55,7 +56,7 @@ func (w *world) answers() time.Duration {
 // other one has all that was acknowledged, secrets too; the first, started again, stands by and takes them back
 // as they became meanwhile.
 func TestAnotherMachineTakesTheRooms(t *testing.T) {
-	w := newWorld(t)
+	w := newWorldAt(t, bustest.StartWith(t, func(c *config.Config) { c.Rooms.Lease = true }))
 	w.stop()
 	here, there := w.bus.Config().Data, t.TempDir()
 	creds, err := bustest.AddWorker(t.Context(), w.bus.Conn("cli"), contract.WorkerAdd{Name: "spare", Service: "conference"}, t.TempDir())
@@ -91,6 +92,9 @@ func TestAnotherMachineTakesTheRooms(t *testing.T) {
 
 	kill(t, first)
 	fmt.Printf("takeover: conference is killed: the other machine answers after %v\n", w.answers().Round(time.Millisecond))
+	if l := must(w, contract.WorkerList, &contract.None{}); l.Rooms != "spare" {
+		t.Errorf("the rooms are said to be at %q", l.Rooms)
+	}
 	after := w.get("main")
 	if !reflect.DeepEqual(names(before), names(after)) || after.Seq < before.Seq {
 		t.Fatalf("taken over:\n%+v (seq %d)\nbefore:\n%+v (seq %d)", after.Room, after.Seq, before.Room, before.Seq)

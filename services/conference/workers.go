@@ -179,7 +179,7 @@ func (s *Service) listWorkers(ctx context.Context, _ *bus.Request[contract.None]
 			rooms[w] = append(rooms[w], n)
 		}
 	}
-	out := &contract.Workers{Workers: []contract.Worker{}}
+	out := &contract.Workers{Workers: []contract.Worker{}, Rooms: s.guest}
 	s.workers.mu.Lock()
 	defer s.workers.mu.Unlock()
 	for name, x := range s.workers.by {

@@ -215,9 +215,20 @@ func (r *Room) miss(now time.Time, m *Member, orderly bool) {
 }
 
 // Moved tells the room that a worker is gone for good and another one takes
-// over: bots' legs are opened there, others negotiate again.
+// over: bots' legs are opened there, others negotiate again. Who speaks goes first: his voice is missed by
+// all, and at a worker that is only cut off from here it would be heard by those whom it still reaches.
 func (r *Room) Moved(now time.Time, from, to string) {
-	for _, c := range r.Members() {
+	all := r.Members()
+	slices.SortStableFunc(all, func(a, b Member) int {
+		switch {
+		case a.Speaking == b.Speaking:
+			return 0
+		case a.Speaking:
+			return -1
+		}
+		return 1
+	})
+	for _, c := range all {
 		if c.Worker != from || r.pending[c.ID] != nil {
 			continue
 		}

@@ -425,9 +425,11 @@ func TestMovedToAnotherWorker(t *testing.T) {
 	q := ask("echo")
 	bot(&q)
 	enter(t, r, t0, q)
+	enter(t, r, t0, ask("zoe"))
+	r.Heard(t0, "zoe", true)
 	r.Take()
 	r.Moved(t0, "m1", "m2")
-	if got := told(r); got != "media ann media_restarted; changed echo; open echo" {
+	if got := told(r); got != "media zoe media_restarted; media ann media_restarted; changed echo; open echo" { // who speaks first
 		t.Error(got)
 	}
 	r.Moved(t0, "m1", "m2")
