@@ -81,6 +81,9 @@ func (s *Server) run() {
 	go func() { done <- r.Run(ctx) }()
 	select {
 	case url := <-up:
+		if s.cfg.Bus.URL != "" {
+			break
+		}
 		host, _, _ := net.SplitHostPort(s.cfg.Bus.Listen) // it has been listened on
 		_, port, err := net.SplitHostPort(strings.TrimPrefix(url, "nats://"))
 		if err != nil {
@@ -118,8 +121,17 @@ func (s *Server) Restart() {
 	s.run()
 }
 
+// StartAt runs a bus at the servers of another operator.
+func StartAt(t testing.TB, at *Stock, change func(*config.Config)) *Server {
+	t.Helper()
+	return StartWith(t, func(c *config.Config) {
+		c.Bus.URL, c.Bus.OperatorKey, c.Bus.SystemCreds = strings.Join(at.URLs, ","), at.Key, at.SystemCreds
+		change(c)
+	})
+}
+
 // URL returns where the bus listens.
-func (s *Server) URL() string { return "nats://" + s.cfg.Bus.Listen }
+func (s *Server) URL() string { return host.BusURL(s.cfg) }
 
 // Config returns a copy of the configuration that names this bus and the test's
 // directory; everything else is zero.
@@ -220,7 +232,7 @@ func (s *Server) SignNode(uc *jwt.UserClaims) string {
 func (s *Server) Raw(name string, opts ...nats.Option) *nats.Conn {
 	s.t.Helper()
 	opts = append([]nats.Option{nats.UserCredentials(host.CredsFile(s.cfg, name)), nats.CustomInboxPrefix(bus.InboxPrefix(name)), nats.Name(name)}, opts...)
-	if name == "bus" {
+	if name == "bus" && s.cfg.Bus.URL == "" {
 		opts = append(opts, nats.InProcessServer(s.bus))
 	}
 	return s.Dial(opts...)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -25,9 +26,13 @@ import (
 // is made from it at each start, so a bot reaches what the contract of the
 // running version grants for its rights.
 type botFile struct {
-	Version int               `json:"version"` // 1
-	Seed    string            `json:"seed"`    // of the bot's NATS account
-	Grant   contract.BusGrant `json:"grant"`
+	Version int    `json:"version"` // 1
+	Seed    string `json:"seed"`    // of the bot's NATS account
+	// Signer is the seed of what signs its user at another's servers; it is made where it is missing there.
+	Signer string            `json:"signer,omitempty"`
+	Grant  contract.BusGrant `json:"grant"`
+	// Leaving: it is shut out as soon as the servers can be told.
+	Leaving bool `json:"leaving,omitempty"`
 }
 
 // bots are the accounts of bots. mu covers what is granted, in memory and on disk.
@@ -39,12 +44,15 @@ type bots struct {
 	access contract.BusAccess // that bots are told; fixed once it serves
 
 	mu   sync.Mutex
-	nats *nats // nil before attach
+	nats servers // nil before it serves
 	by   map[string]*bot
+	gone map[string]*bot // of whom servers have not been told yet
 }
 
 type bot struct {
+	leaving bool
 	account nkeys.KeyPair
+	signer  nkeys.KeyPair // nil where Parley's own servers know it alone
 	grant   contract.BusGrant
 }
 
@@ -57,7 +65,7 @@ func loadBots(dir string, k *keys, log *zap.Logger) (*bots, map[string]string, e
 	if err != nil {
 		return nil, nil, fmt.Errorf("bots: %w", err)
 	}
-	b := &bots{dir: dir, keys: k, log: log, by: map[string]*bot{}}
+	b := &bots{dir: dir, keys: k, log: log, by: map[string]*bot{}, gone: map[string]*bot{}}
 	toks := map[string]string{}
 	for _, e := range ents {
 		name, ok := strings.CutSuffix(e.Name(), ".json")
@@ -72,7 +80,19 @@ func loadBots(dir string, k *keys, log *zap.Logger) (*bots, map[string]string, e
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s is damaged (%w): restore it from a backup, or remove it and make the bot again", path, err)
 		}
-		ac, tok, err := k.botAccount(one.account, &one.grant)
+		if k.foreign && one.signer == nil {
+			if one.signer, err = nkeys.CreateAccount(); err == nil {
+				err = b.write(one)
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+		}
+		if one.leaving {
+			b.gone[name] = one
+			continue
+		}
+		ac, tok, err := k.botAccount(one)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -100,7 +120,13 @@ func readBot(path string) (*bot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bot{account: acc, grant: f.Grant}, nil
+	one := &bot{leaving: f.Leaving, account: acc, grant: f.Grant}
+	if f.Signer != "" {
+		if one.signer, err = pair("signer", f.Signer, nkeys.PrefixByteAccount); err != nil {
+			return nil, err
+		}
+	}
+	return one, nil
 }
 
 var (
@@ -132,7 +158,7 @@ func checkGrant(g *contract.BusGrant) error {
 }
 
 // serve answers the bus's own commands on its own connection.
-func (b *bots) serve(c *bus.Conn, n *nats, version string) (*bus.Service, error) {
+func (b *bots) serve(c *bus.Conn, n servers, version string) (*bus.Service, error) {
 	b.mu.Lock()
 	b.nats = n
 	b.mu.Unlock()
@@ -168,12 +194,15 @@ func (b *bots) let(g *contract.BusGrant) (*contract.BusGranted, error) {
 		return nil, contract.ErrExists.With("there is a bot %s already; revoke it first", g.Bot)
 	}
 	if one == nil {
-		var err error
+		err := b.finishLocked(g.Bot) // one of that name that was there before
+		if err != nil {
+			return nil, err
+		}
 		if one, err = b.makeLocked(g); err != nil {
 			return nil, err
 		}
 	}
-	tok, pub, sub, err := botUser(one.account, &one.grant)
+	tok, pub, sub, err := b.keys.botUser(one)
 	if err != nil {
 		return nil, err
 	}
@@ -185,57 +214,69 @@ func sameGrant(a, b *contract.BusGrant) bool {
 	return a.Account == b.Account && a.Room == b.Room && a.UserKey == b.UserKey && slices.Equal(slices.Compact(ra), slices.Compact(rb))
 }
 
-// makeLocked writes the bot to disk, then lets the server know its account.
+// makeLocked writes the bot to disk, then lets the servers know its account.
 func (b *bots) makeLocked(g *contract.BusGrant) (*bot, error) {
-	seed, err := newSeed(nkeys.PrefixByteAccount)
-	if err != nil {
-		return nil, err
+	one := &bot{grant: *g}
+	var err error
+	if one.account, err = nkeys.CreateAccount(); err == nil && b.keys.foreign {
+		one.signer, err = nkeys.CreateAccount()
 	}
-	acc, err := pair("account", seed, nkeys.PrefixByteAccount)
-	if err != nil {
-		return nil, err
-	}
-	ac, tok, err := b.keys.botAccount(acc, g)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := json.MarshalIndent(botFile{Version: 1, Seed: seed, Grant: *g}, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("bot %s: %w", g.Bot, err)
 	}
-	if err := writeFile(b.path(g.Bot), raw); err != nil {
-		b.log.Error("bot not kept", zap.String("bot", g.Bot), zap.Error(err))
-		return nil, contract.ErrStorage.With("bot %s could not be written: %v", g.Bot, err)
+	if err := b.write(one); err != nil {
+		return nil, err
 	}
-	if err := b.nats.make(ac.Subject, tok); err != nil {
-		return nil, fmt.Errorf("bot %s: %w", g.Bot, err)
+	ac, tok, err := b.keys.botAccount(one)
+	if err == nil {
+		err = b.nats.make(ac.Subject, tok)
 	}
-	one := &bot{account: acc, grant: *g}
+	if err != nil {
+		// Some servers may know it: nobody has credentials of it.
+		return nil, errors.Join(fmt.Errorf("bot %s: %w", g.Bot, err), removeFile(b.path(g.Bot)))
+	}
 	b.by[g.Bot] = one
 	b.log.Info("bot let in", zap.String("bot", g.Bot), zap.String("room", g.Room))
 	return one, nil
 }
 
+// write puts a bot on the disk.
+func (b *bots) write(one *bot) error {
+	name := one.grant.Bot
+	f := botFile{Version: 1, Grant: one.grant, Leaving: one.leaving}
+	seed, err := one.account.Seed()
+	if f.Seed = string(seed); err == nil && one.signer != nil {
+		seed, err = one.signer.Seed()
+		f.Signer = string(seed)
+	}
+	var raw []byte
+	if err == nil {
+		raw, err = json.MarshalIndent(f, "", "  ")
+	}
+	if err != nil {
+		return fmt.Errorf("bot %s: %w", name, err)
+	}
+	if err := writeFile(b.path(name), raw); err != nil {
+		b.log.Error("bot not kept", zap.String("bot", name), zap.Error(err))
+		return contract.ErrStorage.With("bot %s could not be written: %v", name, err)
+	}
+	return nil
+}
+
 // connected returns the names of those who have a connection, in order. A worker on another machine
 // is none of the node's processes, whatever it calls its connection.
 func (b *bots) connected(w *workers) ([]string, error) {
-	all, err := b.nats.conns()
-	if err != nil {
-		return nil, err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	node, err := public(b.keys.node)
 	if err != nil {
 		return nil, err
 	}
-	of := map[string]string{} // account -> bot
-	for name, one := range b.by {
-		pub, err := public(one.account)
-		if err != nil {
-			return nil, err
-		}
-		of[pub] = name
+	of, err := b.accounts()
+	if err != nil {
+		return nil, err
+	}
+	all, err := b.nats.conns(append(slices.Collect(maps.Keys(of)), node))
+	if err != nil {
+		return nil, err
 	}
 	var names []string
 	for _, c := range all {
@@ -252,22 +293,61 @@ func (b *bots) connected(w *workers) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
+// accounts are the bots' names by their accounts.
+func (b *bots) accounts() (map[string]string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	of := map[string]string{}
+	for name, one := range b.by {
+		pub, err := public(one.account)
+		if err != nil {
+			return nil, err
+		}
+		of[pub] = name
+	}
+	return of, nil
+}
+
 func (b *bots) path(name string) string { return filepath.Join(b.dir, name+".json") }
 
-// shut removes the bot from disk, so that it stays out after a restart, then
-// revokes all users of its account, which closes their connections at once. A bot
+// shut notes on the disk that the bot is out, so that it stays so after a restart,
+// then revokes all users of its account, which closes their connections at once. A bot
 // that is not there is no error: revoking again is harmless.
 func (b *bots) shut(name string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	one := b.by[name]
+	if one := b.by[name]; one != nil {
+		leaving := *one
+		leaving.leaving = true
+		if b.write(&leaving) != nil { // the disk is full, it may be
+			if err := removeFile(b.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return contract.ErrStorage.With("bot %s could not be removed: %v", name, err)
+			}
+		}
+		delete(b.by, name)
+		b.gone[name] = &leaving
+	}
+	return b.finishLocked(name)
+}
+
+// finish tells the servers of all who are out and of whom they could not be told.
+func (b *bots) finish() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for name := range b.gone {
+		if err := b.finishLocked(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bots) finishLocked(name string) error {
+	one := b.gone[name]
 	if one == nil {
 		return nil
 	}
-	if err := removeFile(b.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return contract.ErrStorage.With("bot %s could not be removed: %v", name, err)
-	}
-	ac, _, err := b.keys.botAccount(one.account, &one.grant)
+	ac, _, err := b.keys.botAccount(one)
 	if err != nil {
 		return err
 	}
@@ -278,7 +358,10 @@ func (b *bots) shut(name string) error {
 	if err := b.nats.put(ac); err != nil {
 		return fmt.Errorf("revoke bot %s: %w", name, err)
 	}
-	delete(b.by, name)
+	if err := removeFile(b.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return contract.ErrStorage.With("bot %s could not be removed: %v", name, err)
+	}
+	delete(b.gone, name)
 	b.log.Info("bot shut out", zap.String("bot", name))
 	return nil
 }

@@ -93,8 +93,9 @@ func TestEventsAndAudioReachABotByItsRights(t *testing.T) {
 	}
 }
 
-func TestRevokedIsOutAtOnceAndForGood(t *testing.T) {
-	s := bustest.Start(t)
+func TestRevokedIsOutAtOnceAndForGood(t *testing.T) { atBoth(t, revokedIsOutAtOnceAndForGood) }
+
+func revokedIsOutAtOnceAndForGood(t *testing.T, s *bustest.Server) {
 	g, kp := s.Grant(echo, room, contract.RightListen)
 	closed := make(chan struct{})
 	nc := s.BotConn(echo, g, kp, nats.NoReconnect(), nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
@@ -135,8 +136,9 @@ func TestRevokedIsOutAtOnceAndForGood(t *testing.T) {
 	}
 }
 
-func TestBotsOutliveTheBus(t *testing.T) {
-	s := bustest.Start(t)
+func TestBotsOutliveTheBus(t *testing.T) { atBoth(t, botsOutliveTheBus) }
+
+func botsOutliveTheBus(t *testing.T, s *bustest.Server) {
 	g, kp := s.Grant(echo, room, contract.RightListen)
 	s.Restart()
 	service(t, s.Conn("conference"))
@@ -146,8 +148,9 @@ func TestBotsOutliveTheBus(t *testing.T) {
 	}
 }
 
-func TestGrantIsCheckedAndRepeatable(t *testing.T) {
-	s := bustest.Start(t)
+func TestGrantIsCheckedAndRepeatable(t *testing.T) { atBoth(t, grantIsCheckedAndRepeatable) }
+
+func grantIsCheckedAndRepeatable(t *testing.T, s *bustest.Server) {
 	identity := s.Conn("identity")
 	kp, err := nkeys.CreateUser()
 	if err != nil {

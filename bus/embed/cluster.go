@@ -27,6 +27,7 @@ const (
 	accountSync = 5 * time.Second        // how often a server asks another for accounts that it missed
 	pushTime    = 3 * time.Second        // for telling all servers of an account
 	connsTime   = 500 * time.Millisecond // for all servers to tell who is there
+	quietTime   = 500 * time.Millisecond // without another answer, after which servers are taken to be away
 	ensureTime  = 5 * time.Second        // for making the streams, which waits for a leader
 )
 
@@ -130,8 +131,10 @@ func (n *nats) sysConn() (*natsgo.Conn, error) {
 	return nc, nil
 }
 
-// conns are the connections of all servers that answer in time.
-func (n *nats) conns() ([]*server.ConnInfo, error) {
+func (n *nats) alone() bool { return n.cluster == nil }
+
+// conns are the connections of all servers that answer in time, of those accounts and others.
+func (n *nats) conns([]string) ([]*server.ConnInfo, error) {
 	opts := server.ConnzOptions{Username: true, Limit: maxConns}
 	if n.cluster == nil {
 		all, err := n.srv.Connz(&opts)
@@ -148,12 +151,16 @@ func (n *nats) conns() ([]*server.ConnInfo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connections: %w", err)
 	}
-	all, err := n.askAll(nc, "$SYS.REQ.SERVER.PING.CONNZ", q, connsTime)
+	all, err := askAll(nc, "$SYS.REQ.SERVER.PING.CONNZ", q, connsTime, len(n.cluster.routes)+1)
 	if err != nil {
 		return nil, fmt.Errorf("connections: %w", err)
 	}
-	var out []*server.ConnInfo // who was at a server that does not answer has some seconds to be at another
-	for _, m := range all {
+	return connsIn(all)
+}
+
+// connsIn reads the answers of servers. Who was at a server that does not answer has some seconds to be at another.
+func connsIn(answers []*natsgo.Msg) (out []*server.ConnInfo, err error) {
+	for _, m := range answers {
 		var a struct {
 			Data *server.Connz `json:"data"`
 		}
@@ -174,7 +181,12 @@ func (n *nats) push(tok string) error {
 	if err != nil {
 		return err
 	}
-	all, err := n.askAll(nc, "$SYS.REQ.CLAIMS.UPDATE", []byte(tok), pushTime)
+	return pushTo(nc, tok, len(n.cluster.routes)+1)
+}
+
+// pushTo tells so many servers of an account, over a connection of the system account.
+func pushTo(nc *natsgo.Conn, tok string, servers int) error {
+	all, err := askAll(nc, "$SYS.REQ.CLAIMS.UPDATE", []byte(tok), pushTime, servers)
 	if err == nil && len(all) == 0 {
 		err = natsgo.ErrTimeout
 	}
@@ -193,20 +205,27 @@ func (n *nats) push(tok string) error {
 	return nil
 }
 
-// askAll asks every server of the cluster and returns the answers that come in time.
-func (n *nats) askAll(nc *natsgo.Conn, subject string, body []byte, within time.Duration) ([]*natsgo.Msg, error) {
-	inbox := natsgo.NewInbox()
+// askAll asks every server and returns the answers that come in time, of which as many as there are servers are waited for.
+func askAll(nc *natsgo.Conn, subject string, body []byte, within time.Duration, servers int) ([]*natsgo.Msg, error) {
+	return askEach(nc, []string{subject}, body, within, servers)
+}
+
+// askEach asks every server of each subject.
+func askEach(nc *natsgo.Conn, subjects []string, body []byte, within time.Duration, servers int) ([]*natsgo.Msg, error) {
+	inbox := nc.NewInbox()
 	sub, err := nc.SubscribeSync(inbox)
 	if err != nil {
 		return nil, err
 	}
 	defer sub.Unsubscribe() //nolint:errcheck // it fails only with the connection closed
-	if err := nc.PublishRequest(subject, inbox, body); err != nil {
-		return nil, err
+	for _, s := range subjects {
+		if err := nc.PublishRequest(s, inbox, body); err != nil {
+			return nil, err
+		}
 	}
 	var all []*natsgo.Msg
 	end := time.Now().Add(within)
-	for range len(n.cluster.routes) + 1 {
+	for range servers * len(subjects) {
 		m, err := sub.NextMsg(time.Until(end))
 		if errors.Is(err, natsgo.ErrTimeout) {
 			break
@@ -215,6 +234,9 @@ func (n *nats) askAll(nc *natsgo.Conn, subject string, body []byte, within time.
 			return nil, err
 		}
 		all = append(all, m)
+		if soon := time.Now().Add(quietTime); soon.Before(end) {
+			end = soon
+		}
 	}
 	return all, nil
 }

@@ -37,20 +37,20 @@
 //
 // # Another NATS
 //
-// With bus.url set this process starts no server. The operator of that NATS makes
-// the users (see [Permissions]) and puts their credentials into DATA/creds; this
-// process then makes the streams, and refuses to let bots in, because it does not
-// hold the keys that their accounts must be signed with.
+// With bus.url set this process starts no server. With bus.operator_key, a key that the operator of that NATS trusts,
+// it has the account NODE there, signs accounts and users as it does for its own servers, and tells the servers of them
+// as a user of their system account (bus.system_creds). What accounts of others could do there is refused: exports
+// are for whom NODE has named.
+//
+// Without, that operator makes the users (see [Permissions]) and puts their credentials into DATA/creds; this
+// process then makes the streams, and refuses to let bots and workers in.
 package embed
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -95,8 +95,11 @@ func New(env *host.Env) (host.Runner, error) { return &Bus{env: env}, nil }
 
 // Run serves until ctx ends.
 func (b *Bus) Run(ctx context.Context) error {
-	if b.env.Config.Bus.URL != "" {
+	switch c := b.env.Config.Bus; {
+	case c.URL != "" && c.OperatorKey != "":
 		return b.runForeign(ctx)
+	case c.URL != "":
+		return b.runGiven(ctx)
 	}
 	if b.env.Config.Bus.Member {
 		return b.runMember(ctx)
@@ -192,7 +195,7 @@ func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots, wks *w
 	defer tick.Stop()
 	gone := make(chan struct{})
 	go func() { n.srv.WaitForShutdown(); close(gone) }() // ends by n.stop at the latest
-	said, life := "", nuid.Next()
+	said, late, life := "", "", nuid.Next()
 	for {
 		select {
 		case <-ctx.Done():
@@ -207,6 +210,10 @@ func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots, wks *w
 		}
 		if err != nil {
 			b.env.Log.Warn("not told who is connected", zap.Error(err))
+		}
+		if err := bts.finish(); err != nil && err.Error() != late {
+			late = err.Error()
+			b.env.Log.Warn("a bot is not shut out yet", zap.Error(err))
 		}
 		back, err := n.jetStream()
 		if err == nil && (back || lacking && n.cluster != nil) {
@@ -229,58 +236,4 @@ func (b *Bus) watch(ctx context.Context, n *nats, c *bus.Conn, bts *bots, wks *w
 			b.env.Log.Warn("jetstream is back")
 		}
 	}
-}
-
-// runForeign prepares a NATS that the operator runs.
-func (b *Bus) runForeign(ctx context.Context) error {
-	url := b.env.Config.Bus.URL
-	creds := host.CredsFile(b.env.Config, "bus")
-	if _, err := os.Stat(creds); err != nil {
-		return fmt.Errorf("bus.url is %s, so the credentials of its users must be put into %s first (%w)", url, filepath.Dir(creds), err)
-	}
-	c, err := bus.Connect(ctx, bus.Options{URL: url, Creds: creds, Name: "bus", Log: b.env.Log})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	svc, err := bus.NewService(c, "bus", b.env.Version, "this node uses a NATS of its operator; bots are made there")
-	if err != nil {
-		return err
-	}
-	defer svc.Stop()
-	refusal := contract.ErrForbidden.With("this node uses the NATS at bus.url and holds no keys for it: make the account and user there")
-	err = errors.Join(
-		bus.Serve(svc, contract.BusGrantBot, func(context.Context, *bus.Request[contract.BusGrant]) (*contract.BusGranted, error) {
-			return nil, refusal
-		}),
-		bus.Serve(svc, contract.BusRevokeBot, func(context.Context, *bus.Request[contract.BotName]) (*contract.None, error) {
-			return nil, refusal
-		}),
-		bus.Serve(svc, contract.BusAddWorker, func(context.Context, *bus.Request[contract.WorkerAdd]) (*contract.WorkerAdded, error) {
-			return nil, refusal
-		}),
-		bus.Serve(svc, contract.BusRevokeWorker, func(context.Context, *bus.Request[contract.WorkerName]) (*contract.KnownWorker, error) {
-			return nil, refusal
-		}),
-		bus.Serve(svc, contract.BusWorkers, func(context.Context, *bus.Request[contract.None]) (*contract.KnownWorkers, error) {
-			return &contract.KnownWorkers{Workers: []contract.KnownWorker{}}, nil
-		}),
-		bus.Serve(svc, contract.BusTrust, func(context.Context, *bus.Request[contract.None]) (*contract.BusAccess, error) {
-			return nil, refusal
-		}),
-		bus.Serve(svc, contract.BusWorkerHello, func(_ context.Context, r *bus.Request[contract.WorkerHello]) (*contract.WorkerWelcome, error) {
-			return &contract.WorkerWelcome{}, understood(&r.Body, r.Param(0), b.env.Version)
-		}))
-	if err != nil {
-		return err
-	}
-	if err := ensureStreams(ctx, c.NATS(), cmp.Or(b.env.Config.Bus.Replicas, 1)); err != nil {
-		return fmt.Errorf("at %s: %w", url, err)
-	}
-	b.env.SetReady(true)
-	if b.Started != nil {
-		b.Started(url)
-	}
-	<-ctx.Done()
-	return nil
 }

@@ -24,6 +24,7 @@ type keyFile struct {
 	Standby  string            `json:"standby"` // signs those of conferences on other machines
 	CA       string            `json:"ca"`      // PEM, key and certificate: signs what the bus shows for TLS
 	Users    map[string]string `json:"users"`   // by process
+	Signers  map[string]string `json:"signers"` // by process: sign its user in a NATS of another operator
 }
 
 // keys are the key pairs of that file.
@@ -31,7 +32,10 @@ type keys struct {
 	operator, system, node nkeys.KeyPair
 	guests                 map[string]nkeys.KeyPair // signers of who is on another machine, by role
 	users                  map[string]nkeys.KeyPair
+	signers                map[string]nkeys.KeyPair
 	ca                     *authority
+	// foreign: the servers are not Parley's, and operator is a key that they trust.
+	foreign bool
 }
 
 const keyFileVersion = 1
@@ -84,17 +88,22 @@ func loadKeys(dir string, users []string) (*keys, error) {
 		}
 		changed = true
 	}
-	for _, u := range users {
-		if f.Users[u] != "" {
-			continue
+	for _, by := range []struct {
+		seeds  *map[string]string
+		prefix nkeys.PrefixByte
+	}{{&f.Users, nkeys.PrefixByteUser}, {&f.Signers, nkeys.PrefixByteAccount}} {
+		for _, u := range users {
+			if (*by.seeds)[u] != "" {
+				continue
+			}
+			if *by.seeds == nil {
+				*by.seeds = map[string]string{}
+			}
+			if (*by.seeds)[u], err = newSeed(by.prefix); err != nil {
+				return nil, err
+			}
+			changed = true
 		}
-		if f.Users == nil {
-			f.Users = map[string]string{}
-		}
-		if f.Users[u], err = newSeed(nkeys.PrefixByteUser); err != nil {
-			return nil, err
-		}
-		changed = true
 	}
 	k, err := f.pairs()
 	if err != nil {
@@ -143,7 +152,7 @@ func newSeed(prefix nkeys.PrefixByte) (string, error) {
 }
 
 func (f *keyFile) pairs() (*keys, error) {
-	k := &keys{users: map[string]nkeys.KeyPair{}, guests: map[string]nkeys.KeyPair{}}
+	k := &keys{users: map[string]nkeys.KeyPair{}, signers: map[string]nkeys.KeyPair{}, guests: map[string]nkeys.KeyPair{}}
 	var err error
 	if k.operator, err = pair("operator", f.Operator, nkeys.PrefixByteOperator); err != nil {
 		return nil, err
@@ -164,6 +173,11 @@ func (f *keyFile) pairs() (*keys, error) {
 	}
 	for name, seed := range f.Users {
 		if k.users[name], err = pair("user "+name, seed, nkeys.PrefixByteUser); err != nil {
+			return nil, err
+		}
+	}
+	for name, seed := range f.Signers {
+		if k.signers[name], err = pair("signer of "+name, seed, nkeys.PrefixByteAccount); err != nil {
 			return nil, err
 		}
 	}

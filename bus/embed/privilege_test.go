@@ -187,8 +187,8 @@ type field struct {
 	positive int
 }
 
-func newField(t *testing.T) *field {
-	f := &field{t: t, s: bustest.StartWith(t, func(c *config.Config) { c.Rooms.Lease = true })}
+func newField(t *testing.T, s *bustest.Server) *field {
+	f := &field{t: t, s: s}
 	f.admin = adminConn(t, f.s)
 	var err error
 	if f.seen, err = f.admin.SubscribeSync(">"); err != nil {
@@ -301,7 +301,16 @@ func (f *field) judge(got, want bool, what string, args ...any) {
 }
 
 func TestLeastPrivilege(t *testing.T) {
-	f := newField(t)
+	leastPrivilege(t, bustest.StartWith(t, func(c *config.Config) { c.Rooms.Lease = true }))
+}
+
+// The same rights hold at the servers of another operator.
+func TestLeastPrivilegeAtAnotherNATS(t *testing.T) {
+	leastPrivilege(t, bustest.StartAt(t, bustest.StartStock(t, 1), func(*config.Config) {}))
+}
+
+func leastPrivilege(t *testing.T, s *bustest.Server) {
+	f := newField(t, s)
 	conns := map[string]*nats.Conn{}
 	for _, p := range embed.Processes {
 		conns[p] = f.s.Raw(p)

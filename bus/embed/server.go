@@ -36,6 +36,15 @@ const (
 	authTimeout = 2.0
 )
 
+// servers hold the accounts of the bus.
+type servers interface {
+	make(pub, tok string) error                          // lets them know of a new account
+	put(ac *jwt.AccountClaims) error                     // makes these the claims that hold
+	shutOut(users []string) error                        // closes the connections of users of NODE and refuses them from now on
+	conns(accounts []string) ([]*server.ConnInfo, error) // of these accounts at least
+	alone() bool                                         // it is one server, gone with the node's machine
+}
+
 // nats is a running server with the keys it trusts.
 type nats struct {
 	srv      *server.Server

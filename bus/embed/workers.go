@@ -44,7 +44,7 @@ type workers struct {
 	access contract.BusAccess // fixed once it serves
 
 	mu   sync.Mutex
-	nats *nats // nil before it serves
+	nats servers // nil before it serves
 	by   map[string]*workerFile
 	keyd map[string]bool // the keys of all, revoked ones too
 	here map[string]*presence
@@ -138,7 +138,7 @@ func (w *workers) has(userKey string) bool {
 }
 
 // serve answers for workers, as part of the bus's service.
-func (w *workers) serve(s *bus.Service, n *nats, access contract.BusAccess, version string) error {
+func (w *workers) serve(s *bus.Service, n servers, access contract.BusAccess, version string) error {
 	w.mu.Lock()
 	w.nats, w.access = n, access
 	w.mu.Unlock()
@@ -214,7 +214,7 @@ func (w *workers) add(q *contract.WorkerAdd) (*contract.WorkerAdded, error) {
 	}
 	a := w.access
 	a.Worker, a.Service = q.Name, f.service()
-	return &contract.WorkerAdded{JWT: tok, Access: a, Alone: w.nats == nil || w.nats.cluster == nil}, nil
+	return &contract.WorkerAdded{JWT: tok, Access: a, Alone: w.nats == nil || w.nats.alone()}, nil
 }
 
 // keepLocked puts a worker on the disk, then into memory.

@@ -45,8 +45,9 @@ func dial(t *testing.T, url, creds string, opts ...nats.Option) (*nats.Conn, err
 	return nc, err
 }
 
-func TestRevokedWorkersAreOutForGood(t *testing.T) {
-	s := bustest.Start(t)
+func TestRevokedWorkersAreOutForGood(t *testing.T) { atBoth(t, revokedWorkersAreOutForGood) }
+
+func revokedWorkersAreOutForGood(t *testing.T, s *bustest.Server) {
 	cli := s.Conn("cli")
 	hall1, hall2 := s.Worker("hall1"), s.Worker("hall2")
 	closed, said := make(chan struct{}), make(chan error, 4)

@@ -43,7 +43,7 @@ in the rooms of the node as whoever calls there.
 
 With --conference they are of a machine that mixes nothing but stands by for the rooms: it takes
 them over when the conference that has them is gone. The node has to hold them by a lease
-(rooms.lease), and for a machine that is gone the bus has to be a cluster (bus.cluster_listen).`,
+(rooms.lease), and for a machine that is gone the bus has to be a cluster (bus.cluster_listen, or one at bus.url).`,
 		Example: `  parley worker add hall2
   parley worker add hall2 --calls
   parley worker add spare --conference

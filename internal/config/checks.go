@@ -167,9 +167,14 @@ func together(c *Config) (key, why string) {
 		return "bus.cluster_routes", "set bus.cluster_listen too: each server of a cluster is reached by the others"
 	case b.ClusterListen != "" && b.URL != "":
 		return "bus.cluster_listen", "with bus.url there is no server here that could be one of a cluster"
-	}
-	if c.Bus.CA != "" && c.Bus.Cert == "" {
-		return "bus.ca", "it is of who certifies bus.cert: set that too, or neither"
+	case b.OperatorKey != "" && b.URL == "":
+		return "bus.operator_key", "it is of another NATS than the node's own: set bus.url too"
+	case b.SystemCreds != "" && b.OperatorKey == "":
+		return "bus.system_creds", "it is for what bus.operator_key signs: set that too"
+	case b.OperatorKey != "" && b.SystemCreds == "":
+		return "bus.operator_key", "its servers are told by a user of their system account: set bus.system_creds too"
+	case b.CA != "" && b.Cert == "" && b.URL == "":
+		return "bus.ca", "it is of who certifies bus.cert, or the servers at bus.url: set one of them too, or neither"
 	}
 	if c.DHT.Overlay == "proxy" && len(c.DHT.Proxy) == 0 {
 		return "dht.overlay", "the overlay proxy needs one: set dht.proxy to a list of URLs"

@@ -34,10 +34,13 @@ type Bus struct {
 	URL    string `koanf:"url" default:"" check:"nats" doc:"use this NATS server instead of the embedded one; of a cluster several, with commas between"`
 	Public string `koanf:"public_url" default:"" check:"nats" doc:"address of the bus that bots and workers are told, when it differs from what the node sees; of a cluster all of them, with commas between"`
 
+	OperatorKey string `koanf:"operator_key" default:"" doc:"file with a key of the operator of the NATS at bus.url, a seed SO…, readable by the node alone: the node then makes its account, users, bots and workers there itself, as with its own bus. Who has the key has all of that NATS"`
+	SystemCreds string `koanf:"system_creds" default:"" doc:"credentials file, readable by the node alone, of a user of the system account of the NATS at bus.url, which bus.operator_key needs"`
+
 	Cert      string   `koanf:"cert" default:"" doc:"PEM file of the bus's certificate, read again when it changes; without one the bus makes its own, which credentials files say how to verify"`
 	Key       string   `koanf:"key" default:"" doc:"PEM file of the certificate's key"`
-	CA        string   `koanf:"ca" default:"" doc:"PEM file of who certifies bus.cert; without one the system's authorities do"`
-	Processes []string `koanf:"processes" check:"prefix" doc:"networks that the node's own processes come from, beside this machine: of containers"`
+	CA        string   `koanf:"ca" default:"" doc:"PEM file of who certifies bus.cert, or the servers at bus.url; without one the system's authorities do"`
+	Processes []string `koanf:"processes" check:"prefix" doc:"networks that the node's own processes come from, beside this machine: of containers. With bus.operator_key, as the servers at bus.url see them; none: from anywhere"`
 
 	ClusterListen    string   `koanf:"cluster_listen" default:"" check:"addr or off" doc:"address for the other servers of the bus: with it the bus is a cluster of several machines, best three. They prove to each other that they have the same bus/keys"`
 	ClusterRoutes    []string `koanf:"cluster_routes" check:"node" doc:"HOST:PORT of the other servers' bus.cluster_listen"`
@@ -132,7 +135,7 @@ type Rooms struct {
 	Default string `koanf:"default" default:"main" check:"room" doc:"room that exists from the start"`
 
 	Moderators []string `koanf:"moderators" check:"jami" doc:"Jami Ids of who is a moderator in every room, when a device of it calls"`
-	Lease      bool     `koanf:"lease" default:"false" doc:"the rooms are held by a lease, since conference runs on other machines too; always so with bus.cluster_listen"`
+	Lease      bool     `koanf:"lease" default:"false" doc:"the rooms are held by a lease, since conference runs on other machines too; always so with bus.cluster_listen and with bus.operator_key"`
 
 	AllModerators bool `koanf:"all_moderators" default:"false" doc:"everybody who joins is a moderator, as at a stock Jami rendezvous"`
 }
@@ -204,7 +207,9 @@ type TURN struct {
 }
 
 // LeasedRooms reports whether who has the rooms holds a lease, so that a conference on another machine may stand by.
-func (c *Config) LeasedRooms() bool { return c.Rooms.Lease || c.Bus.ClusterListen != "" }
+func (c *Config) LeasedRooms() bool {
+	return c.Rooms.Lease || c.Bus.ClusterListen != "" || c.Bus.OperatorKey != ""
+}
 
 // JAMSDir is the directory of the account server.
 func (c *Config) JAMSDir() string {

@@ -57,8 +57,8 @@ export async function connect({ creds, url, account, room, name, ...more } = {})
     more.tls ??= bus.tls;
     more.authenticator = credsAuthenticator(new Uint8Array(text));
     const jwt = /BEGIN NATS USER JWT-+\s+(\S+)/.exec(text.toString())?.[1] ?? "";
-    const allow = JSON.parse(Buffer.from(jwt.split(".")[1] ?? "", "base64url").toString() || "{}").nats?.pub?.allow ?? [];
-    for (const s of allow) {
+    const user = JSON.parse(Buffer.from(jwt.split(".")[1] ?? "", "base64url").toString() || "{}").nats;
+    for (const s of [...user?.pub?.allow ?? [], ...user?.tags ?? []]) {
       const m = /^parley\.v1\.([^.*]+)\.room\.([^.*]+)\.cmd\.([^.*]+)\.get$/.exec(s);
       if (m) [, account, room, name] = m;
     }

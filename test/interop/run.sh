@@ -54,7 +54,7 @@ group3='TestStockBehindOurProxy|TestArchivesAndStockDaemons|TestRoomOverTwoWorke
 group3+='|TestExamples|TestOurDeviceInStockDaemons|TestStockFetchesAFile|TestStockInCall|TestNodesBehindNATs'
 group3+='|TestMessagesOverOpenDHT|TestStockConnects|TestHowParticipantsAreConnected|TestNodeStartsAConversation'
 group3+='|TestBrowserWithUDPNeedsNoRelay|TestAnotherAccountsRooms|TestStartOnAnExistingAccount|TestPhoneWithPIN'
-group4='TestCallsLast|TestBenchChaosMachines|TestBenchKeys|TestNodesWithoutTCP|TestNodeIsGone|TestGroupWithStock'
+group4='TestCallsLast|TestAnotherOperatorsNATS|TestBenchChaosMachines|TestBenchKeys|TestNodesWithoutTCP|TestNodeIsGone|TestGroupWithStock'
 group4+='|TestStockCallsOverOurNodes'
 beside="$group1|$group2|$group3|$group4"
 export scratch group1 group2 group3 group4 beside

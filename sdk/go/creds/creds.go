@@ -15,7 +15,7 @@ import (
 // ErrNotOfABot says that the credentials let no bot into a room.
 var ErrNotOfABot = errors.New("not of a bot: name account, room and bot")
 
-// Read returns what the permissions in the file's JWT name.
+// Read returns what the permissions in the file's JWT name, or its tags where these are kept elsewhere.
 func Read(path string) (account, room, bot string, err error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -31,7 +31,7 @@ func Read(path string) (account, room, bot string, err error) {
 	if err != nil {
 		return "", "", "", fmt.Errorf("credentials %s: %w", path, err)
 	}
-	for _, s := range claims.Pub.Allow {
+	for _, s := range append(claims.Pub.Allow, claims.Tags...) {
 		if p, ok := contract.RoomGet.Match(s); ok && p[0] != "*" {
 			return p[0], p[1], p[2], nil
 		}
