@@ -110,7 +110,7 @@ export class Roster {
     row.mute = h("span", { class: "flag", title: "Muted", hidden: true }, icon("mic-off"));
     row.link = h("span", { class: "flag link", hidden: true }, icon("signal"));
     row.button = h("button", { class: "person", type: "button", onclick: () => this.onopen(p.id) },
-      row.avatar, h("span", { class: "who" }, row.name, row.sub), h("span", { class: "flags", "aria-hidden": "true" }, row.hand, row.link, row.mute));
+      row.avatar, h("span", { class: "who" }, row.name, row.sub), h("span", { class: "flags", "aria-hidden": "true" }, row.hand, row.link, row.mute, h("span", { class: "flag more" }, icon("more"))));
     row.el = h("li", { "data-testid": "participant", "data-id": p.id }, row.button);
     return row;
   }
@@ -133,6 +133,8 @@ export class Roster {
     row.el.dataset.role = p.role;
     row.hand.hidden = !p.hand;
     row.mute.hidden = !p.muted;
+    const title = !self && this.model.self?.role === "moderator" ? "Mute, remove, change the role" : "Details";
+    if (row.button.title !== title) row.button.title = title;
     const v = verdict(p.quality);
     row.link.hidden = v !== "fair" && v !== "poor";
     row.link.className = "flag link " + v;
