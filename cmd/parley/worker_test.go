@@ -1,11 +1,56 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/parley-jami/parley/bus/contract"
 )
+
+func TestWhetherAnotherWorkerTakesAnybody(t *testing.T) {
+	at := func(name string, change func(*shownWorker)) shownWorker {
+		w := shownWorker{Worker: contract.Worker{WorkerBeat: contract.WorkerBeat{Worker: name}, Alive: true}}
+		if change != nil {
+			change(&w)
+		}
+		return w
+	}
+	now := time.Now()
+	for what, tt := range map[string]struct {
+		other []shownWorker
+		want  bool
+	}{
+		"it is alone":   {nil, false},
+		"another":       {[]shownWorker{at("b", nil)}, true},
+		"drained":       {[]shownWorker{at("b", func(w *shownWorker) { w.Drain = true })}, false},
+		"gone":          {[]shownWorker{at("b", func(w *shownWorker) { w.Alive = false })}, false},
+		"other version": {[]shownWorker{at("b", func(w *shownWorker) { w.Other = true })}, false},
+		"revoked":       {[]shownWorker{at("b", func(w *shownWorker) { w.Revoked = &now })}, false},
+		"stands by":     {[]shownWorker{at("b", func(w *shownWorker) { w.Service = "conference" })}, false},
+		"one of two":    {[]shownWorker{at("b", func(w *shownWorker) { w.Drain = true }), at("c", nil)}, true},
+	} {
+		if got := takesAnybody(&shownWorkers{Workers: append(tt.other, at("a", nil))}, "a"); got != tt.want {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+}
+
+// A drain that is interrupted says that the worker stays drained.
+func TestInterruptedDrainSaysWhatStays(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	a := &app{err: new(bytes.Buffer)}
+	_, err := a.drained(ctx, nil, &contract.Worker{WorkerBeat: contract.WorkerBeat{Worker: "hall2", Legs: 3}, Alive: true})
+	if err == nil || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "interrupted: hall2 stays drained") || !strings.Contains(err.Error(), "--undo") {
+		t.Errorf("%v", err)
+	}
+}
 
 // What is said of workers that never came, were revoked or stand by.
 func TestWorkersThatAreNotThere(t *testing.T) {
@@ -26,7 +71,12 @@ func TestWorkersThatAreNotThere(t *testing.T) {
 	ends(t, n.env, "", exitNotFound, "worker list", "worker", "drain", "hall3")
 	ends(t, n.env, "", exitNotFound, "has not been here yet", "worker", "drain", "hall2")
 	ends(t, n.env, "", exitRefused, "stands by", "worker", "drain", "spare")
-	ends(t, n.env, "", exitOK, "nobody is left", "worker", "drain", n.cfg.Media.Worker)
+	own := n.cfg.Media.Worker
+	ends(t, n.env, "", exitOK, "nobody is left", "worker", "drain", own)
+	ends(t, n.env, "", exitOK, "no other worker takes participants", "worker", "drain", own)
+	if r := ends(t, n.env, "", exitUnavailable, "worker", "sim", "--speakers", "1", "--seconds", "1"); r.out != "" || !strings.Contains(r.err, "Speaker 1") {
+		t.Errorf("nobody could join, and sim said %+v", r)
+	}
 	ends(t, n.env, "", exitOK, "takes participants again", "worker", "drain", n.cfg.Media.Worker, "--undo")
 	ends(t, n.env, "", exitOK, "has not been here", "worker", "revoke", "hall2")
 	ends(t, n.env, "", exitOK, "is shut out since", "worker", "revoke", "hall2")
