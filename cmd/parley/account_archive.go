@@ -235,7 +235,7 @@ func importStopped(ctx context.Context, t *target, file, pw []byte, where accoun
 	}
 	lock, err := supervise.Lock(ctx, t.cfg.Data)
 	if err != nil {
-		return nil, &codedError{exitRefused, err}
+		return nil, err
 	}
 	defer lock.Close()
 	return identity.Import(t.cfg, file, pw, where)

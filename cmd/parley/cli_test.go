@@ -13,6 +13,7 @@ import (
 
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/config"
+	"github.com/parley-jami/parley/internal/supervise"
 )
 
 func TestMistakesOnTheCommandLine(t *testing.T) {
@@ -120,7 +121,7 @@ func TestExitCodesOfRefusals(t *testing.T) {
 		err  error
 		code int
 	}{
-		{nil, exitOK}, {errors.New("x"), exitError}, {usagef("x"), exitUsage}, {&config.Error{}, exitUsage},
+		{nil, exitOK}, {errors.New("x"), exitError}, {usagef("x"), exitUsage}, {&supervise.InUseError{}, exitRefused}, {&config.Error{}, exitUsage},
 		{contract.ErrBadRequest.With("x"), exitUsage}, {contract.ErrUnavailable, exitUnavailable}, {contract.ErrTimeout, exitUnavailable},
 		{contract.ErrForbidden, exitRefused}, {contract.ErrPINWrong, exitRefused}, {contract.ErrLocked, exitRefused}, {contract.ErrExists, exitRefused},
 		{contract.ErrNotFound, exitNotFound}, {contract.ErrStorage, exitError}, {contract.ErrInternal, exitError},

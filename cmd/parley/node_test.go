@@ -73,7 +73,7 @@ func TestNode(t *testing.T) {
 	t.Run("a second node on the data directory is refused", func(t *testing.T) {
 		second := newTrial(t)
 		other := second.up(t, "--data", tr.data)
-		if code := other.wait(t); code != exitError {
+		if code := other.wait(t); code != exitRefused {
 			t.Errorf("exit code %d", code)
 		}
 		if said := other.said(); !strings.Contains(said, "pid "+strconv.Itoa(n.cmd.Process.Pid)) {
