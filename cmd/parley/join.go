@@ -176,6 +176,14 @@ func (a *app) join(ctx context.Context, cfg *config.Config, service string, f *n
 		}
 		wg.Go(func() { supervise.Serve(serving, l, sup.Handler(), log) })
 	}
+	up, err := supervise.ListenUp(cfg.Data)
+	if err != nil {
+		return err
+	}
+	here := &nodeLink{cfg: cfg, log: log, sup: sup, node: supervise.Node{PID: os.Getpid(), Version: version, Started: began.UTC(), BusURL: cfg.Bus.URL, Admin: cfg.Admin.Listen, Worker: f.User.Name}}
+	local := sup.Handler()
+	local.HandleFunc("GET /status", here.serveStatus)
+	wg.Go(func() { supervise.Serve(serving, up, local, log) })
 	known := make(chan struct{}) // closed when the node has answered
 	wg.Go(func() { a.joinWatch(ctx, end, known, cfg, guests[service][0], f.User.Name, log) })
 	wg.Go(func() {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -93,6 +94,32 @@ func TestBenchInARoomWithAPIN(t *testing.T) {
 	n.joinable(t)
 	ends(t, n.env, "", exitOK, "", "room", "create", "secret", "--generate-pin")
 	ends(t, n.env, "", exitUsage, "has a PIN", "bench", "mix", "--room", "secret", "--listeners", "2", "--seconds", "1")
+}
+
+// On a worker's machine it is said what runs there, and where to ask.
+func TestStatusOfAWorkersMachine(t *testing.T) {
+	n := newTrial(t).settled(t).up(t)
+	n.joinable(t)
+	path := filepath.Join(t.TempDir(), "hall2.creds")
+	ends(t, n.env, "", exitOK, "", "worker", "add", "hall2", "--out", path)
+	w := newTrial(t)
+	j := w.start(t, "join", "--creds", path)
+	var r result
+	n.until(t, "the worker says what it is", func() bool {
+		r = parley(w.env, "", "status")
+		return !strings.Contains(r.err, "no node is running")
+	})
+	if r.code != exitUnavailable || !strings.Contains(r.err, "worker hall2 of the node at nats://"+n.cfg.Bus.Listen) {
+		t.Errorf("%+v", r)
+	}
+	j.joinable(t)
+	if err := j.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := j.wait(t); code != exitOK {
+		t.Errorf("the worker ended with %d", code)
+	}
+	ends(t, w.env, "", exitUnavailable, "no node is running", "status")
 }
 
 // A file of credentials that was cut short names itself, and what makes another.
