@@ -216,6 +216,15 @@ func bots(t *testing.T, n *node) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cut := filepath.Join(t.TempDir(), "cut.creds")
+	for at := 0; at < bytes.Index(text, []byte("END USER NKEY SEED"))-10; at += 53 {
+		if err := os.WriteFile(cut, text[:at], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, _, err := sdkcreds.Read(cut); err == nil || !strings.Contains(err.Error(), cut) || !strings.Contains(err.Error(), "parley bot create") {
+			t.Errorf("cut after %d of %d bytes: %v", at, len(text), err)
+		}
+	}
 	if !strings.Contains(string(text), "BEGIN USER NKEY SEED") || strings.Contains(r.out, "BEGIN") {
 		t.Error("the seed must stand in the file and nowhere else")
 	}
