@@ -69,6 +69,8 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{args: "bot create B! --room main", code: exitUsage, words: `bot "B!"`},
 		{args: "sim --room a.b", code: exitUsage, words: `room "a.b"`},
 		{args: "bench mix --room *", code: exitUsage, words: `room "*"`},
+		{args: "bench scale --workers 2,1", code: exitUsage, words: "workers must rise from 1"},
+		{args: "bench scale --workers 0", code: exitUsage, words: "workers must rise from 1"},
 		{args: "run nobody", code: exitUsage, words: "there are bus, media"},
 		{args: "status --config /nowhere/p.yaml", code: exitUsage, words: "/nowhere/p.yaml"},
 		{args: "config check --config " + bad, code: exitUsage, words: "bad.yaml:2: sip.listn"},

@@ -89,6 +89,22 @@ func TestWorkersThatAreNotThere(t *testing.T) {
 	}
 }
 
+// What fails because of an interrupt is one.
+func TestInterruptedBench(t *testing.T) {
+	failed := contract.ErrTimeout.With("node.processes: no answer")
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := measured(ctx, nil, failed); err != error(failed) {
+		t.Errorf("%v", err)
+	}
+	cancel()
+	if err := measured(ctx, nil, failed); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if err := measured(ctx, nil, nil); err != nil {
+		t.Errorf("a run that was ended early and is told of: %v", err)
+	}
+}
+
 func TestBenchInARoomWithAPIN(t *testing.T) {
 	n := newTrial(t).settled(t).up(t)
 	n.joinable(t)
