@@ -109,6 +109,12 @@ Shown are the settings that a worker has to do with. The others of "parley confi
 			return a.join(cmd.Context(), cfg, service, f, creds)
 		},
 	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if e, ok := errors.AsType[*pflag.NotExistError](err); ok && e.GetSpecifiedName() == "url" {
+			return usagef("unknown flag: --url; the address of the bus is an argument here: parley join URL --creds FILE")
+		}
+		return flagError(cmd, err)
+	})
 	addConfigFlags(cmd)
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		section, _, _ := strings.Cut(f.Name, ".")

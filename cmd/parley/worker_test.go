@@ -65,7 +65,17 @@ func TestWorkersThatAreNotThere(t *testing.T) {
 	add := func(name string, more ...string) result {
 		return ends(t, n.env, "", exitOK, "parley join --creds", append([]string{"worker", "add", name, "--out", filepath.Join(dir, name)}, more...)...)
 	}
-	add("hall2")
+	said := add("hall2").out
+	steps := []string{"set bus.listen", "start the node again", "parley worker revoke hall2", "rm " + filepath.Join(dir, "hall2"), "this command once more"}
+	at := -1
+	for _, step := range steps {
+		next := strings.Index(said, step)
+		if next <= at {
+			t.Errorf("for another machine %q is not said in its place: %s", step, said)
+		}
+		at = next
+	}
+	ends(t, n.env, "", exitRefused, "`parley worker revoke hall2`", "worker", "add", "hall2", "--out", filepath.Join(dir, "again"))
 	if said := add("spare", "--conference").out; !strings.Contains(said, "bus.cluster_listen") {
 		t.Errorf("who stands by for a bus that is no cluster is not told so: %s", said)
 	}
