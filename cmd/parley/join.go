@@ -180,7 +180,7 @@ func (a *app) join(ctx context.Context, cfg *config.Config, service string, f *n
 		if l, err = sockets.Listen(sockets.Spec{Name: "admin", Network: "tcp", Addr: cfg.Admin.Listen, Setting: "admin.listen"}); err != nil {
 			return err
 		}
-		wg.Go(func() { supervise.Serve(serving, l, sup.Handler(), log) })
+		wg.Go(func() { supervise.Serve(serving, l, host.OfData(cfg, sup.Handler()), log) })
 	}
 	up, err := supervise.ListenUp(cfg.Data)
 	if err != nil {

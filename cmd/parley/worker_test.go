@@ -82,6 +82,9 @@ func TestWorkersThatAreNotThere(t *testing.T) {
 	ends(t, n.env, "", exitNotFound, "worker list", "worker", "drain", "hall3")
 	ends(t, n.env, "", exitNotFound, "has not been here yet", "worker", "drain", "hall2")
 	ends(t, n.env, "", exitRefused, "stands by", "worker", "drain", "spare")
+	elsewhere := filepath.Join(t.TempDir(), "none")
+	ends(t, n.env, "", exitUnavailable, "answers what runs on "+n.data, "ready", "--data", elsewhere)
+	ends(t, n.env, "", exitOK, "ready", "ready", "--data", elsewhere, "--admin.listen", n.cfg.Admin.Listen)
 	own := n.cfg.Media.Worker
 	ends(t, n.env, "", exitOK, "nobody is left", "worker", "drain", own)
 	ends(t, n.env, "", exitOK, "no other worker takes participants", "worker", "drain", own)
