@@ -188,6 +188,22 @@ func HealthSocket(c *config.Config, name string) string {
 	return filepath.Join(c.Data, "run", name+".sock")
 }
 
+// HeaderData names the data directory of who answers at admin.listen: `parley ready` asks an address,
+// at which another node may be.
+const HeaderData = "Parley-Data"
+
+// OfData has the answers of h say whose they are.
+func OfData(c *config.Config, h http.Handler) http.Handler {
+	data := c.Data
+	if abs, err := filepath.Abs(data); err == nil {
+		data = abs
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(HeaderData, data)
+		h.ServeHTTP(w, r)
+	})
+}
+
 func (e *Env) serveHealth() (func(), error) {
 	var l net.Listener
 	var err error
@@ -224,7 +240,7 @@ func (e *Env) serveHealth() (func(), error) {
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	srv := &http.Server{Handler: OfData(e.Config, mux), ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			e.Log.Error("health answers ended", zap.Error(err))

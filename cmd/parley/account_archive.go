@@ -194,7 +194,9 @@ holds its lock. (Processes that run apart, as "parley run identity", don't take 
 			} else {
 				made, err = importStopped(cmd.Context(), t, file, pw, place(replace, beside))
 			}
-			if err != nil {
+			if errors.Is(err, contract.ErrBadRequest) {
+				return fmt.Errorf("%s: %w", args[0], err) // its content
+			} else if err != nil {
 				return err
 			}
 			return a.print(made, func(w io.Writer) {
@@ -235,7 +237,7 @@ func importStopped(ctx context.Context, t *target, file, pw []byte, where accoun
 	}
 	lock, err := supervise.Lock(ctx, t.cfg.Data)
 	if err != nil {
-		return nil, &codedError{exitRefused, err}
+		return nil, err
 	}
 	defer lock.Close()
 	return identity.Import(t.cfg, file, pw, where)

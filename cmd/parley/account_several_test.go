@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -33,6 +34,19 @@ func severalAccounts(t *testing.T, n *node) {
 		t.Errorf("%+v", imported)
 	}
 	ends(t, n.env, "", exitRefused, "--beside", "account", "import", stockArchive(t, "archive_plain.gz"))
+	whole, err := os.ReadFile(stockArchive(t, "archive_plain.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := filepath.Join(t.TempDir(), "cut.gz")
+	for size, words := range map[int]string{len(whole) / 2: "it was cut short, or is none", 5: cut} {
+		if err := os.WriteFile(cut, whole[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r := ends(t, n.env, "", exitUsage, words, "account", "import", cut, "--beside"); !strings.Contains(r.err, cut) {
+			t.Errorf("which file is not said: %s", r.err)
+		}
+	}
 	ends(t, n.env, "", exitRefused, "already", "account", "import", stockArchive(t, "archive_password_contacts_crl.gz"), "--password-file",
 		passwordFile(t, stockPassword), "--beside")
 	read(&list, "account", "list")

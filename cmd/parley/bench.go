@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -78,7 +79,7 @@ The load generator runs on the same machine and takes CPU of its own.`,
 			for i := range max(len(listeners), len(speakers)) {
 				cfg.Listeners, cfg.Speakers = listeners[min(i, len(listeners)-1)], speakers[min(i, len(speakers)-1)]
 				r, err := bench.Run(cmd.Context(), cfg, node)
-				if err := measured(cfg.Progress, err); err != nil {
+				if err := measured(cmd.Context(), cfg.Progress, err); err != nil {
 					return err
 				}
 				runs = append(runs, r)
@@ -156,13 +157,16 @@ func writePage(file string, fill func(w io.Writer, node string) error) error {
 	return nil
 }
 
-// measured ends the line of progress, and tells a setting that is wrong from what failed.
-func measured(progress func(string, int, int), err error) error {
+// measured ends the line of progress, and tells a setting that is wrong, and an interrupt, from what failed.
+func measured(ctx context.Context, progress func(string, int, int), err error) error {
 	if progress != nil {
 		progress("", 0, 0)
 	}
 	if errors.Is(err, bench.ErrConfig) {
 		return usagef("%w", err)
+	}
+	if err != nil && ctx.Err() != nil {
+		return errors.Join(ctx.Err(), err) // what failed did so because of that
 	}
 	return err
 }

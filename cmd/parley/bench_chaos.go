@@ -86,7 +86,7 @@ For each step, and before all for nothing at all, since a busy machine costs as 
 			}
 			c.Progress = a.benchProgress()
 			r, err := bench.Wreck(cmd.Context(), c, node)
-			if err := measured(c.Progress, err); err != nil {
+			if err := measured(cmd.Context(), c.Progress, err); err != nil {
 				return err
 			}
 			if err := writePage(file, func(w io.Writer, node string) error { return bench.ChaosHTML(w, node, r) }); err != nil {

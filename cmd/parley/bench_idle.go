@@ -32,7 +32,7 @@ cores, how much more that is than with nobody, and the memory that came to it.`,
 			defer done()
 			cfg.Progress = a.benchProgress()
 			r, err := bench.RunIdle(cmd.Context(), cfg, node, node)
-			if err := measured(cfg.Progress, err); err != nil {
+			if err := measured(cmd.Context(), cfg.Progress, err); err != nil {
 				return err
 			}
 			if err := writePage(file, r.HTML); err != nil {

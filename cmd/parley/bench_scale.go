@@ -29,12 +29,15 @@ bear, frames are late, and generator_skipped says that the run is worth nothing.
 		Example: "  parley bench scale --workers 1,2,4,8 --legs 200 --html scale.html",
 		Args:    takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cfg.Check(); err != nil {
+				return usagef("%w", err)
+			}
 			if inside == "" {
 				return a.apart(cmd.Context(), "bench scale", "plyscale")
 			}
 			cfg.Progress = a.benchProgress()
 			r, err := a.scale(cmd, cfg, inside)
-			if err := measured(cfg.Progress, err); err != nil {
+			if err := measured(cmd.Context(), cfg.Progress, err); err != nil {
 				return err
 			}
 			if err := writePage(file, r.HTML); err != nil {
@@ -57,8 +60,8 @@ bear, frames are late, and generator_skipped says that the run is worth nothing.
 func showScale(w io.Writer, r *bench.ScaleReport) {
 	fmt.Fprintln(w, "WORKERS\tLEGS\tCORES\tMS/S A LEG\tAGAINST ONE\tON TIME\tTRUNKS OUT\tIN\tDELAY THERE P50\tP99\tELSEWHERE P50\tP99")
 	for _, x := range append([]bench.ScaleRow{r.Part}, r.Rows...) {
-		fmt.Fprintf(w, "%d\t%d\t%.3f\t%.3f\t%.2f\t%.3f %%\t%.0f/s\t%.0f/s\t%.1f ms\t%.1f ms\t%.1f ms\t%.1f ms\n",
-			x.Workers, x.Legs, x.Cores, x.MsPerLeg, x.Against, 100*x.OnTime, x.TrunkOut, x.TrunkIn, x.Same.P50, x.Same.P99, x.Other.P50, x.Other.P99)
+		fmt.Fprintf(w, "%d\t%d\t%.3f\t%.3f\t%s\t%.3f %%\t%.0f/s\t%.0f/s\t%s\t%s\t%s\t%s\n",
+			x.Workers, x.Legs, x.Cores, x.MsPerLeg, x.AgainstOne(), 100*x.OnTime, x.TrunkOut, x.TrunkIn, ms(x.Same.Median()), ms(x.Same.Most()), ms(x.Other.Median()), ms(x.Other.Most()))
 		if x.Skipped > 0 || x.Dropped > 0 {
 			fmt.Fprintf(w, "\tthe generator was held up: %d frames of each speaker left out, %d packets lost\n", x.Skipped, x.Dropped)
 		}
@@ -73,4 +76,12 @@ func showScale(w io.Writer, r *bench.ScaleReport) {
 	for _, s := range m.Assumptions {
 		fmt.Fprintln(w, "- "+s)
 	}
+}
+
+// ms adds the unit to a figure that is known.
+func ms(figure string) string {
+	if figure == bench.Unknown {
+		return figure
+	}
+	return figure + " ms"
 }

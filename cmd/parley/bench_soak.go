@@ -25,7 +25,7 @@ and leaves, and another one comes for it, with another address. Printed are
   unheard   legs that were there for 2 s or more and got no frame
   join_ms   from the wish to join to the answer; sound_ms: from then to the first frame
   growth    of memory and goroutines of each process, by a straight line through the samples
-            after the first quarter of the run
+            after the first quarter of the run; not told of a run of less than 150 s
 
 and, with --json and in the page that --html writes, a sample each --every: legs, frames due and
 late, CPU, memory, goroutines, ticks that the mixer missed. A join that is refused is counted, and
@@ -44,7 +44,7 @@ run early, and what was measured until then is printed.`,
 			defer done()
 			cfg.Progress = a.benchProgress()
 			r, err := bench.RunSoak(cmd.Context(), cfg, node)
-			if err := measured(cfg.Progress, err); err != nil {
+			if err := measured(cmd.Context(), cfg.Progress, err); err != nil {
 				return err
 			}
 			if err := writePage(file, r.HTML); err != nil {
@@ -74,11 +74,12 @@ func showSoak(w io.Writer, r *bench.SoakReport) {
 	}
 	fmt.Fprintf(w, "came\t%d, left %d; %d joins or leaves failed %s\n", r.Joined, r.Left, r.Failed, r.Failure)
 	fmt.Fprintf(w, "late\t%.4f %% of %d frames, %.4f %% in the worst %g s; %d heard nothing\n", r.LatePct, r.Frames, r.WorstPct, r.EveryS, r.Unheard)
-	fmt.Fprintf(w, "join\tp50 %.1f ms, p99 %.1f ms, at most %.1f ms; sound after p50 %.1f ms, p99 %.1f ms\n", r.JoinMs.P50, r.JoinMs.P99, r.JoinMs.Max, r.SoundMs.P50, r.SoundMs.P99)
+	join, sound := r.JoinMs.Figures(), r.SoundMs.Figures()
+	fmt.Fprintf(w, "join\tp50 %s, p99 %s, at most %s; sound after p50 %s, p99 %s\n", ms(join[0]), ms(join[1]), ms(join[2]), ms(sound[0]), ms(sound[1]))
 	fmt.Fprintln(w)
 	fmt.Fprintln(w, "PROCESS\tMIB BEFORE\tAT THE END\tALL LEFT\tGROWTH/H\tGOROUTINES BEFORE\tAT THE END\tALL LEFT\tGROWTH/H")
 	for _, p := range r.Processes {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%+.1f\t%d\t%d\t%d\t%+.1f\n", p.Name, p.MiB(p.RSSBefore), p.MiB(p.RSSEnd), p.MiB(p.RSSAfter), p.GrowthMiB(),
-			p.GoroutinesBefore, p.GoroutinesEnd, p.GoroutinesAfter, p.GoroutinesGrowth)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", p.Name, p.MiB(p.RSSBefore), p.MiB(p.RSSEnd), p.MiB(p.RSSAfter), p.GrowthMiB(),
+			p.GoroutinesBefore, p.GoroutinesEnd, p.GoroutinesAfter, p.GrowthGoroutines())
 	}
 }

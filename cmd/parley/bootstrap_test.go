@@ -197,7 +197,7 @@ func TestBootstrapNode(t *testing.T) {
 		text, err := os.ReadFile(saved)
 		return err == nil && strings.Count(string(text), "@") >= want
 	})
-	if r := parley(append(b.env, "PARLEY_ADMIN_LISTEN=127.0.0.1:0", "PARLEY_DHT_OPENDHT_LISTEN=127.0.0.1:0"), "", "run", "dht", "--bootstrap"); r.code != exitError || !strings.Contains(r.err, "another node uses") {
+	if r := parley(append(b.env, "PARLEY_ADMIN_LISTEN=127.0.0.1:0", "PARLEY_DHT_OPENDHT_LISTEN=127.0.0.1:0"), "", "run", "dht", "--bootstrap"); r.code != exitRefused || !strings.Contains(r.err, "another node uses") {
 		t.Errorf("a second one with the same key: %+v", r)
 	}
 	b.end(t, syscall.SIGKILL)

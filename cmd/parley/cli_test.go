@@ -13,6 +13,7 @@ import (
 
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/config"
+	"github.com/parley-jami/parley/internal/supervise"
 )
 
 func TestMistakesOnTheCommandLine(t *testing.T) {
@@ -68,6 +69,11 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{args: "bot create B! --room main", code: exitUsage, words: `bot "B!"`},
 		{args: "sim --room a.b", code: exitUsage, words: `room "a.b"`},
 		{args: "bench mix --room *", code: exitUsage, words: `room "*"`},
+		{args: "bench scale --workers 2,1", code: exitUsage, words: "workers must rise from 1"},
+		{args: "bench scale --workers 0", code: exitUsage, words: "workers must rise from 1"},
+		{args: "config check c1.yaml", code: exitUsage, words: "takes no arguments, got one; did you mean --config c1.yaml?"},
+		{args: "status --data " + bad, code: exitUsage, words: bad + " is no directory"},
+		{args: "join --url nats://10.0.0.5:4223 --creds x", code: exitUsage, words: "parley join URL --creds FILE"},
 		{args: "run nobody", code: exitUsage, words: "there are bus, media"},
 		{args: "status --config /nowhere/p.yaml", code: exitUsage, words: "/nowhere/p.yaml"},
 		{args: "config check --config " + bad, code: exitUsage, words: "bad.yaml:2: sip.listn"},
@@ -120,7 +126,7 @@ func TestExitCodesOfRefusals(t *testing.T) {
 		err  error
 		code int
 	}{
-		{nil, exitOK}, {errors.New("x"), exitError}, {usagef("x"), exitUsage}, {&config.Error{}, exitUsage},
+		{nil, exitOK}, {errors.New("x"), exitError}, {usagef("x"), exitUsage}, {&supervise.InUseError{}, exitRefused}, {&config.Error{}, exitUsage},
 		{contract.ErrBadRequest.With("x"), exitUsage}, {contract.ErrUnavailable, exitUnavailable}, {contract.ErrTimeout, exitUnavailable},
 		{contract.ErrForbidden, exitRefused}, {contract.ErrPINWrong, exitRefused}, {contract.ErrLocked, exitRefused}, {contract.ErrExists, exitRefused},
 		{contract.ErrNotFound, exitNotFound}, {contract.ErrStorage, exitError}, {contract.ErrInternal, exitError},

@@ -49,8 +49,13 @@ func (a *app) find(cmd *cobra.Command) (*target, error) {
 	t := &target{cfg: cfg}
 	t.local, err = askSupervisor(cmd.Context(), cfg.Data)
 	switch {
+	case err == nil && t.local.Node.Worker != "":
+		n := t.local.Node
+		return nil, &codedError{exitUnavailable, fmt.Errorf("on %s runs no node, but worker %s of the node at %s: ask on that node's machine; `parley worker list` there shows how it is here", cfg.Data, n.Worker, n.BusURL)}
 	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return t, nil
+	case errors.Is(err, syscall.ENOTDIR):
+		return nil, usagef("%s is no directory: data (--data, PARLEY_DATA) names the one of a node", cfg.Data)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%s belongs to another user: run this as the user of the node: %w", cfg.Data, err)
 	case cmd.Context().Err() != nil:

@@ -20,7 +20,14 @@ func newConfig(a *app) *cobra.Command {
 
 func newConfigCheck(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "check", Short: "Check file, environment and flags without starting anything", Args: takes(),
+		Use: "check", Short: "Check file, environment and flags without starting anything",
+		Args: func(cmd *cobra.Command, args []string) error {
+			err := takes()(cmd, args)
+			if err != nil && len(args) == 1 {
+				return usagef("%w; did you mean --config %s?", err, quoted(args[0]))
+			}
+			return err
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := a.load(cmd)
 			if err != nil {

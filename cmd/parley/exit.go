@@ -9,6 +9,7 @@ import (
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/config"
 	"github.com/parley-jami/parley/internal/names"
+	"github.com/parley-jami/parley/internal/supervise"
 )
 
 // Exit codes. Scripts rely on them; exitHelp explains them.
@@ -58,6 +59,9 @@ func exitCode(err error) int {
 	}
 	if _, ok := errors.AsType[*config.Error](err); ok {
 		return exitUsage
+	}
+	if _, ok := errors.AsType[*supervise.InUseError](err); ok {
+		return exitRefused
 	}
 	e, ok := errors.AsType[*contract.Error](err)
 	if !ok {

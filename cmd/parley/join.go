@@ -110,6 +110,12 @@ Shown are the settings that a worker has to do with. The others of "parley confi
 			return a.join(cmd.Context(), cfg, service, f, creds)
 		},
 	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if e, ok := errors.AsType[*pflag.NotExistError](err); ok && e.GetSpecifiedName() == "url" {
+			return usagef("unknown flag: --url; the address of the bus is an argument here: parley join URL --creds FILE")
+		}
+		return flagError(cmd, err)
+	})
 	addConfigFlags(cmd)
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		section, _, _ := strings.Cut(f.Name, ".")
@@ -175,8 +181,16 @@ func (a *app) join(ctx context.Context, cfg *config.Config, service string, f *n
 		if l, err = sockets.Listen(sockets.Spec{Name: "admin", Network: "tcp", Addr: cfg.Admin.Listen, Setting: "admin.listen"}); err != nil {
 			return err
 		}
-		wg.Go(func() { supervise.Serve(serving, l, sup.Handler(), log) })
+		wg.Go(func() { supervise.Serve(serving, l, host.OfData(cfg, sup.Handler()), log) })
 	}
+	up, err := supervise.ListenUp(cfg.Data)
+	if err != nil {
+		return err
+	}
+	here := &nodeLink{cfg: cfg, log: log, sup: sup, node: supervise.Node{PID: os.Getpid(), Version: version, Started: began.UTC(), BusURL: cfg.Bus.URL, Admin: cfg.Admin.Listen, Worker: f.User.Name}}
+	local := sup.Handler()
+	local.HandleFunc("GET /status", here.serveStatus)
+	wg.Go(func() { supervise.Serve(serving, up, local, log) })
 	known := make(chan struct{}) // closed when the node has answered
 	wg.Go(func() { a.joinWatch(ctx, end, known, cfg, guests[service][0], f.User.Name, log) })
 	wg.Go(func() {

@@ -119,7 +119,13 @@ type node struct {
 // up starts a node and stops it at the end of the test.
 func (tr *trial) up(t *testing.T, args ...string) *node {
 	t.Helper()
-	n := &node{trial: tr, cmd: exec.Command("/proc/self/exe", append([]string{"up"}, args...)...), done: make(chan struct{})}
+	return tr.start(t, append([]string{"up"}, args...)...)
+}
+
+// start starts a command line that runs on, and stops it at the end of the test.
+func (tr *trial) start(t *testing.T, args ...string) *node {
+	t.Helper()
+	n := &node{trial: tr, cmd: exec.Command("/proc/self/exe", args...), done: make(chan struct{})}
 	n.cmd.Env = append(append(os.Environ(), tr.env...), envPlay+"=1", "GORACE=atexit_sleep_ms=0")
 	dir := t.TempDir()
 	for name, f := range map[string]**os.File{"out": &n.out, "err": &n.err} {

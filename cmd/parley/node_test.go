@@ -73,7 +73,7 @@ func TestNode(t *testing.T) {
 	t.Run("a second node on the data directory is refused", func(t *testing.T) {
 		second := newTrial(t)
 		other := second.up(t, "--data", tr.data)
-		if code := other.wait(t); code != exitError {
+		if code := other.wait(t); code != exitRefused {
 			t.Errorf("exit code %d", code)
 		}
 		if said := other.said(); !strings.Contains(said, "pid "+strconv.Itoa(n.cmd.Process.Pid)) {
@@ -215,6 +215,15 @@ func bots(t *testing.T, n *node) {
 	text, err := os.ReadFile(creds)
 	if err != nil {
 		t.Fatal(err)
+	}
+	cut := filepath.Join(t.TempDir(), "cut.creds")
+	for at := 0; at < bytes.Index(text, []byte("END USER NKEY SEED"))-10; at += 53 {
+		if err := os.WriteFile(cut, text[:at], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, _, err := sdkcreds.Read(cut); err == nil || !strings.Contains(err.Error(), cut) || !strings.Contains(err.Error(), "parley bot create") {
+			t.Errorf("cut after %d of %d bytes: %v", at, len(text), err)
+		}
 	}
 	if !strings.Contains(string(text), "BEGIN USER NKEY SEED") || strings.Contains(r.out, "BEGIN") {
 		t.Error("the seed must stand in the file and nowhere else")

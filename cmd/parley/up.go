@@ -95,7 +95,7 @@ func (a *app) up(ctx context.Context, cfg *config.Config) error {
 
 	serving, endServing := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	h := sup.Handler()
+	h := host.OfData(cfg, sup.Handler())
 	if n.admin != nil {
 		wg.Go(func() { supervise.Serve(serving, n.admin, h, log) })
 	}

@@ -117,7 +117,7 @@ func addWorker(ctx context.Context, s *session, q contract.WorkerAdd, urls []str
 	}
 	for _, w := range all.Workers {
 		if w.Name == name && w.Revoked == nil {
-			return nil, contract.ErrExists.With("there is a worker %s already; revoke it first", name)
+			return nil, contract.ErrExists.With("there is a worker %s already; `parley worker revoke %s` shuts it out, then the name can be added anew", name, name)
 		}
 	}
 	user, err := nkeys.CreateUser()
@@ -163,7 +163,11 @@ func showWorkerAdded(w io.Writer, m *workerAdded) {
 	}
 	fmt.Fprintf(w, "Copy the file to that machine, and there: parley join --creds %s\n", quoted(file))
 	if !m.TLS {
-		fmt.Fprintln(w, "The bus listens on loopback alone: for another machine set bus.listen to an address that it reaches, start the node again, and add the worker anew.")
+		anew := []string{"set bus.listen to an address that it reaches", "start the node again", "`parley worker revoke " + m.Worker + "`"}
+		if m.Creds != "-" {
+			anew = append(anew, "`rm "+quoted(m.Creds)+"`")
+		}
+		fmt.Fprintf(w, "The bus listens on loopback alone. For another machine, in this order: %s, and this command once more.\n", strings.Join(anew, ", "))
 	}
 	if m.Alone {
 		fmt.Fprintln(w, "The bus is one server, on the node's machine: who stands by takes the rooms when the conference alone is gone, and not when that machine is. For that the bus has to be a cluster, best of three machines: set bus.cluster_listen and bus.cluster_routes on each (docs/deploy.md).")

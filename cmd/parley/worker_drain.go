@@ -34,12 +34,19 @@ process signals for, such as the legs of "parley bench", stay until they leave. 
 worker stays drained until --undo.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.inNode(cmd, func(ctx context.Context, s *session) error {
-				if err := drainable(ctx, s, args[0], undo); err != nil {
+				all, err := listWorkers(ctx, s)
+				if err != nil {
+					return err
+				}
+				if err := drainable(all, args[0], undo); err != nil {
 					return err
 				}
 				w, err := call(ctx, s, contract.WorkerDrain, &contract.Drain{Undo: undo}, args[0])
 				if err != nil {
 					return err
+				}
+				if !undo && !takesAnybody(all, args[0]) {
+					fmt.Fprintf(a.err, "parley: no other worker takes participants: nobody can join until one does (`parley worker list`; `parley worker drain %s --undo` takes it back)\n", args[0])
 				}
 				if !undo && !nowait {
 					if w, err = a.drained(ctx, s, w); err != nil {
@@ -65,11 +72,7 @@ worker stays drained until --undo.`,
 }
 
 // drainable says of a worker that nobody can be at why that is so.
-func drainable(ctx context.Context, s *session, name string, undo bool) error {
-	all, err := listWorkers(ctx, s)
-	if err != nil {
-		return err
-	}
+func drainable(all *shownWorkers, name string, undo bool) error {
 	i := slices.IndexFunc(all.Workers, func(w shownWorker) bool { return w.Worker.Worker == name })
 	if i < 0 || undo {
 		return nil // the node says so itself, or may be told
@@ -83,6 +86,13 @@ func drainable(ctx context.Context, s *session, name string, undo bool) error {
 		return contract.ErrNotFound.With("worker %s has not been here yet: nobody is at it. `parley join` on its machine brings it, `parley worker revoke %s` takes its credentials away", name, name)
 	}
 	return nil
+}
+
+// takesAnybody reports whether a worker other than the named one takes participants.
+func takesAnybody(all *shownWorkers, name string) bool {
+	return slices.ContainsFunc(all.Workers, func(w shownWorker) bool {
+		return w.Worker.Worker != name && w.Alive && !w.Drain && !w.Other && w.Revoked == nil && w.Service != "conference"
+	})
 }
 
 // drained waits until nobody is at a worker, and tells of each change.
@@ -103,7 +113,8 @@ func (a *app) drained(ctx context.Context, s *session, w *contract.Worker) (*con
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s stays drained, %s; `parley worker drain %s --undo` lets it take participants again (%w)", name, left(w.Legs), name, ctx.Err())
+			// Not the context's error, for which "interrupted" alone is told.
+			return nil, fmt.Errorf("interrupted: %s stays drained, %s; `parley worker drain %s --undo` lets it take participants again", name, left(w.Legs), name)
 		case <-tick.C:
 		}
 		l, err := call(ctx, s, contract.WorkerList, &contract.None{})

@@ -186,6 +186,21 @@ type Delay struct {
 	Found int     `json:"found"`
 }
 
+// Unknown stands where a figure is not known.
+const Unknown = "-"
+
+// Median is P50 for people, Most is P99.
+func (d Delay) Median() string { return known(d.P50, d.Found) }
+func (d Delay) Most() string   { return known(d.P99, d.Found) }
+
+// known is a figure that was taken from so many.
+func known(v float64, from int) string {
+	if from == 0 {
+		return Unknown
+	}
+	return fmt.Sprintf("%.1f", v)
+}
+
 const (
 	joinsAtOnce = 16
 	warmUp      = 3 * time.Second // what so many joins at once delayed is caught up by then

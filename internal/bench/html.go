@@ -56,7 +56,7 @@ type plot struct {
 
 type line struct {
 	Name string
-	Y    []float64
+	Y    []float64 // NaN where there is no point
 }
 
 // maxDots is how many points of a line are drawn as such.
@@ -80,7 +80,9 @@ func (p plot) SVG() template.HTML {
 	}
 	for _, l := range p.Lines {
 		for _, v := range l.Y {
-			maxY = math.Max(maxY, v)
+			if !math.IsNaN(v) {
+				maxY = math.Max(maxY, v)
+			}
 		}
 	}
 	stepX, stepY := step(maxX), step(maxY)
@@ -97,17 +99,20 @@ func (p plot) SVG() template.HTML {
 	}
 	for k, l := range p.Lines {
 		var pts []string
+		last := -1
 		for i, v := range l.Y {
-			pts = append(pts, fmt.Sprintf("%.1f,%.1f", px(p.X[i]), py(v)))
+			if !math.IsNaN(v) {
+				pts, last = append(pts, fmt.Sprintf("%.1f,%.1f", px(p.X[i]), py(v))), i
+			}
 		}
 		fmt.Fprintf(&b, `<polyline class="line l%d" points="%s"/>`, k, strings.Join(pts, " "))
 		for i, v := range l.Y {
-			if len(l.Y) <= maxDots {
+			if len(l.Y) <= maxDots && !math.IsNaN(v) {
 				fmt.Fprintf(&b, `<circle class="dot l%d" cx="%.1f" cy="%.1f" r="3"><title>%.4g %s: %.4g %s</title></circle>`, k, px(p.X[i]), py(v), p.X[i], template.HTMLEscapeString(p.Of), v, template.HTMLEscapeString(p.Unit))
 			}
 		}
-		if n := len(l.Y); l.Name != "" && n > 0 && !p.Legend() {
-			fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="end">%s</text>`, px(p.X[n-1])-6, py(l.Y[n-1])-6, template.HTMLEscapeString(l.Name))
+		if l.Name != "" && last >= 0 && !p.Legend() {
+			fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="end">%s</text>`, px(p.X[last])-6, py(l.Y[last])-6, template.HTMLEscapeString(l.Name))
 		}
 	}
 	b.WriteString(`</svg>`)

@@ -126,6 +126,7 @@ func RunIdle(ctx context.Context, cfg IdleConfig, node Node, rooms Rooms) (*Idle
 
 // still measures for the time of a run while nothing is done.
 func still(ctx context.Context, cfg IdleConfig, node Node) (cpu map[string]float64, rss map[string]int64, err error) {
+	cfg.Progress("waiting until all is quiet", 0, cfg.Seconds)
 	pause(ctx, warmUp)
 	first, err := node.Processes(ctx)
 	if err != nil {

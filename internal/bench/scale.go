@@ -34,7 +34,8 @@ const (
 	MinScaleLegs = 20
 )
 
-func (c *ScaleConfig) check() error {
+// Check says what is wrong with it, as [ErrConfig].
+func (c *ScaleConfig) Check() error {
 	switch {
 	case len(c.Workers) == 0 || !slices.IsSorted(c.Workers) || c.Workers[0] != 1 || c.Workers[len(c.Workers)-1] > MaxWorkers:
 		return fmt.Errorf("%w: workers must rise from 1 to at most %d", ErrConfig, MaxWorkers)
@@ -92,7 +93,7 @@ type At struct {
 
 // RunScale measures one room over more and more workers.
 func RunScale(ctx context.Context, cfg ScaleConfig, fleet Fleet) (*ScaleReport, error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
 	r := &ScaleReport{Legs: cfg.Legs, Speakers: cfg.Speakers, Seconds: cfg.Seconds, Transport: cfg.Transport}

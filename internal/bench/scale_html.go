@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"io"
+	"math"
 )
 
 // HTML writes a page with the rows, their plots and the model. It needs nothing from elsewhere.
@@ -40,8 +41,8 @@ func (r *ScaleReport) HTML(w io.Writer, node string) error {
 		{Title: "The same against one worker", Unit: "times", Lines: []line{{"", of(func(r ScaleRow) float64 { return r.Against })}}},
 		{Title: "CPU of one worker", Unit: "cores", Lines: []line{{"where the speakers are", of(there)}, {"the dearest other one", of(other)}}},
 		{Title: "Packets that all send on trunks", Unit: "1/s", Lines: []line{{"", of(func(r ScaleRow) float64 { return r.TrunkOut })}}},
-		{Title: "Delay where the speakers are", Unit: "ms", Lines: []line{{"p50", of(func(r ScaleRow) float64 { return r.Same.P50 })}, {"p99", of(func(r ScaleRow) float64 { return r.Same.P99 })}}},
-		{Title: "Delay elsewhere", Unit: "ms", Lines: []line{{"p50", of(func(r ScaleRow) float64 { return r.Other.P50 })}, {"p99", of(func(r ScaleRow) float64 { return r.Other.P99 })}}},
+		{Title: "Delay where the speakers are", Unit: "ms", Lines: []line{{"p50", of(func(r ScaleRow) float64 { return r.Same.or(r.Same.P50) })}, {"p99", of(func(r ScaleRow) float64 { return r.Same.or(r.Same.P99) })}}},
+		{Title: "Delay elsewhere", Unit: "ms", Lines: []line{{"p50", of(func(r ScaleRow) float64 { return r.Other.or(r.Other.P50) })}, {"p99", of(func(r ScaleRow) float64 { return r.Other.or(r.Other.P99) })}}},
 		{Title: "Frames that came late", Unit: "%", Lines: []line{{"", of(func(r ScaleRow) float64 { return 100 * (1 - r.OnTime) })}}},
 	}
 	for i := range plots {
@@ -51,6 +52,22 @@ func (r *ScaleReport) HTML(w io.Writer, node string) error {
 		return fmt.Errorf("report: %w", err)
 	}
 	return nil
+}
+
+// or is v, NaN where nothing was found.
+func (d Delay) or(v float64) float64 {
+	if d.Found == 0 {
+		return math.NaN()
+	}
+	return v
+}
+
+// AgainstOne is Against for people.
+func (r ScaleRow) AgainstOne() string {
+	if r.Against == 0 {
+		return Unknown // of the part there is nothing to hold it against
+	}
+	return fmt.Sprintf("%.2f", r.Against)
 }
 
 // OnTimePct is OnTime in per cent.
@@ -66,7 +83,7 @@ var scalePage = pageOf("scale", `<!doctype html>
 <h1>One room over several workers</h1>
 <p>{{.R.Legs}} legs at each worker, {{.R.Transport}}, {{.R.Speakers}} speakers at one of them, {{.R.Seconds}} s for each run; {{.Node}}. Each worker is in a network namespace of its own. The plots are by the number of workers.</p>
 <table><thead><tr><th>workers</th><th>legs</th><th>CPU, cores</th><th>ms/s a leg</th><th>against one</th><th>on time, %</th><th>trunks out, 1/s</th><th>in, 1/s</th><th>delay where they speak p50, ms</th><th>p99</th><th>elsewhere p50</th><th>p99</th><th>generator left out</th><th>load</th></tr></thead><tbody>
-{{define "row"}}<tr><td>{{.Workers}}</td><td>{{.Legs}}</td><td>{{printf "%.3f" .Cores}}</td><td>{{printf "%.3f" .MsPerLeg}}</td><td>{{printf "%.2f" .Against}}</td><td>{{printf "%.3f" .OnTimePct}}</td><td>{{.TrunkOut}}</td><td>{{.TrunkIn}}</td><td>{{printf "%.1f" .Same.P50}}</td><td>{{printf "%.1f" .Same.P99}}</td><td>{{printf "%.1f" .Other.P50}}</td><td>{{printf "%.1f" .Other.P99}}</td><td>{{.Skipped}}</td><td>{{.Load}}</td></tr>
+{{define "row"}}<tr><td>{{.Workers}}</td><td>{{.Legs}}</td><td>{{printf "%.3f" .Cores}}</td><td>{{printf "%.3f" .MsPerLeg}}</td><td>{{.AgainstOne}}</td><td>{{printf "%.3f" .OnTimePct}}</td><td>{{.TrunkOut}}</td><td>{{.TrunkIn}}</td><td>{{.Same.Median}}</td><td>{{.Same.Most}}</td><td>{{.Other.Median}}</td><td>{{.Other.Most}}</td><td>{{.Skipped}}</td><td>{{.Load}}</td></tr>
 {{end}}{{template "row" .R.Part}}{{range .R.Rows}}{{template "row" .}}{{end}}</tbody></table>
 {{template "plots" .Plots}}
 <h2>Larger rooms, by that</h2>

@@ -56,9 +56,25 @@ func TestAWorkerOfAFleetIsMeasured(t *testing.T) {
 	if r.Part.Legs != 5 || len(r.Model.Rooms) != 3 {
 		t.Errorf("%+v, %+v", r.Part, r.Model)
 	}
+	if r.Part.AgainstOne() != Unknown || row.AgainstOne() != "1.00" || row.Other.Median() != Unknown || row.Same.Median() == Unknown {
+		t.Errorf("what is not known has a figure: %+v, %+v", r.Part, row)
+	}
 	var page bytes.Buffer
 	if err := r.HTML(&page, "a node"); err != nil || strings.Contains(page.String(), "NaN") || strings.Count(page.String(), "<svg") != 7 {
 		t.Errorf("the page: %v\n%d plots", err, strings.Count(page.String(), "<svg"))
+	}
+}
+
+// Where nothing was found the plot has no point.
+func TestPlotsLeaveOutWhatIsNotKnown(t *testing.T) {
+	for _, tt := range []struct {
+		y    []float64
+		dots int
+	}{{[]float64{math.NaN()}, 0}, {[]float64{math.NaN(), 21, 22}, 2}, {[]float64{20, math.NaN()}, 1}} {
+		got := string(plot{X: []float64{1, 2, 4}[:len(tt.y)], Lines: []line{{"p50", tt.y}}}.SVG())
+		if strings.Count(got, "<circle") != tt.dots || strings.Contains(got, "NaN") {
+			t.Errorf("%v: %s", tt.y, got)
+		}
 	}
 }
 

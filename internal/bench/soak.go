@@ -301,7 +301,7 @@ func (s *soak) exit(ctx context.Context, l *leg, in time.Time) {
 	s.left++
 	if l.run.on {
 		if first != 0 {
-			s.sounds = append(s.sounds, float64(first-in.UnixNano())/1e6)
+			s.sounds = append(s.sounds, float64(max(0, first-in.UnixNano()))/1e6) // the first frame may come before the answer
 		} else if until.Sub(in) >= MinStay {
 			s.unheard++
 		}

@@ -58,8 +58,16 @@ func (r *SoakReport) HTML(w io.Writer, node string) error {
 // MiB is a size for people.
 func (Held) MiB(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/(1<<20)) }
 
-// GrowthMiB is RSSGrowth in MiB.
-func (h Held) GrowthMiB() float64 { return h.RSSGrowth / (1 << 20) }
+// GrowthMiB is RSSGrowth in MiB for people, GrowthGoroutines GoroutinesGrowth.
+func (h Held) GrowthMiB() string        { return grown(h.RSSGrowth, 1<<20) }
+func (h Held) GrowthGoroutines() string { return grown(h.GoroutinesGrowth, 1) }
+
+func grown(v *float64, unit float64) string {
+	if v == nil {
+		return Unknown
+	}
+	return fmt.Sprintf("%+.1f", *v/unit)
+}
 
 var soakPage = pageOf("soak", `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Parley: legs that come and go</title>
@@ -71,11 +79,11 @@ var soakPage = pageOf("soak", `<!doctype html>
 <tr><td>refused or not answered</td><td>{{.R.Failed}} {{.R.Failure}}</td></tr>
 <tr><td>heard nothing</td><td>{{.R.Unheard}}</td></tr>
 <tr><td>frames late or lost</td><td>{{printf "%.4f" .R.LatePct}} % of {{.R.Frames}}; {{printf "%.4f" .R.WorstPct}} % in the worst {{.R.EveryS}} s</td></tr>
-<tr><td>join, p50 / p99 / most</td><td>{{.R.JoinMs.P50}} / {{.R.JoinMs.P99}} / {{.R.JoinMs.Max}} ms</td></tr>
-<tr><td>answer to first sound, p50 / p99 / most</td><td>{{.R.SoundMs.P50}} / {{.R.SoundMs.P99}} / {{.R.SoundMs.Max}} ms</td></tr>
+<tr><td>join, p50 / p99 / most</td><td>{{range $i, $v := .R.JoinMs.Figures}}{{if $i}} / {{end}}{{$v}}{{end}} ms</td></tr>
+<tr><td>answer to first sound, p50 / p99 / most</td><td>{{range $i, $v := .R.SoundMs.Figures}}{{if $i}} / {{end}}{{$v}}{{end}} ms</td></tr>
 </tbody></table>
 <table><thead><tr><th>process</th><th>memory before, MiB</th><th>at the end</th><th>when all have left</th><th>growth, MiB/h</th><th>goroutines before</th><th>at the end</th><th>when all have left</th><th>growth, 1/h</th></tr></thead><tbody>
-{{range .R.Processes}}<tr><td>{{.Name}}</td><td>{{.MiB .RSSBefore}}</td><td>{{.MiB .RSSEnd}}</td><td>{{.MiB .RSSAfter}}</td><td>{{printf "%.1f" .GrowthMiB}}</td><td>{{.GoroutinesBefore}}</td><td>{{.GoroutinesEnd}}</td><td>{{.GoroutinesAfter}}</td><td>{{printf "%.1f" .GoroutinesGrowth}}</td></tr>
+{{range .R.Processes}}<tr><td>{{.Name}}</td><td>{{.MiB .RSSBefore}}</td><td>{{.MiB .RSSEnd}}</td><td>{{.MiB .RSSAfter}}</td><td>{{.GrowthMiB}}</td><td>{{.GoroutinesBefore}}</td><td>{{.GoroutinesEnd}}</td><td>{{.GoroutinesAfter}}</td><td>{{.GrowthGoroutines}}</td></tr>
 {{end}}</tbody></table>
 {{template "plots" .Plots}}</body></html>
 `)

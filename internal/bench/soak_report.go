@@ -3,6 +3,7 @@ package bench
 import (
 	"math"
 	"slices"
+	"time"
 )
 
 // SoakReport is the result of legs that came and went. Scripts rely on the names.
@@ -41,20 +42,27 @@ type Spread struct {
 	P50 float64 `json:"p50"`
 	P99 float64 `json:"p99"`
 	Max float64 `json:"max"`
+	Of  int     `json:"of"` // how many there were; of none nothing is known
+}
+
+// Figures are P50, P99 and Max for people.
+func (s Spread) Figures() [3]string {
+	return [3]string{known(s.P50, s.Of), known(s.P99, s.Of), known(s.Max, s.Of)}
 }
 
 // Held is what a process holds over time. Growth is the slope of a straight line
-// through the samples after the first quarter, in which the room fills.
+// through the samples after the first quarter, in which the room fills; nil of a run
+// of less than [MinGrowth], which says nothing about an hour.
 type Held struct {
-	Name             string  `json:"name"`
-	RSSBefore        int64   `json:"rss_before"` // bytes
-	RSSEnd           int64   `json:"rss_end"`
-	RSSAfter         int64   `json:"rss_after"` // when all have left
-	RSSGrowth        float64 `json:"rss_growth_per_hour"`
-	GoroutinesBefore int     `json:"goroutines_before"`
-	GoroutinesEnd    int     `json:"goroutines_end"`
-	GoroutinesAfter  int     `json:"goroutines_after"`
-	GoroutinesGrowth float64 `json:"goroutines_growth_per_hour"`
+	Name             string   `json:"name"`
+	RSSBefore        int64    `json:"rss_before"` // bytes
+	RSSEnd           int64    `json:"rss_end"`
+	RSSAfter         int64    `json:"rss_after"` // when all have left
+	RSSGrowth        *float64 `json:"rss_growth_per_hour"`
+	GoroutinesBefore int      `json:"goroutines_before"`
+	GoroutinesEnd    int      `json:"goroutines_end"`
+	GoroutinesAfter  int      `json:"goroutines_after"`
+	GoroutinesGrowth *float64 `json:"goroutines_growth_per_hour"`
 }
 
 // Sample is a part of the run, as long as EveryS.
@@ -157,9 +165,9 @@ func (s *soak) report(before []Process, samples []Sample, after []Process) *Soak
 		k, was := p.key(), processOf(before, p)
 		r.Processes = append(r.Processes, Held{
 			Name: k, RSSBefore: was.RSS, RSSEnd: end.RSS[k], RSSAfter: p.RSS,
-			RSSGrowth:        round(slope(samples, func(s Sample) float64 { return float64(s.RSS[k]) }), 0),
+			RSSGrowth:        growth(samples, 0, func(s Sample) float64 { return float64(s.RSS[k]) }),
 			GoroutinesBefore: was.Goroutines, GoroutinesEnd: end.Goroutines[k], GoroutinesAfter: p.Goroutines,
-			GoroutinesGrowth: round(slope(samples, func(s Sample) float64 { return float64(s.Goroutines[k]) }), 1),
+			GoroutinesGrowth: growth(samples, 1, func(s Sample) float64 { return float64(s.Goroutines[k]) }),
 		})
 	}
 	return r
@@ -173,7 +181,19 @@ func spread(v []float64) Spread {
 		return Spread{}
 	}
 	v = slices.Sorted(slices.Values(v))
-	return Spread{P50: round(v[len(v)/2], 2), P99: round(v[len(v)*99/100], 2), Max: round(v[len(v)-1], 2)}
+	return Spread{P50: round(v[len(v)/2], 2), P99: round(v[len(v)*99/100], 2), Max: round(v[len(v)-1], 2), Of: len(v)}
+}
+
+// MinGrowth is the length of a run from which on its growth is told: in less the room still fills.
+const MinGrowth = 150 * time.Second
+
+// growth is the slope of samples that go on for long enough, to so many decimals.
+func growth(samples []Sample, decimals int, of func(Sample) float64) *float64 {
+	if len(samples) == 0 || samples[len(samples)-1].At < MinGrowth.Seconds() {
+		return nil
+	}
+	v := round(slope(samples, of), decimals)
+	return &v
 }
 
 // slope is how much a figure grows in an hour: the line of the least squares through

@@ -72,8 +72,14 @@ func TestLegsComeAndGo(t *testing.T) {
 	if rep.Failed == 0 || !strings.Contains(rep.Failure, errFull.Error()) {
 		t.Errorf("%d failed: %q; every fifth join was refused", rep.Failed, rep.Failure)
 	}
-	if rep.Frames == 0 || rep.SoundMs.P50 <= 0 || len(rep.Samples) < 5 || rep.Samples[3].RSS["media m1"] != 1000 {
+	if rep.Frames == 0 || rep.SoundMs.Of == 0 || rep.SoundMs.P50 < 0 || len(rep.Samples) < 5 || rep.Samples[3].RSS["media m1"] != 1000 {
 		t.Errorf("nothing was measured: %+v", rep)
+	}
+	if p := rep.Processes[0]; p.RSSGrowth != nil || p.GrowthMiB() != Unknown || p.GrowthGoroutines() != Unknown {
+		t.Errorf("nine seconds say how it grows in an hour: %+v", p)
+	}
+	if spread(nil).Figures() != [3]string{Unknown, Unknown, Unknown} {
+		t.Error("of nothing there are figures")
 	}
 	var page bytes.Buffer
 	if err := rep.HTML(&page, "a node"); err != nil {
@@ -161,6 +167,9 @@ func TestSlope(t *testing.T) {
 	of := func(k string) float64 { return round(slope(s, func(x Sample) float64 { return float64(x.RSS[k]) }), 3) }
 	if of("m") != 0 || of("leak") != 3600 {
 		t.Errorf("flat grows by %g, a byte a second by %g", of("m"), of("leak"))
+	}
+	if v := growth([]Sample{{At: 100}, {At: 200}}, 0, func(x Sample) float64 { return x.At }); v == nil || *v != 3600 {
+		t.Errorf("the growth of 200 s: %v", v)
 	}
 	if slope(nil, nil) != 0 || slope(s[:1], func(Sample) float64 { return 1 }) != 0 {
 		t.Error("a line through nothing")

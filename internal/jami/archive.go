@@ -342,12 +342,12 @@ func inflate(b []byte, limit int64) ([]byte, error) {
 		r, err = zlib.NewReader(bytes.NewReader(b))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrArchive, err)
+		return nil, fmt.Errorf("%w: it was cut short, or is none (%w)", ErrArchive, err)
 	}
 	defer r.Close()
 	out, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrArchive, err)
+		return nil, fmt.Errorf("%w: it was cut short, or is none (%w)", ErrArchive, err)
 	}
 	if int64(len(out)) > limit {
 		return nil, fmt.Errorf("%w: inflates beyond %d MiB", ErrArchive, limit>>20)

@@ -18,10 +18,24 @@ import (
 // take to end: they drain first.
 const lockWait = 6 * time.Second
 
+// InUseError says that a node or a worker runs on a data directory.
+type InUseError struct {
+	Data    string
+	PID     int  // of its supervisor
+	Orphans bool // which is gone, and its processes are not
+}
+
+func (e *InUseError) Error() string {
+	if e.Orphans {
+		return fmt.Sprintf("processes of an earlier node still use %s (its supervisor, pid %d, is gone): end them first", e.Data, e.PID)
+	}
+	return fmt.Sprintf("another node uses %s (pid %d): stop it, or give this one a directory of its own with --data", e.Data, e.PID)
+}
+
 // Lock takes DATA/lock for this process; it is held until every copy of the file
 // is closed, so that children who inherit it keep a second node out even after
-// their supervisor was killed. Held by a supervisor that lives, the error names
-// its pid; held by orphans alone, Lock waits for their end.
+// their supervisor was killed. Held by a supervisor that lives, the error
+// is an [InUseError]; held by orphans alone, Lock waits for their end.
 func Lock(ctx context.Context, data string) (*os.File, error) {
 	path := filepath.Join(data, "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -42,12 +56,12 @@ func Lock(ctx context.Context, data string) (*os.File, error) {
 		pid := lockHolder(path)
 		if pid != 0 && alive(pid) {
 			f.Close()
-			return nil, fmt.Errorf("another node uses %s (pid %d): stop it, or give this one a directory of its own with --data", data, pid)
+			return nil, &InUseError{Data: data, PID: pid}
 		}
 		select {
 		case <-ctx.Done():
 			f.Close()
-			return nil, fmt.Errorf("processes of an earlier node still use %s (its supervisor, pid %d, is gone): end them first", data, pid)
+			return nil, &InUseError{Data: data, PID: pid, Orphans: true}
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

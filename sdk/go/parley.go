@@ -84,7 +84,7 @@ func Connect(o Options) (*Room, error) {
 func (r *Room) Close() { r.nc.Close() }
 
 // Call sends a command of the room or the account, and again while the node says that this helps.
-// Refusals are *contract.Error.
+// Refusals are *contract.Error, the last one also where ctx ends first.
 func Call[Q, A any](ctx context.Context, r *Room, cmd contract.Command[Q, A], q Q) (*A, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -96,12 +96,19 @@ func Call[Q, A any](ctx context.Context, r *Room, cmd contract.Command[Q, A], q 
 		return nil, fmt.Errorf("%s: %w", cmd.Name, err)
 	}
 	m := r.message(cmd.Def, contract.HeaderKey, nuid.Next(), body)
+	var refusal *contract.Error // the last one
 	for {
 		a := new(A)
 		err := r.request(ctx, m, a)
 		if err == nil {
 			return a, nil
-		} else if !away(err) || ctx.Err() != nil {
+		}
+		if e, ok := errors.AsType[*contract.Error](err); ok {
+			refusal = e
+		} else if ctx.Err() != nil && refusal != nil {
+			err = fmt.Errorf("%w (%w)", refusal, err) // not only that the time is up
+		}
+		if !away(err) || ctx.Err() != nil {
 			return nil, fmt.Errorf("%s: %w", cmd.Name, err)
 		}
 		time.Sleep(100 * time.Millisecond)

@@ -268,3 +268,16 @@ func TestSay(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// The end of the wait does not hide what the node refused with.
+func TestTheLastRefusalIsTold(t *testing.T) {
+	r, bot, _ := start(t)
+	r.mu.Lock()
+	r.busy = 1 << 30
+	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if _, err := parley.Call(ctx, bot, contract.RoomHand, contract.HandChange{Raised: true}); !errors.Is(err, contract.ErrBusy) {
+		t.Errorf("%v", err)
+	}
+}

@@ -35,6 +35,25 @@ const pause = (ms, signal) => new Promise((done) => {
   signal?.addEventListener("abort", end);
 });
 
+// Reads a bot's credentials: whose they are, and how its bus is reached. A file that was cut
+// short is told of as such, wherever the cut is.
+function credentials(file) {
+  const raw = readFileSync(file);
+  const text = raw.toString();
+  const ends = (what) => (text.match(new RegExp(`-+BEGIN ${what}-+\\s`, "g"))?.length ?? 0) === (text.match(new RegExp(`-+END ${what}-{5}`, "g"))?.length ?? 0);
+  try {
+    const whole = ["NATS USER JWT", "USER NKEY SEED", "PARLEY BUS", "CERTIFICATE"].every(ends);
+    const jwt = /BEGIN NATS USER JWT-+\s+(\S+)\s+-+END/.exec(text)?.[1];
+    if (!whole || !jwt || !/BEGIN USER NKEY SEED-+\s+S\S+\s+-+END/.test(text)) throw new Error("a part of it is missing");
+    const { nats } = JSON.parse(Buffer.from(jwt.split(".")[1] ?? "", "base64url").toString());
+    const bus = access(text);
+    if (bus.tls?.servername && !bus.tls.ca) throw new Error("the certificate that verifies the bus is missing");
+    return { raw, bus, subjects: [...nats?.pub?.allow ?? [], ...nats?.tags ?? []] };
+  } catch (cause) {
+    throw new Error(`${file} is no file of credentials, or was cut short (${cause.message}): copy it again, or make another with "parley bot create" on the node`, { cause });
+  }
+}
+
 // What credentials say of the bus: where it is, and what verifies it where it encrypts.
 function access(text) {
   const part = /-----BEGIN PARLEY BUS-----\r?\n(.+)\r?\n------END PARLEY BUS------\r?\n([^]*)/.exec(text);
@@ -51,14 +70,11 @@ function access(text) {
  */
 export async function connect({ creds, url, account, room, name, ...more } = {}) {
   if (creds) {
-    const text = readFileSync(creds);
-    const bus = access(text.toString());
+    const { raw, bus, subjects } = credentials(creds);
     url ??= bus.urls;
     more.tls ??= bus.tls;
-    more.authenticator = credsAuthenticator(new Uint8Array(text));
-    const jwt = /BEGIN NATS USER JWT-+\s+(\S+)/.exec(text.toString())?.[1] ?? "";
-    const user = JSON.parse(Buffer.from(jwt.split(".")[1] ?? "", "base64url").toString() || "{}").nats;
-    for (const s of [...user?.pub?.allow ?? [], ...user?.tags ?? []]) {
+    more.authenticator = credsAuthenticator(new Uint8Array(raw));
+    for (const s of subjects) {
       const m = /^parley\.v1\.([^.*]+)\.room\.([^.*]+)\.cmd\.([^.*]+)\.get$/.exec(s);
       if (m) [, account, room, name] = m;
     }

@@ -24,6 +24,7 @@ for dir in test/interop sdk/js examples/js; do
   [[ $dir/node_modules/.package-lock.json -nt $dir/package-lock.json ]] || # npm writes it last
     (cd "$dir" && npm ci --no-audit --no-fund --silent)
 done
+(cd sdk/js && npm test)
 for tool in /usr/libexec/jamid pactl gcc; do # of the rigs, which have no network to get them by
   command -v $tool >/dev/null && continue
   [[ $(id -u) = 0 ]] && test/interop/rig/rig.sh install

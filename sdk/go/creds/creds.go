@@ -7,9 +7,8 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/nats-io/jwt/v2"
-
 	"github.com/parley-jami/parley/bus/contract"
+	"github.com/parley-jami/parley/internal/natscreds"
 )
 
 // ErrNotOfABot says that the credentials let no bot into a room.
@@ -23,14 +22,11 @@ func Read(path string) (account, room, bot string, err error) {
 	} else if err != nil {
 		return "", "", "", fmt.Errorf("credentials: %w", err)
 	}
-	tok, err := jwt.ParseDecoratedJWT(text)
+	f, err := natscreds.Parse(text)
 	if err != nil {
-		return "", "", "", fmt.Errorf("credentials %s: %w", path, err)
+		return "", "", "", fmt.Errorf("%s was cut short, or is no such file (%w): copy it again, or make another with `parley bot create` on the node", path, err)
 	}
-	claims, err := jwt.DecodeUserClaims(tok)
-	if err != nil {
-		return "", "", "", fmt.Errorf("credentials %s: %w", path, err)
-	}
+	claims := f.User
 	for _, s := range append(claims.Pub.Allow, claims.Tags...) {
 		if p, ok := contract.RoomGet.Match(s); ok && p[0] != "*" {
 			return p[0], p[1], p[2], nil
