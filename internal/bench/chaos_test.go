@@ -182,7 +182,7 @@ func TestWhatADeathCosts(t *testing.T) {
 	if err := ChaosHTML(&page, "a <node>", r); err != nil {
 		t.Fatal(err)
 	}
-	if s := page.String(); strings.Count(s, "<tr>") != 6 || !strings.Contains(s, "a &lt;node&gt;") || strings.Contains(s, "NaN") {
+	if s := page.String(); strings.Count(s, "<tr>") != 10 || !strings.Contains(s, "a &lt;node&gt;") || strings.Contains(s, "NaN") {
 		t.Errorf("the page:\n%s", s)
 	}
 	if err := ChaosHTML(&page, "", new(ChaosReport)); !errors.Is(err, ErrConfig) {
