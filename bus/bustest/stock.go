@@ -35,17 +35,19 @@ type Stock struct {
 	procs    []*exec.Cmd
 }
 
-// stockBinary is built once, from the module that the bus embeds.
-var stockBinary = sync.OnceValues(func() (string, error) {
+// stockBinary is built once, from the module that the bus embeds. Nothing of it is left on the disk: it is run by a file
+// that stays open.
+var stockBinary = sync.OnceValues(func() (*os.File, error) {
 	dir, err := os.MkdirTemp("", "nats-server-")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a directory for temporary files
 	path := filepath.Join(dir, "nats-server")
 	if out, err := exec.Command("go", "build", "-o", path, "github.com/nats-io/nats-server/v2").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build nats-server: %w: %s", err, out)
+		return nil, fmt.Errorf("build nats-server: %w: %s", err, out)
 	}
-	return path, nil
+	return os.Open(path)
 })
 
 // StartStock runs n servers, a cluster if there are several, until the test ends.
@@ -110,7 +112,7 @@ func (s *Stock) Run(i int) {
 	s.t.Helper()
 	bin, err := stockBinary()
 	s.must(err)
-	s.procs[i] = exec.Command(bin, "-c", filepath.Join(s.dir, fmt.Sprintf("n%d.conf", i)), "-l", filepath.Join(s.dir, fmt.Sprintf("n%d.log", i)))
+	s.procs[i] = exec.Command(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), bin.Fd()), "-c", filepath.Join(s.dir, fmt.Sprintf("n%d.conf", i)), "-l", filepath.Join(s.dir, fmt.Sprintf("n%d.log", i)))
 	s.must(s.procs[i].Start())
 	at := strings.TrimPrefix(s.URLs[i], "nats://")
 	for limit := time.Now().Add(3 * patience); ; time.Sleep(20 * time.Millisecond) {

@@ -41,6 +41,8 @@ type foreign struct {
 	sys  *system
 	log  *zap.Logger
 
+	known map[string]int // how often a server was there at a look, by the id of its start; of look alone
+
 	mu   sync.Mutex // while claims change
 	node *jwt.AccountClaims
 }
@@ -199,6 +201,24 @@ func (f *foreign) look(bts *bots) error {
 	have, err := f.sys.lookup(append(slices.Collect(maps.Keys(names)), f.node.Subject))
 	if err != nil {
 		return err
+	}
+	// A server that has just started may go on with what it had while it has the newer on its disk: it is told again.
+	ids, err := f.sys.starts()
+	if err != nil {
+		return err
+	}
+	was, told := f.known, false
+	f.known = map[string]int{}
+	for _, id := range ids {
+		f.known[id] = was[id] + 1
+		if was == nil { // all are told at the node's own start of what they lack
+			f.known[id] = 3
+		}
+		told = told || f.known[id] <= 2
+	}
+	for a, h := range have {
+		h.everywhere = h.everywhere && !told
+		have[a] = h
 	}
 	if err := f.holdNode(nil, have[f.node.Subject]); err != nil {
 		return err

@@ -36,7 +36,7 @@ func atBoth(t *testing.T, test func(*testing.T, *bustest.Server)) {
 // awaited waits for ok.
 func awaited(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	for limit := time.Now().Add(60 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatal("never: " + what)
 		}

@@ -128,6 +128,26 @@ func (s *system) count() (int, error) {
 	return max(1, a.Stats.ActiveServers), nil
 }
 
+// starts are the ids of the servers that answer, another one for each start.
+func (s *system) starts() (ids []string, err error) {
+	n, err := s.count()
+	if err != nil {
+		return nil, err
+	}
+	all, err := askAll(s.nc, "$SYS.REQ.SERVER.PING", nil, askTime, n)
+	if err != nil {
+		return nil, fmt.Errorf("servers at %s: %w", s.bus.URL, err)
+	}
+	for _, m := range all {
+		var a server.ServerStatsMsg
+		if err := json.Unmarshal(m.Data, &a); err != nil {
+			return nil, fmt.Errorf("servers at %s: %w", s.bus.URL, err)
+		}
+		ids = append(ids, a.Server.ID)
+	}
+	return ids, nil
+}
+
 // varz is what each server that answers in time says of itself; one at least.
 func (s *system) varz() ([]*server.Varz, error) {
 	const subject = "$SYS.REQ.SERVER.PING.VARZ"
