@@ -24,7 +24,7 @@ func newReady(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ready", Short: "Ask the node or the process on admin.listen whether it is ready",
 		Long: `Ask the node, or the process that runs alone, on admin.listen whether it is ready: exit code 0, or 3 when
-it is not, or when another data directory's answers there; with --admin.listen anybody's counts.`,
+it is not. With --data only what runs on that directory counts; whoever answers there, without.`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := a.load(cmd)
@@ -35,8 +35,8 @@ it is not, or when another data directory's answers there; with --admin.listen a
 				return usagef("admin.listen is switched off, so there is nobody to ask")
 			}
 			listen, data := cfg.Admin.Listen, cfg.Data
-			if cmd.Flags().Changed("admin.listen") {
-				data = "" // who is there is meant
+			if !cmd.Flags().Changed("data") || cmd.Flags().Changed("admin.listen") {
+				data = "" // who is there is meant: a service's own directory need not be said to ask for it
 			}
 			if local, err := askSupervisor(cmd.Context(), cfg.Data); err == nil && local.Node.Admin != "" {
 				listen = local.Node.Admin // of the node on that directory, whatever it was started with

@@ -95,6 +95,7 @@ func TestWorkersThatAreNotThere(t *testing.T) {
 	elsewhere := filepath.Join(t.TempDir(), "none")
 	ends(t, n.env, "", exitUnavailable, "answers what runs on "+n.data, "ready", "--data", elsewhere)
 	ends(t, n.env, "", exitOK, "ready", "ready", "--data", elsewhere, "--admin.listen", n.cfg.Admin.Listen)
+	ends(t, append(n.env[:len(n.env):len(n.env)], "PARLEY_DATA="+elsewhere), "", exitOK, "ready", "ready") // of a service that has a directory of its own
 	own := n.cfg.Media.Worker
 	ends(t, n.env, "", exitOK, "nobody is left", "worker", "drain", own)
 	ends(t, n.env, "", exitOK, "no other worker takes participants", "worker", "drain", own)

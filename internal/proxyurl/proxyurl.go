@@ -79,3 +79,15 @@ func (u URL) Pick() string {
 	p := u.first + uint16(rand.IntN(int(u.last-u.first)+1))
 	return u.scheme + "://" + net.JoinHostPort(u.host, strconv.Itoa(int(p))) + u.path
 }
+
+// PickOther returns the URL with another port than was picked last, chosen at random; the same where there is but one.
+func (u URL) PickOther(last string) string {
+	if u.first == u.last {
+		return u.Pick()
+	}
+	for {
+		if p := u.Pick(); p != last {
+			return p
+		}
+	}
+}

@@ -70,3 +70,18 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Who was sent away from one port asks another one next.
+func TestAnotherPortIsPicked(t *testing.T) {
+	for in, want := range map[string]bool{"http://x:[80-81]": true, "http://x:[80-95]": true, "http://x": false} {
+		u, err := Parse(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			if last := u.Pick(); (u.PickOther(last) != last) != want {
+				t.Errorf("%s: after %s", in, last)
+			}
+		}
+	}
+}

@@ -114,7 +114,7 @@ func (n *Node) look(ctx context.Context) bool {
 			}
 			s.down = true
 			n.mu.Lock()
-			s.url, s.up = s.at.Pick(), false
+			s.url, s.up = s.at.PickOther(s.url), false
 			n.mu.Unlock()
 			continue
 		}
