@@ -6,12 +6,14 @@ import (
 )
 
 // Back-off between an end and the next start. The first restart is immediate: a
-// single crash should cost no more than the start itself.
+// single crash should cost no more than the start itself. So should each of those of a process
+// that dies again and again, but serves in between: a start takes some tenths of a second, and
+// one every few seconds is little beside what its participants miss meanwhile.
 const (
 	backoffFirst = 100 * time.Millisecond
 	backoffMax   = 5 * time.Second
-	backoffReset = 10 * time.Second // of running, after which it counts as healthy
-	backoffCap   = 16               // steps; far beyond backoffMax
+	backoffReset = 3 * time.Second // of running, after which it counts as healthy
+	backoffCap   = 16              // steps; far beyond backoffMax
 )
 
 // backoff counts ends in a row. It belongs to one goroutine.
