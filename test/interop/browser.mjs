@@ -46,9 +46,13 @@ await page.addInitScript(() => {
     constructor(...args) {
       super(...args);
       window.__pcs.push(this);
-      this.addEventListener('track', e => {
+      // A source of a track that is not played yet stays silent, and the page plays a new connection when it is open.
+      this.addEventListener('connectionstatechange', () => {
+        if (this.connectionState !== 'connected' || this.tapped) return;
+        this.tapped = true;
         const ctx = window.__ctx ??= new AudioContext({ sampleRate: 48000 });
-        const src = ctx.createMediaStreamSource(new MediaStream([e.track]));
+        for (const t of window.__taps ?? []) t.disconnect();
+        const src = ctx.createMediaStreamSource(new MediaStream(this.getReceivers().map(r => r.track)));
         const tap = ctx.createScriptProcessor(4096, 1, 1);
         tap.onaudioprocess = ev => {
           window.__heard.push(Float32Array.from(ev.inputBuffer.getChannelData(0)));
@@ -58,7 +62,7 @@ await page.addInitScript(() => {
         };
         src.connect(tap);
         tap.connect(ctx.destination);
-        (window.__taps ??= []).push(src, tap);
+        window.__taps = [src, tap];
       });
     }
   };
