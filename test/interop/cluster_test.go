@@ -61,19 +61,7 @@ func TestNodeIsGone(t *testing.T) {
 	n.parley("worker", "drain", "m1", "--no-wait")
 
 	dir := t.TempDir()
-	bot := func(name, rights string) *parley.Room {
-		creds := filepath.Join(dir, name)
-		n.parley("bot", "create", name, "--room", "main", "--allow", rights, "--out", creds)
-		r, err := parley.Connect(parley.Options{Creds: creds})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(r.Close)
-		if _, err := r.Join(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
-		return r
-	}
+	bot := func(name, rights string) *parley.Room { return n.joinBot(dir, name, rights) }
 	speaker, ear := bot("speaker", "speak,chat"), bot("ear", "listen,chat")
 	n.wait("both are at hall2", 20*time.Second, func() bool { return n.workers()["hall2"].Legs == 2 })
 
@@ -288,4 +276,20 @@ func (g *gapsHeard) reset() {
 	g.mu.Lock()
 	g.most = 0
 	g.mu.Unlock()
+}
+
+// joinBot makes a bot with its credentials in dir, which joins the main room.
+func (n *node) joinBot(dir, name, rights string) *parley.Room {
+	n.t.Helper()
+	creds := filepath.Join(dir, name)
+	n.parley("bot", "create", name, "--room", "main", "--allow", rights, "--out", creds)
+	r, err := parley.Connect(parley.Options{Creds: creds})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(r.Close)
+	if _, err := r.Join(n.t.Context(), name); err != nil {
+		n.t.Fatal(err)
+	}
+	return r
 }

@@ -4,9 +4,7 @@ package interop
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -37,19 +35,7 @@ func TestAnotherOperatorsNATS(t *testing.T) {
 	n.wait("a conference stands by", 60*time.Second, func() bool { return strings.Contains(standby.out.String(), "standing by") })
 
 	dir := t.TempDir()
-	bot := func(name, rights string) *parley.Room {
-		creds := filepath.Join(dir, name)
-		n.parley("bot", "create", name, "--room", "main", "--allow", rights, "--out", creds)
-		r, err := parley.Connect(parley.Options{Creds: creds})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(r.Close)
-		if _, err := r.Join(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
-		return r
-	}
+	bot := func(name, rights string) *parley.Room { return n.joinBot(dir, name, rights) }
 	speaker, ear := bot("speaker", "speak"), bot("ear", "listen,speak,chat,moderate,call,presence,messages,files")
 	third := bot("third", "listen")
 	n.parley("bot", "create", "jsbot", "--room", "main", "--allow", "listen,speak", "--out", filepath.Join(dir, "jsbot"))
@@ -87,18 +73,7 @@ func TestAnotherOperatorsNATS(t *testing.T) {
 	n.wait("the revoked bot is out", 30*time.Second, func() bool { return answers(third) != nil && len(n.roster()) == 2 })
 	n.parley("worker", "drain", "hall3", "--undo")
 	n.parley("worker", "revoke", "hall2")
-	ended := make(chan error, 1)
-	hall2.killed = true // nothing is left to end
-	go func() { ended <- hall2.cmd.Wait() }()
-	var exit *exec.ExitError
-	select {
-	case err := <-ended:
-		if !errors.As(err, &exit) || exit.ExitCode() != 4 || !strings.Contains(hall2.out.String(), "has revoked the credentials of worker hall2") {
-			t.Errorf("%v: %s", err, hall2.out.String())
-		}
-	case <-time.After(60 * time.Second):
-		t.Fatal("a revoked worker goes on")
-	}
+	hall2.endsRevoked(t, "hall2")
 	n.wait("both are at hall3", 60*time.Second, func() bool { return n.workers()["hall3"].Legs == 2 })
 	hears("the ear hears at hall3")
 

@@ -48,6 +48,23 @@ func (n *node) addWorker(name string, args ...string) *worker {
 	return w
 }
 
+// endsRevoked waits for the end of a worker that was revoked.
+func (w *worker) endsRevoked(t *testing.T, name string) {
+	t.Helper()
+	ended := make(chan error, 1)
+	w.killed = true // nothing is left to end
+	go func() { ended <- w.cmd.Wait() }()
+	var exit *exec.ExitError
+	select {
+	case err := <-ended:
+		if !errors.As(err, &exit) || exit.ExitCode() != 4 || !strings.Contains(w.out.String(), "has revoked the credentials of worker "+name) {
+			t.Errorf("%v: %s", err, w.out.String())
+		}
+	case <-time.After(60 * time.Second):
+		t.Fatal("a revoked worker goes on")
+	}
+}
+
 // join starts it.
 func (n *node) join(w *worker, name string, args ...string) {
 	n.t.Helper()
@@ -273,25 +290,14 @@ func TestWorkerIsRevoked(t *testing.T) {
 
 	before := time.Now()
 	n.parley("worker", "revoke", "hall2")
-	ended := make(chan error, 1)
-	hall2.killed = true // nothing is left to end
-	go func() { ended <- hall2.cmd.Wait() }()
-	var exit *exec.ExitError
-	select {
-	case err := <-ended:
-		if !errors.As(err, &exit) || exit.ExitCode() != 4 || !strings.Contains(hall2.out.String(), "has revoked the credentials of worker hall2") {
-			t.Errorf("%v: %s", err, hall2.out.String())
-		}
-	case <-time.After(30 * time.Second):
-		t.Fatal("a revoked worker goes on")
-	}
+	hall2.endsRevoked(t, "hall2")
 	fmt.Printf("revoked: the worker had ended after %v\n", time.Since(before).Round(time.Millisecond))
 	n.wait("all are at m1", 30*time.Second, func() bool { w := n.workers(); return w["m1"].Legs >= 3 && !w["hall2"].Alive })
 	if out := n.parley("worker", "list"); !strings.Contains(out, "revoked") {
 		t.Error(out)
 	}
 	out, err := exec.Command(n.bin, "join", "--creds", hall2.creds, "--data", t.TempDir(), "--media.listen", fmt.Sprintf(":%d", freeBase(t)), "--admin.listen", "").CombinedOutput()
-	if !errors.As(err, &exit) || exit.ExitCode() != 4 || !strings.Contains(string(out), "does not let worker hall2 in") {
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 4 || !strings.Contains(string(out), "does not let worker hall2 in") {
 		t.Errorf("revoked credentials: %v, %s", err, out)
 	}
 }
