@@ -117,16 +117,10 @@ func (b *Bus) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	creds, out, err := newCreds(filepath.Join(b.env.Config.Data, "creds"), k, d)
+	creds, wks, out, err := b.users(dir, k, d)
 	if err != nil {
 		return err
 	}
-	wks, err := loadWorkers(filepath.Join(dir, "workers"), b.env.Config.Media.Worker, k, b.env.Log)
-	if err != nil {
-		return err
-	}
-	wks.leased = b.env.Config.LeasedRooms()
-	maps.Copy(out, wks.out)
 	cl, err := newCluster(&b.env.Config.Bus, k.ca)
 	if err != nil {
 		return err
@@ -152,10 +146,7 @@ func (b *Bus) Run(ctx context.Context) error {
 		return err
 	}
 	// Credentials come after the server listens: who finds them can connect.
-	if err := writeCreds(creds); err != nil {
-		return err
-	}
-	if _, err := keyfile.Load(host.RoomsKey(b.env.Config), host.RoomsKeySize); err != nil {
+	if err := b.handOut(creds); err != nil {
 		return err
 	}
 	access := d.access(b.env.Config.Bus.Public, n.url())
@@ -185,6 +176,29 @@ func (b *Bus) Run(ctx context.Context) error {
 	}
 	err = b.watch(ctx, n, c, bts, wks, made != nil)
 	b.env.SetReady(false)
+	return err
+}
+
+// users are those of NODE that come with credentials: its processes' files, to be handed out, the workers, and
+// whose JWTs are refused, as k.accounts takes it.
+func (b *Bus) users(dir string, k *keys, d *door) (creds map[string][]byte, wks *workers, out map[string]int64, err error) {
+	if creds, out, err = newCreds(filepath.Join(b.env.Config.Data, "creds"), k, d); err != nil {
+		return nil, nil, nil, err
+	}
+	if wks, err = loadWorkers(filepath.Join(dir, "workers"), b.env.Config.Media.Worker, k, b.env.Log); err != nil {
+		return nil, nil, nil, err
+	}
+	wks.leased = b.env.Config.LeasedRooms()
+	maps.Copy(out, wks.out)
+	return creds, wks, out, nil
+}
+
+// handOut writes what the processes need to connect and to open copies of rooms.
+func (b *Bus) handOut(creds map[string][]byte) error {
+	if err := writeCreds(creds); err != nil {
+		return err
+	}
+	_, err := keyfile.Load(host.RoomsKey(b.env.Config), host.RoomsKeySize)
 	return err
 }
 

@@ -26,7 +26,6 @@ import (
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/bus/host"
 	"github.com/parley-jami/parley/internal/config"
-	"github.com/parley-jami/parley/internal/keyfile"
 )
 
 // lookEvery is how often accounts are compared with what the servers have: an operator's own tools may have put
@@ -67,16 +66,10 @@ func (b *Bus) runForeign(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	creds, out, err := newCreds(filepath.Join(b.env.Config.Data, "creds"), k, d)
+	creds, wks, out, err := b.users(dir, k, d)
 	if err != nil {
 		return err
 	}
-	wks, err := loadWorkers(filepath.Join(dir, "workers"), b.env.Config.Media.Worker, k, b.env.Log)
-	if err != nil {
-		return err
-	}
-	wks.leased = b.env.Config.LeasedRooms()
-	maps.Copy(out, wks.out)
 	bts, _, err := loadBots(filepath.Join(dir, "accounts"), k, b.env.Log)
 	if err != nil {
 		return err
@@ -96,10 +89,7 @@ func (b *Bus) runForeign(ctx context.Context) error {
 		return err
 	}
 	// Credentials come after the servers know their account: who finds them can connect.
-	if err := writeCreds(creds); err != nil {
-		return err
-	}
-	if _, err := keyfile.Load(host.RoomsKey(b.env.Config), host.RoomsKeySize); err != nil {
+	if err := b.handOut(creds); err != nil {
 		return err
 	}
 	conn, err := f.connect(ctx, host.CredsFile(b.env.Config, "bus"))

@@ -36,11 +36,12 @@ func atBoth(t *testing.T, test func(*testing.T, *bustest.Server)) {
 // awaited waits for ok.
 func awaited(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(60 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(limit) {
-			t.Fatal("never: " + what)
+	until(t, what, func(context.Context) error {
+		if !ok() {
+			return errors.New("not so yet")
 		}
-	}
+		return nil
+	})
 }
 
 // Who is connected is told of processes and bots, and not of workers.

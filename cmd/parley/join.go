@@ -197,7 +197,7 @@ func (a *app) join(ctx context.Context, cfg *config.Config, service string, f *n
 		if sup.WaitJoinable(ctx) != nil {
 			return
 		}
-		if !a.nodeAnswers(ctx, known, cfg.Bus.URL, log) {
+		if !nodeAnswers(ctx, known, cfg.Bus.URL, log) {
 			return
 		}
 		log.Info("worker is up", zap.String("worker", f.User.Name), zap.String("service", service), zap.String("bus", cfg.Bus.URL), zap.Duration("after", time.Since(began)))
@@ -221,7 +221,7 @@ const (
 )
 
 // nodeAnswers waits until the node has answered; false: ctx has ended.
-func (a *app) nodeAnswers(ctx context.Context, known <-chan struct{}, url string, log *zap.Logger) bool {
+func nodeAnswers(ctx context.Context, known <-chan struct{}, url string, log *zap.Logger) bool {
 	late := time.NewTimer(nodeLate)
 	defer late.Stop()
 	for {

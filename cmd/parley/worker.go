@@ -46,7 +46,7 @@ participants lose their sound: end one, and add another worker for it.`,
 							state = "revoked"
 						case x.Twice:
 							state = "on two machines"
-						case x.Service == "conference" && x.Holds:
+						case x.Service == "conference" && x.Worker.Worker == l.Rooms:
 							state = "has the rooms"
 						case x.Service == "conference" && x.Here:
 							state = "stands by"
@@ -82,9 +82,8 @@ type shownWorker struct {
 	Added   *time.Time `json:"added,omitempty"` // nil: the node's own
 	Service string     `json:"service,omitempty"`
 	Revoked *time.Time `json:"revoked,omitempty"`
-	Here    bool       `json:"here,omitempty"`      // of one that stands by: it is there
-	Holds   bool       `json:"has_rooms,omitempty"` // and has the rooms now
-	Twice   bool       `json:"twice,omitempty"`     // two machines use its credentials
+	Here    bool       `json:"here,omitempty"`  // of one that stands by: it is there
+	Twice   bool       `json:"twice,omitempty"` // two machines use its credentials
 }
 
 type shownWorkers struct {
@@ -113,8 +112,7 @@ func listWorkers(ctx context.Context, s *session) (*shownWorkers, error) {
 			out.Workers = append(out.Workers, shownWorker{Worker: contract.Worker{WorkerBeat: contract.WorkerBeat{Worker: k.Name}, Rooms: []string{}}})
 		}
 		w := &out.Workers[i]
-		w.Added, w.Revoked, w.Service, w.Twice = &k.Added, k.Revoked, k.Service, k.Twice
-		w.Here, w.Holds = k.Here, seen.Rooms == k.Name
+		w.Added, w.Revoked, w.Service, w.Here, w.Twice = &k.Added, k.Revoked, k.Service, k.Here, k.Twice
 	}
 	slices.SortFunc(out.Workers, func(a, b shownWorker) int { return strings.Compare(a.Worker.Worker, b.Worker.Worker) })
 	return out, nil

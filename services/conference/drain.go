@@ -17,7 +17,6 @@ import (
 	"github.com/parley-jami/parley/bus"
 	"github.com/parley-jami/parley/bus/contract"
 	"github.com/parley-jami/parley/internal/atomicfile"
-	"github.com/parley-jami/parley/services/conference/placement"
 )
 
 // movesAtOnce is how many of a room are told in a second to leave a worker that is drained: each
@@ -29,7 +28,7 @@ func (w *workers) keeps(name string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	x := w.by[name]
-	return x != nil && !w.drained[name] && w.now().Sub(x.Seen) <= placement.Alive
+	return x != nil && !w.drained[name] && x.alive(w.now())
 }
 
 // drains returns the workers that are there and are drained.
@@ -38,7 +37,7 @@ func (w *workers) drains() []string {
 	defer w.mu.Unlock()
 	var out []string
 	for name := range w.drained {
-		if x := w.by[name]; x != nil && w.now().Sub(x.Seen) <= placement.Alive {
+		if x := w.by[name]; x != nil && x.alive(w.now()) {
 			out = append(out, name)
 		}
 	}

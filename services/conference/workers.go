@@ -70,9 +70,12 @@ type worker struct {
 	compared  time.Time
 }
 
+// alive reports whether the worker beats.
+func (x *worker) alive(now time.Time) bool { return now.Sub(x.Seen) <= placement.Alive }
+
 // gone reports whether the worker has been silent for too long, from when it could be heard.
 func (x *worker) gone(now time.Time) bool {
-	return now.Sub(x.Seen) > placement.Alive && now.Sub(x.expected) > placement.Alive
+	return !x.alive(now) && now.Sub(x.expected) > placement.Alive
 }
 
 // other reports whether the worker speaks another version of the contract: it would misunderstand.
@@ -105,9 +108,9 @@ func (w *workers) beat(b *contract.WorkerBeat) (due, joins bool) {
 		}
 		x.starts++
 	}
-	due = x.started != b.Started || now.Sub(x.Seen) > placement.Alive || now.Sub(x.compared) > compareEvery
+	due = x.started != b.Started || !x.alive(now) || now.Sub(x.compared) > compareEvery
 	end := contract.TrunkPeer{Worker: b.Worker, Started: b.Started, Key: b.TrunkKey, Address: b.TrunkAddress}
-	joins = !samePeer(end, x.trunk) || now.Sub(x.Seen) > placement.Alive
+	joins = !samePeer(end, x.trunk) || !x.alive(now)
 	x.Worker = placement.Worker{Name: b.Worker, Legs: max(0, b.Legs), MaxLegs: max(0, b.MaxLegs), CPU: max(0, b.CPU), Late: b.Late, Near: nearTo(b.Near), Seen: now}
 	x.started, x.trunk, x.last, x.mourned = b.Started, end, *b, false
 	return due, joins
@@ -186,7 +189,7 @@ func (s *Service) listWorkers(ctx context.Context, _ *bus.Request[contract.None]
 		if x.last.Worker == "" {
 			continue // never heard of
 		}
-		out.Workers = append(out.Workers, contract.Worker{WorkerBeat: x.last, Alive: s.now().Sub(x.Seen) <= placement.Alive, Drain: s.workers.drained[name], Other: x.other(), Rooms: append([]string{}, rooms[name]...)})
+		out.Workers = append(out.Workers, contract.Worker{WorkerBeat: x.last, Alive: x.alive(s.now()), Drain: s.workers.drained[name], Other: x.other(), Rooms: append([]string{}, rooms[name]...)})
 	}
 	slices.SortFunc(out.Workers, func(a, b contract.Worker) int { return strings.Compare(a.Worker, b.Worker) })
 	return out, nil
@@ -197,7 +200,7 @@ func (w *workers) alive(name string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	x := w.by[name]
-	return x != nil && w.now().Sub(x.Seen) <= placement.Alive
+	return x != nil && x.alive(w.now())
 }
 
 // choose returns the worker for a leg of a room that is at the given ones. Before any
@@ -213,7 +216,7 @@ func (w *workers) choose(from netip.Addr, at []string, asked ...string) (string,
 		if w.drained[name] || x.other() {
 			continue
 		}
-		if w.now().Sub(x.Seen) <= placement.Alive {
+		if x.alive(w.now()) {
 			alive++
 			if x.Late {
 				late++
@@ -247,7 +250,7 @@ func (w *workers) reached(name string) (contract.TrunkPeer, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	x := w.by[name]
-	if x == nil || x.trunk.Address == "" || w.now().Sub(x.Seen) > placement.Alive {
+	if x == nil || x.trunk.Address == "" || !x.alive(w.now()) {
 		return contract.TrunkPeer{}, false
 	}
 	return x.trunk, true
